@@ -1,0 +1,45 @@
+"""The examples of README, docs and docstrings are tests: each runs with ``keydnn`` and ``np`` at hand, in an empty folder, from seed 0."""
+
+import os
+import random
+import tempfile
+from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+
+import numpy as np
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.rest import DocTestParser
+from sybil.parsers.rest import SkipParser as DocstringSkipParser
+
+OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
+
+
+def setup(namespace):
+    import keydnn
+
+    folder = tempfile.TemporaryDirectory(prefix="keydnn-example-")
+    namespace.update(keydnn=keydnn, np=np, _folder=folder, _home=os.getcwd())
+    random.seed(0)
+    np.random.seed(0)
+    os.chdir(folder.name)
+
+
+def teardown(namespace):
+    os.chdir(namespace["_home"])
+    namespace["_folder"].cleanup()
+
+
+documents = Sybil(
+    parsers=[PythonCodeBlockParser(doctest_optionflags=OPTIONS), SkipParser()],
+    patterns=["README.md", "docs/*.md", "docs/**/*.md"],
+    setup=setup,
+    teardown=teardown,
+)
+docstrings = Sybil(
+    parsers=[DocTestParser(optionflags=OPTIONS), DocstringSkipParser()],
+    patterns=["src/keydnn/*.py", "src/keydnn/**/*.py"],
+    setup=setup,
+    teardown=teardown,
+)
+
+pytest_collect_file = (documents + docstrings).pytest()

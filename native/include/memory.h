@@ -1,0 +1,25 @@
+// Memory that is kept for the next call: outputs of eager kernels and scratch space come from here.
+//
+// Blocks are 64-byte aligned and come in size classes (four per power of two).  A freed block waits in its class's list
+// for the next request, until the lists hold kCacheLimit bytes; beyond that blocks go back to the system.  Fresh pages
+// cost more than most kernels do, so a training step must not get new ones each time.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace keydnn {
+
+constexpr size_t kCacheLimit = size_t(512) << 20;
+
+struct MemoryStats {
+  int64_t cached_bytes;  // waiting in the lists
+  int64_t live_bytes;    // handed out
+  int64_t system_calls;  // blocks ever asked from the system
+};
+
+void* allocate(size_t bytes);  // nullptr when there is no memory
+void release(void* block);     // a block of allocate, or nullptr
+void trim_memory();            // gives every waiting block back to the system
+MemoryStats memory_stats();
+
+}  // namespace keydnn

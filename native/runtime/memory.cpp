@@ -1,0 +1,144 @@
+#include "memory.h"
+
+#include <stdlib.h>
+
+#include <mutex>
+
+#ifndef _WIN32
+#include <pthread.h>
+#endif
+
+namespace keydnn {
+namespace {
+
+constexpr size_t kAlign = 64;
+constexpr size_t kSmallest = 1024;
+constexpr int kClasses = 4 * 40;
+
+// Stands in the 64 bytes before each block.
+struct Header {
+  Header* next;
+  size_t bytes;  // of the block itself
+  int size_class;
+};
+static_assert(sizeof(Header) <= kAlign, "the header must fit before an aligned block");
+
+// Classes are 1, 1.25, 1.5 and 1.75 times a power of two.
+int class_of(size_t bytes, size_t* rounded) {
+  size_t step = kSmallest / 4;
+  int octave = 0;
+  while (bytes > 8 * step) {
+    step *= 2;
+    ++octave;
+  }
+  size_t quarters = (bytes + step - 1) / step;
+  if (quarters < 4) quarters = 4;
+  *rounded = quarters * step;
+  return quarters == 8 ? 4 * (octave + 1) : 4 * octave + static_cast<int>(quarters) - 4;
+}
+
+void* system_allocate(size_t bytes) {
+#ifdef _WIN32
+  return _aligned_malloc(bytes, kAlign);
+#else
+  void* p = nullptr;
+  return posix_memalign(&p, kAlign, bytes) == 0 ? p : nullptr;
+#endif
+}
+
+void system_release(void* p) {
+#ifdef _WIN32
+  _aligned_free(p);
+#else
+  free(p);
+#endif
+}
+
+struct Cache {
+  std::mutex mutex;
+  Header* lists[kClasses] = {};
+  MemoryStats stats = {0, 0, 0};
+};
+
+Cache& cache() {
+  static Cache* const instance = [] {
+    Cache* made = new Cache;  // never destroyed: arrays may be freed after static destructors have run
+#ifndef _WIN32
+    // A child of fork() must not inherit a mutex that another thread held.
+    pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
+#endif
+    return made;
+  }();
+  return *instance;
+}
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+  size_t rounded;
+  const int size_class = class_of(bytes, &rounded);
+  if (size_class >= kClasses) return nullptr;
+  Cache& c = cache();
+  {
+    std::lock_guard<std::mutex> lock(c.mutex);
+    c.stats.live_bytes += static_cast<int64_t>(rounded);
+    if (Header* header = c.lists[size_class]) {
+      c.lists[size_class] = header->next;
+      c.stats.cached_bytes -= static_cast<int64_t>(rounded);
+      return reinterpret_cast<char*>(header) + kAlign;
+    }
+    ++c.stats.system_calls;
+  }
+  char* raw = static_cast<char*>(system_allocate(rounded + kAlign));
+  if (!raw) {
+    trim_memory();
+    raw = static_cast<char*>(system_allocate(rounded + kAlign));
+  }
+  if (!raw) {
+    std::lock_guard<std::mutex> lock(c.mutex);
+    c.stats.live_bytes -= static_cast<int64_t>(rounded);
+    return nullptr;
+  }
+  Header* header = reinterpret_cast<Header*>(raw);
+  header->bytes = rounded;
+  header->size_class = size_class;
+  return raw + kAlign;
+}
+
+void release(void* block) {
+  if (!block) return;
+  Header* header = reinterpret_cast<Header*>(static_cast<char*>(block) - kAlign);
+  Cache& c = cache();
+  {
+    std::lock_guard<std::mutex> lock(c.mutex);
+    const int64_t bytes = static_cast<int64_t>(header->bytes);
+    c.stats.live_bytes -= bytes;
+    if (c.stats.cached_bytes + bytes <= static_cast<int64_t>(kCacheLimit)) {
+      header->next = c.lists[header->size_class];
+      c.lists[header->size_class] = header;
+      c.stats.cached_bytes += bytes;
+      return;
+    }
+  }
+  system_release(header);
+}
+
+void trim_memory() {
+  Cache& c = cache();
+  std::lock_guard<std::mutex> lock(c.mutex);
+  for (Header*& list : c.lists) {
+    while (list) {
+      Header* header = list;
+      list = header->next;
+      c.stats.cached_bytes -= static_cast<int64_t>(header->bytes);
+      system_release(header);
+    }
+  }
+}
+
+MemoryStats memory_stats() {
+  std::lock_guard<std::mutex> lock(cache().mutex);
+  return cache().stats;
+}
+
+}  // namespace keydnn

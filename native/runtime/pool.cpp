@@ -1,0 +1,253 @@
+// The threads behind parallel_for.
+//
+// One word, (generation << 32 | next chunk), is both the announcement of a job and the counter that chunks are claimed
+// from.  A thread reads the word, then the job's fields, then claims by compare-and-swap: success proves that the job
+// was still open, so the fields belonged to it.  (The caller closes the word before it changes the fields, and a thread
+// that has read a new field cannot find an older word: release and acquire on the fields.)  Whoever runs claims; the
+// caller waits only for chunks that others have claimed and not finished.  Idle workers spin for a moment (steps come
+// in quick succession), then sleep.
+#include "parallel.h"
+
+#include <stdlib.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "keydnn.h"
+
+#ifndef _WIN32
+#include <pthread.h>
+#endif
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace keydnn {
+namespace {
+
+using Body = void (*)(void*, int64_t);
+
+int default_threads() {
+  int n = static_cast<int>(std::thread::hardware_concurrency());
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+#endif
+  if (const char* wanted = getenv("KEYDNN_NUM_THREADS")) {
+    const int asked = atoi(wanted);
+    if (asked > 0) n = asked;
+  }
+  return n > 0 ? n : 1;
+}
+
+std::atomic<int> n_threads{0};  // 0: not yet asked
+
+int threads() {
+  int n = n_threads.load(std::memory_order_relaxed);
+  if (n == 0) {
+    n = default_threads();
+    n_threads.store(n, std::memory_order_relaxed);
+  }
+  return n;
+}
+
+void walk(int64_t chunks, Body body, void* context) {
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) body(context, chunk);
+}
+
+#if defined(KEYDNN_PARALLEL_SERIAL)
+
+const char* const kBackend = "serial";
+void run(int64_t chunks, Body body, void* context) { walk(chunks, body, context); }
+void resize(int n) { n_threads.store(n, std::memory_order_relaxed); }
+
+#elif defined(KEYDNN_PARALLEL_OPENMP)
+
+const char* const kBackend = "openmp";
+std::atomic<bool> forked{false};  // libgomp's workers do not exist in a forked child, and it would wait for them
+std::atomic_flag watching = ATOMIC_FLAG_INIT;
+
+void run(int64_t chunks, Body body, void* context) {
+#ifndef _WIN32
+  if (!watching.test_and_set()) pthread_atfork(nullptr, nullptr, [] { forked = true; });
+#endif
+  if (forked) return walk(chunks, body, context);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads())
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) body(context, chunk);
+}
+void resize(int n) { n_threads.store(n, std::memory_order_relaxed); }
+
+#else
+
+const char* const kBackend = "pool";
+constexpr auto kWorkerSpin = std::chrono::microseconds(40);
+constexpr auto kCallerSpin = std::chrono::microseconds(40);
+
+constexpr uint64_t kClosed = 0xffffffffu;  // as next chunk: nothing to claim
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins until ready() or the time is over; reading the clock is slow, so it is read every 32 rounds.
+template <class Ready>
+bool spin(std::chrono::nanoseconds limit, Ready ready) {
+  const auto end = std::chrono::steady_clock::now() + limit;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (ready()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return ready();
+}
+
+class Pool {
+ public:
+  explicit Pool(int n_workers) {
+    for (int i = 0; i < n_workers; ++i) workers_.emplace_back([this] { work(); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_.store(true);
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  void run(int64_t chunks, Body body, void* context) {
+    const uint64_t generation = word_.load(std::memory_order_relaxed) >> 32;
+    word_.store(generation << 32 | kClosed, std::memory_order_relaxed);
+    chunks_.store(chunks, std::memory_order_release);
+    body_.store(body, std::memory_order_release);
+    context_.store(context, std::memory_order_release);
+    done_.store(0, std::memory_order_relaxed);
+    word_.store((generation + 1) << 32, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+      { std::lock_guard<std::mutex> lock(mutex_); }  // a worker on its way to sleep is either asleep or sees the word
+      wake_.notify_all();
+    }
+    while (claim_one()) {}
+    auto finished = [&] { return done_.load(std::memory_order_seq_cst) == chunks; };
+    if (spin(kCallerSpin, finished)) return;
+    std::unique_lock<std::mutex> lock(mutex_);
+    caller_sleeps_.store(true, std::memory_order_seq_cst);
+    finished_.wait(lock, finished);
+    caller_sleeps_.store(false, std::memory_order_relaxed);
+  }
+
+ private:
+  // Claims and runs one chunk of the open job; false if there is none.
+  bool claim_one() {
+    uint64_t word = word_.load(std::memory_order_acquire);
+    for (;;) {
+      const int64_t chunks = chunks_.load(std::memory_order_acquire);
+      const Body body = body_.load(std::memory_order_acquire);
+      void* const context = context_.load(std::memory_order_acquire);
+      const int64_t chunk = static_cast<int64_t>(word & kClosed);
+      if (chunk >= chunks) return false;
+      if (!word_.compare_exchange_weak(word, word + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      body(context, chunk);
+      if (done_.fetch_add(1, std::memory_order_seq_cst) + 1 == chunks && caller_sleeps_.load(std::memory_order_seq_cst)) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        finished_.notify_one();
+      }
+      return true;
+    }
+  }
+
+  void work() {
+    uint64_t seen = 0;  // generation of the last job looked at
+    auto news = [&] { return (word_.load(std::memory_order_seq_cst) >> 32) != seen || stop_.load(std::memory_order_relaxed); };
+    for (;;) {
+      if (!spin(kWorkerSpin, news)) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        wake_.wait(lock, news);
+        sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      }
+      if (stop_.load()) return;
+      seen = word_.load(std::memory_order_acquire) >> 32;
+      while (claim_one()) {}
+    }
+  }
+
+  alignas(64) std::atomic<uint64_t> word_{0};
+  std::atomic<int64_t> chunks_{0};
+  std::atomic<Body> body_{nullptr};
+  std::atomic<void*> context_{nullptr};
+  alignas(64) std::atomic<int64_t> done_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> caller_sleeps_{false};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_, finished_;
+  std::vector<std::thread> workers_;
+};
+
+// Made on first use, never destroyed at exit (workers may outlive static objects).  In a forked child the workers are
+// gone: the child forgets the old pool and makes its own when it needs one.
+struct Shared {
+  std::atomic_flag busy = ATOMIC_FLAG_INIT;
+  Pool* pool = nullptr;
+};
+Shared* shared = nullptr;
+
+Shared* state() {
+  static const bool once = [] {
+    shared = new Shared;
+#ifndef _WIN32
+    pthread_atfork(nullptr, nullptr, [] { shared = new Shared; });
+#endif
+    return true;
+  }();
+  (void)once;
+  return shared;
+}
+
+void run(int64_t chunks, Body body, void* context) {
+  Shared* const s = state();
+  if (threads() < 2 || chunks > INT32_MAX || s->busy.test_and_set(std::memory_order_acquire)) {
+    return walk(chunks, body, context);
+  }
+  if (!s->pool) s->pool = new Pool(threads() - 1);
+  s->pool->run(chunks, body, context);
+  s->busy.clear(std::memory_order_release);
+}
+
+void resize(int n) {
+  Shared* const s = state();
+  while (s->busy.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
+  delete s->pool;
+  s->pool = nullptr;
+  n_threads.store(n, std::memory_order_relaxed);
+  s->busy.clear(std::memory_order_release);
+}
+
+#endif
+
+}  // namespace
+
+void parallel_run(int64_t chunks, void (*body)(void*, int64_t), void* context) { run(chunks, body, context); }
+
+}  // namespace keydnn
+
+extern "C" int keydnn_get_threads(void) { return keydnn::threads(); }
+
+extern "C" int keydnn_set_threads(int n) {
+  if (n < 1) return KEYDNN_BAD_SHAPE;
+  if (n != keydnn::threads()) keydnn::resize(n);
+  return KEYDNN_OK;
+}
+
+extern "C" const char* keydnn_parallel_backend(void) { return keydnn::kBackend; }

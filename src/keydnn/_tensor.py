@@ -1,0 +1,697 @@
+"""The one Tensor: an array on a device, and its place in the graph.
+
+A Tensor holds its array (``_data``), the node that produced it (``_node``, None for leaves) and, once it was written in
+place or shares memory with another, a version cell (``_cell``): writes raise the version, so that a backward pass which
+needs the old values can refuse (see ``keydnn.autograd.primitive``).  What it can do is mostly defined in ``keydnn.ops``.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from keydnn import ops
+from keydnn.autograd.backward import backward
+from keydnn.autograd.context import Context, Differentiable
+from keydnn.autograd.modes import state
+from keydnn.autograd.primitive import Node, Output, bind
+from keydnn.domain.device import CPU, Device, as_device
+from keydnn.domain.errors import DeviceNotSupportedError, ShapeError
+from keydnn.ops import elementwise, inplace, random, shape as shaping
+
+_new = object.__new__
+FLOAT32 = np.dtype(np.float32)
+
+
+class _Unallocated:
+    """Stands for the storage of a tensor on a device that has none yet."""
+
+    base = None
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
+        self.size = int(np.prod(shape, dtype=np.int64))
+        self.nbytes = self.size * dtype.itemsize
+
+
+def checked_shape(shape: Iterable[int]) -> tuple[int, ...]:
+    """``shape`` as a tuple of non-negative ints.
+
+    Raises:
+        TypeError: Not an iterable of ints.
+        ValueError: A negative size.
+    """
+    try:
+        sizes = tuple(int(n.__index__()) for n in shape)
+    except (TypeError, AttributeError):
+        raise TypeError(f"shape must be an iterable of non-negative ints, got {shape!r}") from None
+    if any(n < 0 for n in sizes):
+        raise ShapeError(f"shape must be an iterable of non-negative ints, got {sizes}")
+    return sizes
+
+
+def checked_dtype(dtype: Any) -> np.dtype:
+    """``dtype`` as a NumPy dtype of real numbers, integers or booleans."""
+    found = np.dtype(dtype)
+    if found.kind not in "fiub":
+        raise TypeError(f"dtype {found} is not supported; use float32, float64, an integer type or bool")
+    return found
+
+
+def _number(value: Any) -> Any:
+    """A Python number for Python and NumPy scalars (which never promote), else None."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return value
+    if isinstance(value, np.generic):
+        return value.item() if value.dtype.kind in "fiub" else None
+    return value if isinstance(value, numbers.Real) else None
+
+
+def _binary(primitive: Any, with_number: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        if type(other) is Tensor or isinstance(other, Tensor):
+            return bind(primitive, (self, other))
+        c = _number(other)
+        return NotImplemented if c is None else bind(with_number, (self,), {"c": c})
+
+    return method
+
+
+def _reflected(with_number: Any, **options: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        c = _number(other)
+        return NotImplemented if c is None else bind(with_number, (self,), {"c": c, **options})
+
+    return method
+
+
+def _comparison(primitive: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            if other.shape != self.shape:
+                raise ShapeError(f"{primitive.name}: Shape mismatch: {self.shape} vs {other.shape}")
+            return bind(primitive, (self, other))
+        c = _number(other)
+        return NotImplemented if c is None else bind(primitive, (self,), {"c": c})
+
+    return method
+
+
+def _in_place(operator: str, primitive: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        c = None if isinstance(other, Tensor) else _number(other)
+        if c is None and not isinstance(other, Tensor):
+            return NotImplemented
+        if c is None and np.broadcast_shapes(self.shape, other.shape) != self.shape:
+            raise ShapeError(f"{primitive.name}: Shape mismatch: {self.shape} vs {other.shape}")
+        if self._wants_graph(other):
+            self._take_over(getattr(self._alias(), operator)(other))
+        elif c is None:
+            bind(primitive, (self, other))
+        else:
+            bind(primitive, (self,), {"c": c})
+        return self
+
+    return method
+
+
+class Tensor(Differentiable):
+    """An n-dimensional array of numbers on a device that can record how it was computed.
+
+    Args:
+        shape: Sizes of the axes; ``()`` is a scalar.  May be omitted with ``data``.
+        device: Device, device string or None (cpu).
+        requires_grad: Whether gradients shall flow to this tensor.
+        dtype: float32 (default) or float64; integers and booleans for labels, indices and masks.
+        init_zeros: Kept for compatibility; cpu storage is always zero filled.
+        ctx: Context to attach, see :class:`Context`.
+        data: Initial contents, array-like; floating arrays keep their dtype, others become float32 unless ``dtype`` is given.
+
+    Raises:
+        TypeError: The shape is no iterable of ints, or the dtype is not supported.
+        ValueError: A negative size, a bad device, or ``data`` of another shape.
+
+    Example:
+        >>> x = keydnn.Tensor((2,), requires_grad=True)
+        >>> x.fill(3.0)
+        >>> (x * x).sum().backward()
+        >>> x.grad.tolist()
+        [6.0, 6.0]
+    """
+
+    requires_grad: bool = False
+    grad: Tensor | None = None
+    _device: Device = CPU
+    _node: Any = None
+    _cell: list[int] | None = None
+    _is_alias: bool = False
+    __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
+
+    def __init__(
+        self,
+        shape: Iterable[int] | None = None,
+        device: Device | str | None = None,
+        *,
+        requires_grad: bool = False,
+        dtype: Any = None,
+        init_zeros: bool = True,
+        ctx: Any = None,
+        data: Any = None,
+    ) -> None:
+        self._device = as_device(device, error=ValueError, owner="Tensor")
+        array = None if data is None else _contents(data, dtype)
+        if shape is None and array is None:
+            raise TypeError("Tensor: give a shape, or the contents as data=")
+        sizes = array.shape if shape is None else checked_shape(shape)  # type: ignore[union-attr]
+        kind = array.dtype if array is not None else FLOAT32 if dtype is None else checked_dtype(dtype)
+        if array is not None and array.shape != sizes:
+            raise ShapeError(f"Tensor: data of shape {array.shape} does not fit shape {sizes}")
+        if self._device.is_cpu():
+            self._data: Any = np.zeros(sizes, kind) if array is None else array
+        elif array is None:
+            self._data = _Unallocated(sizes, kind)
+        else:
+            raise DeviceNotSupportedError("Tensor(data=...)", self._device)
+        self.requires_grad = bool(requires_grad)
+        if ctx is not None:
+            self._set_ctx(ctx)
+
+    # -- how operations make results, and how versions are kept
+
+    def _from_op(self, array: Any, node: Any) -> Tensor:
+        """A plain Tensor on this device with ``array`` as storage, produced by ``node``."""
+        t = _new(Tensor)
+        t._data = array
+        if node is not None:
+            t._node = node
+            t.requires_grad = True
+        if self._device is not CPU:
+            t._device = self._device
+        return t
+
+    def _like_full(self, value: float, shape: tuple[int, ...] | None = None) -> Tensor:
+        return random.full(self, self.shape if shape is None else shape, value, self.dtype)
+
+    def _touch(self) -> None:
+        """Note a write to the storage."""
+        self._version_cell()[0] += 1
+
+    def _version_cell(self) -> list[int]:
+        cell = self._cell
+        if cell is None:
+            cell = self._cell = [0]
+            node = self._node
+            if type(node) is Node:
+                node.cells = [cell]
+            elif type(node) is Output:
+                node.node.cells = node.node.cells or [None] * node.node.n_outputs
+                node.node.cells[node.index] = cell
+        return cell
+
+    def _share(self, other: Tensor) -> None:
+        """Note that this tensor and ``other`` use the same memory."""
+        self._cell = other._version_cell()
+
+    def _alias(self) -> Tensor:
+        """Another object for the present value, at the same place in the graph."""
+        alias = self._from_op(self._data, self._node)
+        alias.requires_grad = self.requires_grad
+        alias._is_alias = True
+        return alias
+
+    def _wants_graph(self, other: Any) -> bool:
+        """Whether an in-place change by ``other`` has to be noted on the graph."""
+        if not state.grad:
+            return False
+        if self.requires_grad and self._node is None:
+            raise RuntimeError(
+                "a leaf tensor that requires a gradient cannot be changed in place while gradients are recorded; wrap the change in keydnn.no_grad()"
+            )
+        return self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
+
+    def _take_over(self, result: Tensor) -> None:
+        """Become ``result``: its value and its place in the graph; earlier uses keep the old value."""
+        if result.dtype != self.dtype:
+            result = result.astype(self.dtype)
+        if result.shape != self.shape:
+            raise ShapeError(f"in-place operation: Shape mismatch: {self.shape} vs {result.shape}")
+        self._data, self._node, self.requires_grad = result._data, result._node, result.requires_grad
+        self._cell = [1 if self._cell is None else self._cell[0] + 1]
+        if type(self._node) is Node:
+            self._node.cells = None
+
+    def _set_ctx(self, ctx: Any) -> None:
+        """Attach the Context that produced this tensor, or None."""
+        self._node = ctx
+        if ctx is not None and not isinstance(ctx, Node | Output) and isinstance(ctx, Context):
+            ctx.attach(self)
+
+    def _get_ctx(self) -> Any:
+        """The Context that produced this tensor, or None."""
+        return self._node
+
+    @staticmethod
+    def _from_numpy(arr: Any, *, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+        return Tensor(data=np.array(arr, dtype=np.float32), device=device, requires_grad=requires_grad)
+
+    @staticmethod
+    def _result_requires_grad(*tensors: Tensor) -> bool:
+        return any(t.requires_grad for t in tensors)
+
+    # -- properties
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy dtype of the elements."""
+        return self._data.dtype
+
+    @property
+    def device(self) -> Device:
+        """Where the elements live."""
+        return self._device
+
+    @property
+    def device_type(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return self._device.type.value
+
+    @property
+    def data(self) -> Any:
+        """cpu: the live ndarray; cuda: the device pointer as an int (0 when nothing is allocated)."""
+        return self._data if self._device is CPU else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._data.nbytes
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - the field's name
+        """Transpose of a 2-D tensor."""
+        return ops.transpose(self)
+
+    def numel(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return self._data.size
+
+    def zero_grad(self) -> None:
+        """Set ``grad`` to None."""
+        self.grad = None
+
+    # -- reading
+
+    def _host(self, what: str) -> np.ndarray:
+        if type(self._data) is _Unallocated:
+            raise DeviceNotSupportedError(what, self._device)
+        return self._data
+
+    def to_numpy(self) -> np.ndarray:
+        """cpu: the live array, not a copy (writing to it writes the tensor, unseen by autograd)."""
+        return self._host("to_numpy")
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the elements as an ndarray."""
+        return self._host("numpy").copy()
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        return self._host("tolist").tolist()
+
+    def item(self) -> float:
+        """The element of a one-element tensor as a float.
+
+        Raises:
+            ValueError: Not exactly one element.
+        """
+        array = self._host("item")
+        if array.size != 1:
+            raise ValueError(f"item() needs a tensor with one element, this one has shape {array.shape}")
+        return float(array.reshape(()))
+
+    def __float__(self) -> float:
+        return self.item()
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"the truth of a tensor with {self.size} elements is ambiguous; use .any() or .all()")
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ValueError("len() of a scalar tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._host("__array__")
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"a view as {np.dtype(dtype)} of a {array.dtype} tensor is not possible")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._host("__dlpack__").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._host("__dlpack_device__").__dlpack_device__()
+
+    def __repr__(self) -> str:
+        data = "" if self._device.is_cpu() else f", data=DevPtr({self.data})"
+        return f"Tensor(shape={self.shape}, device={self._device}, dtype={self.dtype}{data})"
+
+    def debug_storage_repr(self) -> str:
+        """One line about the storage."""
+        if self._device.is_cuda():
+            return f"CUDA Tensor on device {self._device.index} with shape {self.shape} and dtype {self.dtype}"
+        return f"CPU ndarray with dtype {self.dtype} and shape {self.shape}"
+
+    __hash__ = object.__hash__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        twin = _new(type(self))
+        twin.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_node", "_cell", "grad")})
+        twin._data = self._data.copy() if isinstance(self._data, np.ndarray) else self._data
+        if self.grad is not None:
+            twin.grad = self.grad.clone()
+        memo[id(self)] = twin
+        return twin
+
+    # -- factories
+
+    @staticmethod
+    def full(
+        shape: Iterable[int], fill_value: float, *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32
+    ) -> Tensor:
+        """A tensor of one value."""
+        t = random.full(_prototype(device), checked_shape(shape), fill_value, checked_dtype(dtype))
+        t.requires_grad = bool(requires_grad)
+        return t
+
+    @staticmethod
+    def zeros(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
+        """A tensor of zeros."""
+        return Tensor.full(shape, 0.0, device=device, requires_grad=requires_grad, dtype=dtype)
+
+    @staticmethod
+    def ones(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
+        """A tensor of ones."""
+        return Tensor.full(shape, 1.0, device=device, requires_grad=requires_grad, dtype=dtype)
+
+    empty = zeros
+
+    @staticmethod
+    def rand(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
+        """Uniform numbers on [0, 1); the key comes from NumPy's global generator."""
+        t = random.uniform(_prototype(device), checked_shape(shape), checked_dtype(dtype))
+        t.requires_grad = bool(requires_grad)
+        return t
+
+    @staticmethod
+    def randn(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
+        """Standard normal numbers; the key comes from NumPy's global generator."""
+        t = random.normal(_prototype(device), checked_shape(shape), checked_dtype(dtype))
+        t.requires_grad = bool(requires_grad)
+        return t
+
+    @staticmethod
+    def arange(start: float, stop: float | None = None, step: float = 1, *, device: Any = None, dtype: Any = np.float32) -> Tensor:
+        """``start, start + step, ...`` below ``stop``; one argument counts from 0."""
+        values = np.arange(start, dtype=checked_dtype(dtype)) if stop is None else np.arange(start, stop, step, dtype=checked_dtype(dtype))
+        return Tensor(data=values, device=device, dtype=dtype)
+
+    @staticmethod
+    def linspace(start: float, stop: float, num: int = 50, *, device: Any = None, dtype: Any = np.float32) -> Tensor:
+        """``num`` evenly spaced numbers from ``start`` to ``stop``, both included."""
+        return Tensor(data=np.linspace(start, stop, num, dtype=checked_dtype(dtype)), device=device, dtype=dtype)
+
+    @staticmethod
+    def eye(n: int, m: int | None = None, *, device: Any = None, dtype: Any = np.float32) -> Tensor:
+        """Ones on the diagonal of an (n, m) tensor of zeros."""
+        return Tensor(data=np.eye(n, m, dtype=checked_dtype(dtype)), device=device, dtype=dtype)
+
+    @staticmethod
+    def zeros_like(x: Tensor) -> Tensor:
+        """Zeros of x's shape, dtype and device."""
+        return x._like_full(0.0)
+
+    @staticmethod
+    def ones_like(x: Tensor) -> Tensor:
+        """Ones of x's shape, dtype and device."""
+        return x._like_full(1.0)
+
+    @staticmethod
+    def full_like(x: Tensor, fill_value: float) -> Tensor:
+        """One value in x's shape, dtype and device."""
+        return x._like_full(fill_value)
+
+    @staticmethod
+    def rand_like(x: Tensor) -> Tensor:
+        """Uniform numbers in x's shape, dtype and device."""
+        return random.uniform(x, x.shape, x.dtype)
+
+    @staticmethod
+    def randn_like(x: Tensor) -> Tensor:
+        """Standard normal numbers in x's shape, dtype and device."""
+        return random.normal(x, x.shape, x.dtype)
+
+    stack = staticmethod(ops.stack)
+    concat = staticmethod(ops.concat)
+
+    # -- movement
+
+    def fill(self, value: float) -> None:
+        """Set all elements, in place."""
+        bind(inplace.fill_, (self,), {"value": value})
+
+    def copy_from_numpy(self, arr: Any) -> None:
+        """Set all elements from an array of equal shape, cast to this dtype, in place.
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        array = np.asarray(arr)
+        if array.shape != self.shape:
+            raise ShapeError(f"copy_from_numpy: Shape mismatch: {self.shape} vs {array.shape}")
+        np.copyto(self._host("copy_from_numpy"), array, casting="unsafe")
+        self._touch()
+
+    def copy_from(self, other: Tensor, *, allow_cross_device: bool = False) -> None:
+        """Set all elements from a tensor of equal shape and dtype, in place.
+
+        Raises:
+            TypeError: ``other`` is no Tensor, or its dtype differs.
+            ValueError: The shapes differ.
+            RuntimeError: The devices differ and ``allow_cross_device`` is false.
+        """
+        if not isinstance(other, Tensor):
+            raise TypeError(f"copy_from: expected a Tensor, got {type(other).__name__}")
+        if other.shape != self.shape:
+            raise ShapeError(f"copy_from: Shape mismatch: {self.shape} vs {other.shape}")
+        if other.dtype != self.dtype:
+            raise TypeError(f"copy_from: dtype {other.dtype} differs from {self.dtype}; cast with astype first")
+        if other._device is not self._device and (not allow_cross_device or (self._device.is_cuda() and other._device.is_cuda())):
+            raise RuntimeError(f"copy_from: tensors live on '{other._device}' and '{self._device}'; pass allow_cross_device=True (host and device only)")
+        bind(inplace.assign_, (self, other))
+
+    def clone(self) -> Tensor:
+        """A copy with its own storage, outside the graph."""
+        return self._from_op(self._host("clone").copy(), None)
+
+    def detach(self) -> Tensor:
+        """The same storage outside the graph; a write to one is seen through the other."""
+        t = self._from_op(self._data, None)
+        t._share(self)
+        return t
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The values in another dtype; gradients flow between floating dtypes."""
+        want = checked_dtype(dtype)
+        return self if want == self.dtype else bind(shaping.cast_p, (self,), {"dtype": want})
+
+    def contiguous(self) -> Tensor:
+        """This tensor if its memory is C-contiguous, else a copy."""
+        return self if self._host("contiguous").flags.c_contiguous else bind(shaping.copy_p, (self,))
+
+    def to(self, device: Device | str, *, copy: bool = False) -> Tensor:
+        """The tensor on ``device``: itself if it is there already (a clone if ``copy``), else a copy outside the graph."""
+        target = as_device(device, error=ValueError, owner="Tensor.to")
+        if target is self._device:
+            return self.clone() if copy else self
+        raise DeviceNotSupportedError("to", target if target.is_cuda() else self._device)
+
+    def to_(self, device: Device | str, *, copy: bool = False) -> Tensor:
+        """Move this object, keeping its identity; the graph link is dropped, ``grad`` moves along."""
+        target = as_device(device, error=ValueError, owner="Tensor.to_")
+        if target is not self._device:
+            raise DeviceNotSupportedError("to_", target if target.is_cuda() else self._device)
+        if copy:
+            self._data, self._node, self._cell = self._host("to_").copy(), None, None
+        return self
+
+    def free_(self) -> None:
+        """Release device storage; nothing to do on the cpu."""
+
+    # -- graph
+
+    def backward(self, grad_out: Tensor | None = None, *, profile: bool = False, profile_topk: int = 20, retain_graph: bool = True) -> None:
+        """Add this tensor's gradient to ``.grad`` of every tensor of its graph that requires one.
+
+        Args:
+            grad_out: Upstream gradient of this shape; may be omitted for shape ().
+            profile: Print time per section and per operation.
+            profile_topk: How many operations the profile lists.
+            retain_graph: False frees what the graph saved; backward then works once.
+
+        Raises:
+            ValueError: Not a scalar and no ``grad_out``; ``grad_out`` of another shape or device.
+            TypeError: ``grad_out`` is no Tensor.
+            RuntimeError: A value that a gradient needs was changed in place, or the graph was freed.
+        """
+        backward(self, grad_out, retain_graph=retain_graph, profile=profile, profile_topk=profile_topk)
+
+    def _accumulate_grad_(self, g: Tensor) -> None:
+        """Add ``g`` to ``grad``."""
+        if self.grad is None:
+            self.grad = g.clone()
+        else:
+            bind(inplace.add_, (self.grad, g))
+
+    # -- operators
+
+    __add__ = _binary(elementwise.add, elementwise.add_scalar)
+    __radd__ = _reflected(elementwise.add_scalar)
+    __sub__ = _binary(elementwise.sub, elementwise.sub_scalar)
+    __rsub__ = _reflected(elementwise.rsub_scalar)
+    __mul__ = _binary(elementwise.mul, elementwise.mul_scalar)
+    __rmul__ = _reflected(elementwise.mul_scalar)
+    __truediv__ = __div__ = _binary(elementwise.div, elementwise.div_scalar)
+    __rtruediv__ = __rdiv__ = _reflected(elementwise.rdiv_scalar)
+    __pow__ = pow = _binary(elementwise.pow, elementwise.pow_scalar)
+    __rpow__ = _reflected(elementwise.rpow_scalar)
+    __floordiv__ = _binary(elementwise.floordiv, elementwise.floordiv_scalar)
+    __rfloordiv__ = _reflected(elementwise.floordiv_scalar, swap=True)
+    __mod__ = _binary(elementwise.mod, elementwise.mod_scalar)
+    __rmod__ = _reflected(elementwise.mod_scalar, swap=True)
+    __iadd__ = _in_place("__add__", inplace.add_)
+    __isub__ = _in_place("__sub__", inplace.sub_)
+    __imul__ = _in_place("__mul__", inplace.mul_)
+    __itruediv__ = __idiv__ = _in_place("__truediv__", inplace.div_)
+    __neg__ = neg = elementwise.neg
+    __abs__ = abs = elementwise.abs
+    __matmul__ = matmul = ops.matmul
+    __gt__ = _comparison(elementwise.gt)
+    __ge__ = _comparison(elementwise.ge)
+    __lt__ = _comparison(elementwise.lt)
+    __le__ = _comparison(elementwise.le)
+    __eq__ = _comparison(elementwise.eq)
+    __ne__ = _comparison(elementwise.ne)
+    __getitem__ = shaping.getitem
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        key = shaping.key_of(key)
+        number = None if isinstance(value, Tensor) else _number(value)
+        if number is None and not isinstance(value, Tensor):
+            raise TypeError(f"a tensor element can be set to a Tensor or a number, got {type(value).__name__}")
+        if self._wants_graph(value):
+            filled = value if number is None else self._like_full(float(number), ())
+            self._take_over(bind(inplace.put_p, (self._alias(), filled), {"key": key}))
+        elif number is None:
+            bind(inplace.put_, (self, value), {"key": key})
+        else:
+            bind(inplace.put_, (self,), {"key": key, "c": number})
+
+    def clamp(self, *, min: float | None = None, max: float | None = None) -> Tensor:
+        """Values limited to [min, max]; with neither bound the tensor itself."""
+        if min is None and max is None:
+            return self
+        return elementwise.limit(self, low=_number(min), high=_number(max))
+
+    def where(self, mask: Tensor, other: Tensor | float) -> Tensor:
+        """This tensor where ``mask`` is not 0, else ``other``."""
+        return ops.where(mask, self, other)
+
+    def split(self, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+        """Parts along ``axis``, see :func:`keydnn.ops.split`."""
+        return ops.split(self, sizes, axis)
+
+    exp, expm1, log, log1p, sqrt, rsqrt = ops.exp, ops.expm1, ops.log, ops.log1p, ops.sqrt, ops.rsqrt
+    reciprocal, square, sin, cos, erf, sign = ops.reciprocal, ops.square, ops.sin, ops.cos, ops.erf, ops.sign
+    floor, ceil, round, maximum, minimum = ops.floor, ops.ceil, ops.round, ops.maximum, ops.minimum
+    tanh, sigmoid, relu, leaky_relu, softplus = ops.tanh, ops.sigmoid, ops.relu, ops.leaky_relu, ops.softplus
+    gelu, silu, elu, softmax, log_softmax = ops.gelu, ops.silu, ops.elu, ops.softmax, ops.log_softmax
+    sum, mean, max, min, prod, var, std = ops.sum, ops.mean, ops.max, ops.min, ops.prod, ops.var, ops.std
+    argmax, argmin, any, all, norm = ops.argmax, ops.argmin, ops.any, ops.all, ops.norm
+    logsumexp, cumsum, sum_to_shape = ops.logsumexp, ops.cumsum, ops.sum_to_shape
+    broadcast_to, expand, reshape, flatten = ops.broadcast_to, ops.expand, ops.reshape, ops.flatten
+    squeeze, unsqueeze, transpose, permute, swapaxes = ops.squeeze, ops.unsqueeze, ops.transpose, ops.permute, ops.swapaxes
+    chunk, pad, flip, roll, tril, triu = ops.chunk, ops.pad, ops.flip, ops.roll, ops.tril, ops.triu
+    repeat, tile, take, gather, scatter_add = ops.repeat, ops.tile, ops.take, ops.gather, ops.scatter_add
+    dot, outer = ops.dot, ops.outer
+
+
+def _contents(data: Any, dtype: Any) -> np.ndarray:
+    array = data.numpy() if isinstance(data, Tensor) else np.asarray(data)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"Tensor: cannot hold data of dtype {array.dtype}")
+    if dtype is None:
+        dtype = array.dtype if array.dtype in (np.float32, np.float64) and isinstance(data, np.ndarray | Tensor | np.generic) else np.float32
+    return np.array(array, dtype=checked_dtype(dtype), order="C")
+
+
+def _prototype(device: Device | str | None) -> Tensor:
+    found = as_device(device, error=ValueError, owner="Tensor")
+    return _CPU_PROTOTYPE if found is CPU else Tensor((), found)
+
+
+_CPU_PROTOTYPE = Tensor(())
+
+
+def tensor(data: Any, *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = None) -> Tensor:
+    """A Tensor with the contents of ``data`` (copied).
+
+    Args:
+        data: Number, nested lists, ndarray or Tensor.
+        device: Device, device string or None (cpu).
+        requires_grad: Whether gradients shall flow to it.
+        dtype: None keeps float32 and float64 arrays, everything else becomes float32.
+
+    Example:
+        >>> keydnn.tensor([[1.0, 2.0], [3.0, 4.0]]).sum().item()
+        10.0
+    """
+    return Tensor(data=data, device=device, requires_grad=requires_grad, dtype=dtype)
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A Tensor over the memory of any DLPack exporter (such as a torch tensor) on the cpu; copied only if read-only."""
+    array = np.from_dlpack(source)
+    if not array.flags.writeable or not array.flags.c_contiguous:
+        array = np.array(array, order="C")
+    t = Tensor(())
+    t._data = array
+    return t

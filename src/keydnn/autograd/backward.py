@@ -1,0 +1,285 @@
+"""The way back: gradients of tensors through the graph, iteratively.
+
+The graph is walked twice.  First from the outputs along the producers, counting for each node how many consumers it
+has; then in the order in which all consumers of a node are done, so each rule runs once with its summed gradient
+(Griewank & Walther 2008, Evaluating Derivatives, chapter 3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from keydnn.autograd.context import Differentiable
+from keydnn.autograd.modes import state
+from keydnn.autograd.primitive import Node, Output
+from keydnn.domain.errors import DeviceMismatchError, GraphError
+
+
+def checked_seed(output: Any, grad_out: Any) -> Any:
+    """The gradient to start from: 1 for a scalar of shape (), else what the user gave."""
+    if grad_out is None:
+        if output.shape != ():
+            raise ValueError(f"grad_out must be provided for non-scalar tensors; this one has shape {output.shape}")
+        return output._like_full(1.0)
+    if not isinstance(grad_out, Differentiable):
+        raise TypeError(f"grad_out must be a Tensor of shape {output.shape}, got {type(grad_out).__name__}")
+    if grad_out.shape != output.shape:  # type: ignore[attr-defined]
+        raise ValueError(f"grad_out has shape {grad_out.shape}, expected {output.shape}")  # type: ignore[attr-defined]
+    if grad_out._device is not output._device:  # type: ignore[attr-defined]
+        raise ValueError(f"grad_out is on '{grad_out._device}', expected '{output._device}'")  # type: ignore[attr-defined]
+    return grad_out
+
+
+class Sweep:
+    """One backward pass from ``outputs``; afterwards ``owners`` and ``leaves`` hold every tensor's gradient.
+
+    Args:
+        outputs: Tensors to differentiate, with their upstream gradients ``seeds``.
+        create_graph: Whether the gradients shall be differentiable themselves.
+        profile: Whether to measure each rule; see :attr:`times`.
+    """
+
+    def __init__(self, outputs: Sequence[Any], seeds: Sequence[Any], *, create_graph: bool = False, profile: bool = False) -> None:
+        self.create_graph = create_graph
+        self.times: dict[str, list[float]] | None = {} if profile else None
+        self.grads: dict[Any, Any] = {}  # node -> gradient, or list of gradients for several outputs
+        self.views: dict[Any, set[Any]] = {}  # node of several outputs -> its Output views
+        self.owners: dict[Any, Any] = {}  # node (or Output) -> the tensor that carries it
+        self.leaves: dict[int, tuple[Any, Any]] = {}  # id(tensor) -> (tensor, gradient)
+        self.visited: list[tuple[Any, Any]] = []  # (tensor, gradient) of the tensors that have a producer
+        self.results: dict[Any, Any] = {}  # node (or Output) -> gradient
+        roots = []
+        for output, seed in zip(outputs, seeds, strict=True):
+            if output._node is None:
+                self._leaf(output, seed)
+            else:
+                self.owners[output._node] = output
+                self._view(output._node)
+                roots.append(self._arrive(output._node, seed))
+        before, state.grad = state.grad, create_graph
+        try:
+            self._run(roots)
+        finally:
+            state.grad = before
+
+    def _run(self, roots: list[Any]) -> None:
+        waiting = self._count(roots)
+        ready = [node for node in dict.fromkeys(roots) if waiting[node] == 0]
+        while ready:
+            node = ready.pop()
+            grad = self.grads.pop(node, None)
+            self._visit(node, grad)
+            pulled = None if grad is None else self._pull(node, grad)
+            for i, producer in enumerate(node.producers):
+                g = None if pulled is None else pulled[i]
+                if producer is None:
+                    parent = node.parents[i]
+                    if g is not None and parent.requires_grad:
+                        self._leaf(parent, g)
+                    continue
+                if g is not None:
+                    self._arrive(producer, g)
+                if type(producer) is Output:
+                    producer = producer.node
+                waiting[producer] -= 1
+                if waiting[producer] == 0:
+                    ready.append(producer)
+
+    def _count(self, roots: list[Any]) -> dict[Any, int]:
+        """How many consumers each reachable node waits for; notes the tensors that carry the nodes."""
+        waiting = dict.fromkeys(roots, 0)
+        stack = list(waiting)
+        owners = self.owners
+        while stack:
+            node = stack.pop()
+            for parent, producer in zip(node.parents, node.producers, strict=True):
+                if producer is None:
+                    continue
+                if parent._node is producer and not parent._is_alias:
+                    owners[producer] = parent
+                producer = self._view(producer)
+                if producer in waiting:
+                    waiting[producer] += 1
+                else:
+                    waiting[producer] = 1
+                    stack.append(producer)
+        return waiting
+
+    def _view(self, producer: Any) -> Any:
+        """The node behind ``producer``; notes the view if it has several outputs."""
+        if type(producer) is not Output:
+            return producer
+        self.views.setdefault(producer.node, set()).add(producer)
+        return producer.node
+
+    def _arrive(self, producer: Any, g: Any) -> Any:
+        """Add ``g`` to what the producer has; returns its node."""
+        grads = self.grads
+        if type(producer) is Output:
+            node, index = producer.node, producer.index
+            slots = grads.setdefault(node, [None] * node.n_outputs)
+            slots[index] = g if slots[index] is None else slots[index] + g
+            return node
+        grads[producer] = grads[producer] + g if producer in grads else g
+        return producer
+
+    def _leaf(self, tensor: Any, g: Any) -> None:
+        found = self.leaves.get(id(tensor))
+        self.leaves[id(tensor)] = (tensor, g if found is None else found[1] + g)
+
+    def _visit(self, node: Any, grad: Any) -> None:
+        if grad is None:
+            return
+        if node.n_outputs == 1:
+            self._note(node, grad)
+            return
+        for view in self.views.get(node, ()):
+            if grad[view.index] is not None:
+                self._note(view, grad[view.index])
+
+    def _note(self, producer: Any, grad: Any) -> None:
+        self.results[producer] = grad
+        owner = self.owners.get(producer)
+        if owner is not None:
+            self.visited.append((owner, grad))
+
+    def _pull(self, node: Any, grad: Any) -> Any:
+        if self.times is None:
+            return node.pull(grad, self.create_graph)
+        start = time.perf_counter()
+        pulled = node.pull(grad, self.create_graph)
+        self.times.setdefault(node.label(), []).append(time.perf_counter() - start)
+        return pulled
+
+
+def backward(output: Any, grad_out: Any = None, *, retain_graph: bool = True, profile: bool = False, profile_topk: int = 20) -> None:
+    """Add the gradient of ``output`` to ``.grad`` of every tensor of its graph that requires one.
+
+    See ``Tensor.backward``, which calls this.
+    """
+    start = time.perf_counter()
+    seed = checked_seed(output, grad_out)
+    sweep = Sweep([output], [seed], profile=profile)
+    swept = time.perf_counter()
+    given = {id(seed)} if grad_out is not None else set()
+    for tensor, g in (*sweep.visited, *sweep.leaves.values()):
+        if not tensor.requires_grad:
+            continue
+        if tensor.grad is None:
+            shared = id(g) in given or g._cell is not None
+            given.add(id(g))
+            tensor.grad = g.clone() if shared else g
+        else:
+            tensor._accumulate_grad_(g)
+    if sweep.times is not None:
+        print(profile_table(sweep.times, swept - start, time.perf_counter() - swept, profile_topk))
+    if not retain_graph:
+        release(output)
+
+
+def release(output: Any) -> None:
+    """Free what the graph behind ``output`` saved; a later backward through it raises."""
+    stack = [output._node]
+    while stack:
+        node = stack.pop()
+        node = node.node if type(node) is Output else node
+        if type(node) is Node and node.out is not None:
+            node.saved, node.aux, node.out = (), (), None
+            stack.extend(node.producers)
+
+
+def profile_table(times: dict[str, list[float]], sweep_s: float, write_s: float, topk: int) -> str:
+    """Text of ``backward(profile=True)``: time per section and per operation, slowest first."""
+    rows = sorted(((sum(t), len(t), name) for name, t in times.items()), reverse=True)
+    total = sum(seconds for seconds, _, _ in rows)
+    lines = [
+        "backward profile",
+        f"  {'section':<28}{'ms':>10}",
+        f"  {'gradient rules':<28}{total * 1e3:>10.3f}",
+        f"  {'graph walk':<28}{(sweep_s - total) * 1e3:>10.3f}",
+        f"  {'write-back':<28}{write_s * 1e3:>10.3f}",
+        f"  {'op':<28}{'ms':>10}{'calls':>8}{'us/call':>10}",
+    ]
+    lines += [f"  {name:<28}{s * 1e3:>10.3f}{n:>8}{s / n * 1e6:>10.1f}" for s, n, name in rows[:topk]]
+    return "\n".join(lines)
+
+
+def grad(
+    outputs: Any, inputs: Any, grad_outputs: Any = None, *, create_graph: bool = False, allow_unused: bool = False
+) -> tuple[Any, ...]:
+    """Gradients of ``outputs`` with respect to ``inputs``, returned instead of written to ``.grad``.
+
+    Args:
+        outputs: A Tensor or a sequence of them.
+        inputs: A Tensor or a sequence of them, each requiring a gradient.
+        grad_outputs: Upstream gradients, one per output; None means 1 (scalars only).
+        create_graph: Whether the results can be differentiated again.
+        allow_unused: Whether an input that ``outputs`` do not depend on gives None instead of an error.
+
+    Returns:
+        A tuple with one Tensor (or None) per input, of the input's shape and dtype.
+
+    Raises:
+        ValueError: Number of ``grad_outputs`` differs; an output is no scalar and has no upstream gradient.
+        RuntimeError: An input is not part of the graph, or does not require a gradient.
+
+    Example:
+        >>> x = keydnn.tensor(3.0, requires_grad=True)
+        >>> (dx,) = keydnn.grad(x * x * x, x, create_graph=True)
+        >>> dx.item(), keydnn.grad(dx, x)[0].item()
+        (27.0, 18.0)
+    """
+    outputs = _sequence(outputs)
+    inputs = _sequence(inputs)
+    given = [None] * len(outputs) if grad_outputs is None else _sequence(grad_outputs)
+    if len(given) != len(outputs):
+        raise ValueError(f"grad: {len(outputs)} outputs but {len(given)} grad_outputs")
+    for i, tensor in enumerate(inputs):
+        if not tensor.requires_grad:
+            raise GraphError(f"grad: input {i} of shape {tensor.shape} does not require a gradient; set requires_grad=True before the forward pass")
+    seeds = [checked_seed(output, g) for output, g in zip(outputs, given, strict=True)]
+    sweep = Sweep(outputs, seeds, create_graph=create_graph)
+    results = []
+    for i, tensor in enumerate(inputs):
+        g = sweep.leaves.get(id(tensor), (None, None))[1] if tensor._node is None else sweep.results.get(tensor._node)
+        if g is None and not allow_unused:
+            raise GraphError(f"grad: the outputs do not depend on input {i} of shape {tensor.shape}; pass allow_unused=True to get None")
+        results.append(g)
+    return tuple(results)
+
+
+def hvp(loss: Any, params: Any, vector: Any) -> tuple[Any, ...]:
+    """Product of the Hessian of ``loss`` with ``vector``, by differentiating ``<gradient, vector>``.
+
+    Args:
+        loss: Scalar Tensor (shape ()) with its graph.
+        params: Tensor or sequence of Tensors the loss depends on.
+        vector: Tensor or sequence of Tensors, shapes like ``params``.
+
+    Returns:
+        A tuple of Tensors shaped like ``params``.
+
+    Source: Pearlmutter 1994, Fast exact multiplication by the Hessian, https://doi.org/10.1162/neco.1994.6.1.147
+    """
+    params, vector = _sequence(params), _sequence(vector)
+    if len(params) != len(vector):
+        raise ValueError(f"hvp: {len(params)} params but {len(vector)} vectors")
+    for p, v in zip(params, vector, strict=True):
+        if p.shape != v.shape:
+            raise ValueError(f"hvp: a vector of shape {v.shape} does not fit a parameter of shape {p.shape}")
+        if p._device is not v._device:
+            raise DeviceMismatchError(p._device, v._device, "hvp")
+    grads = grad(loss, params, create_graph=True, allow_unused=True)
+    dot = None
+    for g, v in zip(grads, vector, strict=True):
+        if g is not None:
+            term = (g * v).sum()
+            dot = term if dot is None else dot + term
+    second = grad(dot, params, allow_unused=True) if dot is not None and dot.requires_grad else (None,) * len(params)
+    return tuple(p._like_full(0.0) if h is None else h for p, h in zip(params, second, strict=True))
+
+
+def _sequence(values: Any) -> list[Any]:
+    return [values] if isinstance(values, Differentiable) else list(values)

@@ -1,0 +1,310 @@
+"""Primitives: the only way from tensors to kernels.
+
+A primitive is a forward rule on arrays and a gradient rule on tensors::
+
+    @primitive
+    def tanh(k, x):                  # k: kernel table of x's device; x: array
+        y = k.tanh(x)
+        return y, (y,)               # the result, and what the gradient rule needs
+
+    @tanh.gradient
+    def tanh(saved, g, needs):       # written in ops: serves backward, second derivatives and recording
+        (y,) = saved
+        return tanh_grad(y, g)
+
+``saved`` may hold inputs and outputs (recognised by identity and handed back as tensors of the graph), other arrays
+(handed back as constants) and any other value.  An optional third tuple, ``aux``, holds differentiable residues; with
+``create_graph`` the rule gets None in their place and recomputes.  ``needs`` tells, per input, whether its gradient is
+wanted.  A rule returns one gradient, or a tuple with one entry (or None) per input.
+
+:func:`bind` runs a primitive.  It alone knows the modes: run, note on the graph, show to a recorder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MethodType
+from typing import Any
+
+import numpy as np
+
+from keydnn.autograd.context import Context, Differentiable
+from keydnn.autograd.modes import state
+from keydnn.domain.errors import DeviceMismatchError, DeviceNotSupportedError, GraphError, ShapeError
+
+_ndarray = np.ndarray
+_NO_PARAMS: dict[str, Any] = {}
+
+
+class Primitive:
+    """One differentiable operation; calling it binds it to tensors.
+
+    Args:
+        forward: ``forward(k, *arrays, **params)`` returning ``y``, ``(y, saved)`` or ``(y, saved, aux)``; y is an
+            array, or a tuple of ``n_outputs`` arrays.  Without a gradient rule it may return just ``y``.
+        tables: Mapping from Device to kernel table.
+        broadcasts: Operands broadcast; their gradients are summed back to their shapes.
+        n_outputs: Number of results; ``n_graph`` of them (the first) take part in the graph.
+        writes: Positions of the inputs that the kernel writes in place; such a primitive returns None.
+        aliases: The result is a view of the first input.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        tables: Mapping[Any, Any],
+        *,
+        broadcasts: bool = False,
+        n_outputs: int = 1,
+        n_graph: int | None = None,
+        writes: tuple[int, ...] = (),
+        aliases: bool = False,
+    ) -> None:
+        self.name: str = forward.__name__
+        self.forward = forward
+        self.rule: Callable[..., Any] | None = None
+        self.tables = tables
+        self.broadcasts = broadcasts
+        self.n_outputs = n_outputs
+        self.n_graph = n_outputs if n_graph is None else n_graph
+        self.writes = writes
+        self.aliases = aliases
+        self.__doc__ = forward.__doc__
+
+    def gradient(self, rule: Callable[..., Any]) -> Primitive:
+        """Decorator that sets the gradient rule ``rule(saved, g, needs)``; returns the primitive."""
+        if self.rule is not None:
+            raise ValueError(f"{self.name} has a gradient rule already")
+        self.rule = rule
+        return self
+
+    def __call__(self, *inputs: Any, **params: Any) -> Any:
+        return bind(self, inputs, params)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+class Node(Context):
+    """What a primitive leaves on the graph: its inputs, what its rule needs, and who produced the inputs.
+
+    The tensor that results holds the node, never the other way round, so dropping it frees the graph.
+    """
+
+    __slots__ = ("primitive", "parents", "producers", "versions", "saved", "aux", "out", "cells", "n_outputs")
+
+    def __init__(self, primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], out: Any) -> None:
+        self.primitive = primitive
+        self.parents = inputs
+        self.producers = [t._node for t in inputs]
+        versions = None
+        for t in inputs:
+            if t._cell is not None:
+                versions = self._versions_now()
+                break
+        self.versions = versions
+        self.saved = saved
+        self.aux = aux
+        self.out = out
+        self.cells: list[Any] | None = None
+        self.n_outputs = primitive.n_graph
+
+    def pull(self, grad: Any, create_graph: bool) -> tuple[Any, ...] | list[Any]:
+        """The gradients of the inputs for the gradient(s) of the output(s)."""
+        primitive = self.primitive
+        if self.out is None:
+            raise GraphError(f"{primitive.name}: the graph was freed by backward(retain_graph=False); run the forward pass again")
+        saved = self.resolve(create_graph) if self.saved or self.aux else ()
+        parents = self.parents
+        grads = primitive.rule(saved, grad, [t.requires_grad for t in parents])  # type: ignore[misc]
+        if type(grads) is not tuple:
+            grads = (grads,)
+        if primitive.broadcasts:
+            return [g if g is None else _like(g, t) for g, t in zip(grads, parents, strict=True)]
+        return grads
+
+    def resolve(self, create_graph: bool) -> list[Any]:
+        """``saved`` and ``aux`` as the rule gets them."""
+        values = [self._value(item, create_graph) if type(item) is _ndarray else item for item in self.saved]
+        if self.aux:
+            make = self.parents[0]._from_op
+            values += [None if create_graph else make(item, None) for item in self.aux]
+        return values
+
+    def _value(self, array: np.ndarray, create_graph: bool) -> Any:
+        for i, t in enumerate(self.parents):
+            if t._data is array:
+                if t._cell is not None and t._cell[0] != (0 if self.versions is None else self.versions[i]):
+                    raise self._overwritten(f"input {i}")
+                return t
+        outs = self.out if type(self.out) is tuple else (self.out,)
+        for i, out in enumerate(outs):
+            if out is array:
+                if self.cells is not None and self.cells[i] is not None and self.cells[i][0] != 0:
+                    raise self._overwritten("its result")
+                if not create_graph:
+                    break
+                tensor = self.parents[0]._from_op(array, self if self.n_outputs == 1 else Output(self, i))
+                tensor._is_alias = True
+                return tensor
+        else:
+            if create_graph and self._versions_now() != (self.versions or [0] * len(self.parents)):
+                raise self._overwritten("an input")
+        return self.parents[0]._from_op(array, None)
+
+    def _versions_now(self) -> list[int]:
+        return [0 if t._cell is None else t._cell[0] for t in self.parents]
+
+    def _overwritten(self, what: str) -> GraphError:
+        return GraphError(
+            f"{self.primitive.name}: {what} was changed in place after it was used, so its gradient cannot be computed;"
+            " call backward() before the change, or work on a clone()"
+        )
+
+    # the view that the public Context offers
+    function = None
+    saved_meta: dict[str, Any] = {}
+
+    @property
+    def saved_tensors(self) -> list[Any]:  # type: ignore[override]
+        return [self._value(item, True) for item in self.saved if type(item) is _ndarray]
+
+    def backward_fn(self, grad: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """One gradient per parent, None where not required."""
+        return tuple(g if t.requires_grad else None for g, t in zip(self.pull(grad, state.grad), self.parents, strict=True))
+
+    def label(self) -> str:
+        return self.primitive.name
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.primitive.name
+
+
+class Output(Context):
+    """The view that one output of a multi-output node has on it."""
+
+    __slots__ = ("node", "index", "parents")
+
+    def __init__(self, node: Node, index: int) -> None:
+        self.node = node
+        self.index = index
+        self.parents = node.parents
+
+    @property
+    def saved_tensors(self) -> list[Any]:  # type: ignore[override]
+        return self.node.saved_tensors
+
+    saved_meta: dict[str, Any] = {}
+
+    def backward_fn(self, grad: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """One gradient per parent for the gradient of this output alone."""
+        grads: list[Any] = [None] * self.node.n_outputs
+        grads[self.index] = grad
+        return self.node.backward_fn(grads)
+
+    def label(self) -> str:
+        return self.node.label()
+
+
+def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any] = _NO_PARAMS) -> Any:
+    """Run ``primitive`` on tensors; the single door from operations to kernels.
+
+    Args:
+        primitive: What to run.
+        inputs: Tensors, all on one device, at least one.
+        params: Keyword parameters of the forward rule.
+
+    Returns:
+        A Tensor, a tuple of Tensors, or None for a primitive that writes in place.
+
+    Raises:
+        DeviceMismatchError: The inputs live on different devices.
+        DeviceNotSupportedError: The device has no kernels.
+    """
+    first = inputs[0]
+    try:
+        device = first._device
+        for t in inputs:
+            if t._device is not device:
+                raise DeviceMismatchError(device, t._device, primitive.name)
+        k = primitive.tables[device]
+        recorder = state.recorder
+        if recorder is not None:
+            k = recorder.table(primitive, k)
+        y = primitive.forward(k, *[t._data for t in inputs], **params)
+    except (AttributeError, TypeError, ValueError, IndexError, DeviceNotSupportedError) as error:
+        raise _explained(primitive, inputs, params, error) from error
+    if primitive.writes:
+        for i in primitive.writes:
+            inputs[i]._touch()
+        return None
+    saved: tuple[Any, ...] = ()
+    aux: tuple[Any, ...] = ()
+    if type(y) is tuple:
+        if len(y) == 2:
+            y, saved = y
+        else:
+            y, saved, aux = y
+    if primitive.n_outputs != 1:
+        return _many(primitive, inputs, saved, aux, y)
+    if type(y) is not _ndarray:
+        y = np.asarray(y)
+    node = None
+    if state.grad and primitive.rule is not None:
+        for t in inputs:
+            if t.requires_grad:
+                node = Node(primitive, inputs, saved, aux, y)
+                break
+    out = first._from_op(y, node)
+    if primitive.aliases:
+        out._share(first)
+    return out
+
+
+def create(primitive: Primitive, prototype: Any, params: Mapping[str, Any]) -> Any:
+    """Run a primitive without inputs on the device of ``prototype`` (factories and random sources)."""
+    k = primitive.tables[prototype._device]
+    if state.recorder is not None:
+        k = state.recorder.table(primitive, k)
+    return prototype._from_op(np.asarray(primitive.forward(k, **params)), None)
+
+
+def _many(primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], ys: tuple[Any, ...]) -> tuple[Any, ...]:
+    ys = tuple(map(np.asarray, ys))
+    make = inputs[0]._from_op
+    if not (state.grad and primitive.rule is not None and any(t.requires_grad for t in inputs)):
+        return tuple(make(y, None) for y in ys)
+    node = Node(primitive, inputs, saved, aux, ys)
+    if primitive.n_graph == 1:
+        return (make(ys[0], node), *(make(y, None) for y in ys[1:]))
+    n = primitive.n_graph
+    return (*(make(y, Output(node, i)) for i, y in enumerate(ys[:n])), *(make(y, None) for y in ys[n:]))
+
+
+def _like(g: Any, t: Any) -> Any:
+    """``g`` summed to the shape of ``t`` and in its dtype."""
+    have, want = g._data, t._data
+    if have.shape != want.shape:
+        g = g.sum_to_shape(want.shape)
+    if have.dtype is not want.dtype and have.dtype != want.dtype:
+        g = g.astype(want.dtype)
+    return g
+
+
+def _explained(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any], error: Exception) -> Exception:
+    """The error a user should see for operands that a forward rule refused."""
+    for t in inputs:
+        if not isinstance(t, Differentiable):
+            return TypeError(f"{primitive.name}: expected Tensors, got {type(t).__name__}")
+    if isinstance(error, DeviceNotSupportedError):
+        return DeviceNotSupportedError(primitive.name, error.device)
+    if isinstance(error, TypeError | AttributeError | IndexError | ShapeError):
+        return error
+    shapes = [t.shape for t in inputs]
+    if primitive.broadcasts and len(shapes) > 1:
+        return ShapeError(f"{primitive.name}: Shape mismatch: " + " vs ".join(map(str, shapes)) + "; the shapes do not broadcast")
+    return error

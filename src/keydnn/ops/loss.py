@@ -1,0 +1,101 @@
+"""Losses as sums over elements; the result has shape ().
+
+``pred`` comes first, ``target`` second; the shapes must be equal, broadcasting is refused.
+"""
+
+from __future__ import annotations
+
+from keydnn.autograd.primitive import bind
+from keydnn.domain.errors import ShapeError
+from keydnn.ops._primitive import primitive
+from keydnn.ops.activation import log_softmax, softmax, softplus
+from keydnn.ops.elementwise import limit_through, log
+from keydnn.ops.shape import one_hot_p
+
+LIMIT = 1e-7  # probabilities are limited to [LIMIT, 1 - LIMIT]
+
+
+def _same_shape(name, pred, target):
+    if pred.shape != target.shape:
+        raise ShapeError(f"{name}: Shape mismatch: {pred.shape} vs {target.shape} (pred vs target; losses do not broadcast)")
+
+
+def sse(pred, target):
+    """Sum of squared errors."""
+    _same_shape("sse", pred, target)
+    d = pred - target
+    return (d * d).sum()
+
+
+def mse(pred, target):
+    """Mean of squared errors over all elements."""
+    _same_shape("mse", pred, target)
+    d = pred - target
+    return (d * d).mean()
+
+
+def bce(pred, target):
+    """Mean of ``-(y ln p + (1-y) ln(1-p))`` over probabilities limited to [1e-7, 1 - 1e-7]; no gradient to the target."""
+    _same_shape("bce", pred, target)
+    p, y = limit_through(pred, low=LIMIT, high=1.0 - LIMIT), target.detach()
+    return -(y * log(p) + (1.0 - y) * log(1.0 - p)).mean()
+
+
+def cce(pred, target):
+    """``-sum(y ln p) / N`` over probabilities limited to [1e-7, 1 - 1e-7], y one-hot or soft (N, C); no gradient to the target."""
+    _same_shape("cce", pred, target)
+    if pred.ndim == 0 or pred.shape[0] == 0:
+        raise ShapeError(f"cce: expected pred (N, C) with N >= 1, got shape {pred.shape}")
+    p = limit_through(pred, low=LIMIT, high=1.0 - LIMIT)
+    return -(target.detach() * log(p)).sum() / pred.shape[0]
+
+
+def bce_logits(pred, target):
+    """Mean binary cross-entropy of logits: ``softplus(z) - y z``, finite for every z; no gradient to the target."""
+    _same_shape("bce_logits", pred, target)
+    return (softplus(pred) - target.detach() * pred).mean()
+
+
+@primitive(n_outputs=2, n_graph=1)
+def cross_entropy_p(k, logits, labels):
+    """Rows of ``-log_softmax(logits)[label]``, and the probabilities."""
+    loss, p = k.cross_entropy(logits, labels)
+    return (loss, p), (logits, labels), (p,)
+
+
+@cross_entropy_p.gradient
+def cross_entropy_p(saved, g, needs):
+    logits, labels, p = saved
+    if p is not None:
+        return cross_entropy_grad(p, labels, g), None
+    hot = one_hot_p(labels, n=logits.shape[1], dtype=logits.dtype)
+    return (softmax(logits, 1) - hot) * g.reshape((g.shape[0], 1)), None
+
+
+@primitive
+def cross_entropy_grad(k, p, labels, g):
+    """``(p - onehot(labels)) * g`` by rows."""
+    return k.cross_entropy_grad(p, labels, g)
+
+
+def cross_entropy(pred, target):
+    """Mean cross-entropy of logits.
+
+    Args:
+        pred: Logits (N, C).
+        target: Integer class labels (N,), or probabilities (N, C); no gradient flows to it.
+
+    Raises:
+        ValueError: Shapes do not fit, or a label is outside [0, C).
+    """
+    if pred.ndim != 2 or pred.shape[0] == 0:
+        raise ShapeError(f"cross_entropy: expected logits (N, C) with N >= 1, got shape {pred.shape}")
+    if target.shape == pred.shape and target.dtype.kind == "f":
+        return -(target.detach() * log_softmax(pred, 1)).sum() / pred.shape[0]
+    if target.shape != pred.shape[:1]:
+        raise ShapeError(f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)")
+    labels = target if target.dtype.kind in "iu" else target.astype("int64")
+    values = labels._data
+    if values.min() < 0 or values.max() >= pred.shape[1]:
+        raise ShapeError(f"cross_entropy: labels run from {values.min()} to {values.max()}, expected 0 to {pred.shape[1] - 1}")
+    return bind(cross_entropy_p, (pred, labels), {})[0].mean()

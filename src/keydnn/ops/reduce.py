@@ -1,0 +1,281 @@
+"""Reductions over axes, and their inverse, broadcasting.
+
+``axis`` is None (everything), an int or a tuple of ints; negative axes count from the end.
+"""
+
+from __future__ import annotations
+
+from keydnn.domain.errors import ShapeError
+from keydnn.ops._primitive import primitive
+from keydnn.ops.elementwise import exp, where
+
+
+def axes_of(name: str, axis, ndim: int) -> tuple[int, ...] | None:
+    """``axis`` as None or a sorted tuple of distinct non-negative ints.
+
+    Raises:
+        TypeError: Not None, an int or a tuple of ints.
+        ValueError: An axis does not exist or appears twice.
+    """
+    if axis is None:
+        return None
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    for a in axes:
+        if not isinstance(a, int) or isinstance(a, bool):
+            raise TypeError(f"{name}: axis must be None, an int or a tuple of ints, got {axis!r}")
+        if not -ndim <= a < ndim:
+            raise ShapeError(f"{name}: axis {a} is out of range for a tensor with {ndim} axes")
+    found = tuple(sorted(a % ndim for a in axes))
+    if len(set(found)) != len(found):
+        raise ShapeError(f"{name}: axis {axis!r} names an axis twice")
+    return found
+
+
+def _kept(shape, axis):
+    """``shape`` with the reduced axes as 1."""
+    return tuple(1 if axis is None or i in axis else n for i, n in enumerate(shape))
+
+
+def _count(shape, axis):
+    n = 1
+    for i, size in enumerate(shape):
+        if axis is None or i in axis:
+            n *= size
+    return n
+
+
+@primitive
+def sum_p(k, x, *, axis, keepdims):
+    """Sum over axes."""
+    return k.sum(x, axis, keepdims), (x.shape, axis)
+
+
+@sum_p.gradient
+def sum_p(saved, g, needs):
+    shape, axis = saved
+    return g.reshape(_kept(shape, axis)).broadcast_to(shape)
+
+
+@primitive
+def mean_p(k, x, *, axis, keepdims):
+    """Mean over axes."""
+    return k.mean(x, axis, keepdims), (x.shape, axis)
+
+
+@mean_p.gradient
+def mean_p(saved, g, needs):
+    shape, axis = saved
+    return (g / _count(shape, axis)).reshape(_kept(shape, axis)).broadcast_to(shape)
+
+
+@primitive
+def max_p(k, x, *, axis, keepdims):
+    """Largest over axes."""
+    y = k.max(x, axis, keepdims)
+    return y, (x, y, axis)
+
+
+@max_p.gradient
+def max_p(saved, g, needs):
+    x, y, axis = saved
+    kept = _kept(x.shape, axis)
+    return (x == y.reshape(kept).broadcast_to(x.shape)) * g.reshape(kept)  # every tie gets the full gradient
+
+
+@primitive
+def min_p(k, x, *, axis, keepdims):
+    """Smallest over axes."""
+    y = k.min(x, axis, keepdims)
+    return y, (x, y, axis)
+
+
+@min_p.gradient
+def min_p(saved, g, needs):
+    x, y, axis = saved
+    kept = _kept(x.shape, axis)
+    return (x == y.reshape(kept).broadcast_to(x.shape)) * g.reshape(kept)
+
+
+@primitive
+def prod_p(k, x, *, axis, keepdims):
+    """Product over axes."""
+    return k.prod(x, axis, keepdims), (x, axis)
+
+
+@prod_p.gradient
+def prod_p(saved, g, needs):
+    x, axis = saved
+    zero = x == 0
+    nonzero = where(zero, 1.0, x)
+    rest = prod_p(nonzero, axis=axis, keepdims=True)  # the product of the others, also when one element is 0
+    zeros = sum_p(zero, axis=axis, keepdims=True)
+    others = rest / nonzero * (zeros == 0) + rest * zero * (zeros == 1)
+    return g.reshape(_kept(x.shape, axis)) * others
+
+
+@primitive
+def norm_p(k, x, *, axis, keepdims):
+    """Square root of the sum of squares."""
+    y = k.sqrt(k.sum(k.mul(x, x), axis, keepdims))
+    return y, (x, y, axis)
+
+
+@norm_p.gradient
+def norm_p(saved, g, needs):
+    x, y, axis = saved
+    safe = where(y == 0, 1.0, y)  # the gradient at the origin is 0
+    return x * (g / safe).reshape(_kept(x.shape, axis))
+
+
+@primitive
+def logsumexp_p(k, x, *, axis, keepdims):
+    """``log(sum(exp(x)))`` without overflow."""
+    top = k.max(x, axis, True)
+    top = k.where(k.eq(k.abs(top), float("inf")), 0.0, top)
+    y = k.add(k.log(k.sum(k.exp(k.sub(x, top)), axis, True)), top)
+    if not keepdims:
+        y = y.reshape([n for i, n in enumerate(x.shape) if not (axis is None or i in axis)])
+    return y, (x, y, axis)
+
+
+@logsumexp_p.gradient
+def logsumexp_p(saved, g, needs):
+    x, y, axis = saved
+    kept = _kept(x.shape, axis)
+    return g.reshape(kept) * exp(x - y.reshape(kept))
+
+
+@primitive
+def argmax_p(k, x, *, axis):
+    """Index of the first largest; no gradient."""
+    return k.argmax(x, axis)
+
+
+@primitive
+def argmin_p(k, x, *, axis):
+    """Index of the first smallest; no gradient."""
+    return k.argmin(x, axis)
+
+
+@primitive
+def any_p(k, x, *, axis, keepdims):
+    """1 where any element is not 0."""
+    return k.any(x, axis, keepdims)
+
+
+@primitive
+def all_p(k, x, *, axis, keepdims):
+    """1 where all elements are not 0."""
+    return k.all(x, axis, keepdims)
+
+
+@primitive
+def cumsum_p(k, x, *, axis):
+    """Running sum along one axis."""
+    return k.cumsum(x, axis), (axis,)
+
+
+@cumsum_p.gradient
+def cumsum_p(saved, g, needs):
+    (axis,) = saved
+    return cumsum_p(g.flip(axis), axis=axis).flip(axis)
+
+
+# -- the functions users call
+
+
+def sum(x, axis=None, keepdims=False):  # noqa: A001 - the field's name
+    """Sum over ``axis``; None sums everything.
+
+    Args:
+        axis: None, an int or a tuple of ints.
+        keepdims: Whether the reduced axes stay with size 1.
+    """
+    return sum_p(x, axis=axes_of("sum", axis, x.ndim), keepdims=bool(keepdims))
+
+
+def mean(x, axis=None, keepdims=False):
+    """Arithmetic mean over ``axis``; None takes everything."""
+    return mean_p(x, axis=axes_of("mean", axis, x.ndim), keepdims=bool(keepdims))
+
+
+def max(x, axis=-1, keepdims=False):  # noqa: A001 - the field's name
+    """Largest over ``axis``; every position equal to the maximum receives the full gradient."""
+    return max_p(x, axis=_non_empty("max", x, axis), keepdims=bool(keepdims))
+
+
+def min(x, axis=-1, keepdims=False):  # noqa: A001 - the field's name
+    """Smallest over ``axis``; every position equal to the minimum receives the full gradient."""
+    return min_p(x, axis=_non_empty("min", x, axis), keepdims=bool(keepdims))
+
+
+def prod(x, axis=None, keepdims=False):
+    """Product over ``axis``; None takes everything."""
+    return prod_p(x, axis=axes_of("prod", axis, x.ndim), keepdims=bool(keepdims))
+
+
+def var(x, axis=None, keepdims=False, ddof=0):
+    """Variance over ``axis``: mean squared deviation, divided by ``n - ddof``."""
+    axis = axes_of("var", axis, x.ndim)
+    d = x - mean_p(x, axis=axis, keepdims=True)
+    n = _count(x.shape, axis)
+    return sum_p(d * d, axis=axis, keepdims=bool(keepdims)) / (n - ddof)
+
+
+def std(x, axis=None, keepdims=False, ddof=0):
+    """Standard deviation over ``axis``, divided by ``n - ddof``; the gradient at 0 is infinite."""
+    return var(x, axis, keepdims, ddof).sqrt()
+
+
+def norm(x, axis=None, keepdims=False):
+    """Euclidean norm over ``axis``; the gradient at the origin is 0."""
+    return norm_p(x, axis=axes_of("norm", axis, x.ndim), keepdims=bool(keepdims))
+
+
+def logsumexp(x, axis=None, keepdims=False):
+    """``log(sum(exp(x)))`` over ``axis``, without overflow."""
+    return logsumexp_p(x, axis=_non_empty("logsumexp", x, axis), keepdims=bool(keepdims))
+
+
+def argmax(x, axis=None):
+    """int64 index of the first largest element, flat (None) or along one axis; no gradient."""
+    return argmax_p(x, axis=_single("argmax", x, axis))
+
+
+def argmin(x, axis=None):
+    """int64 index of the first smallest element, flat (None) or along one axis; no gradient."""
+    return argmin_p(x, axis=_single("argmin", x, axis))
+
+
+def any(x, axis=None, keepdims=False):  # noqa: A001 - the field's name
+    """1 where any element over ``axis`` is not 0, else 0; no gradient."""
+    return any_p(x, axis=axes_of("any", axis, x.ndim), keepdims=bool(keepdims))
+
+
+def all(x, axis=None, keepdims=False):  # noqa: A001 - the field's name
+    """1 where all elements over ``axis`` are not 0, else 0; no gradient."""
+    return all_p(x, axis=axes_of("all", axis, x.ndim), keepdims=bool(keepdims))
+
+
+def cumsum(x, axis=0):
+    """Running sum along one axis."""
+    return cumsum_p(x, axis=_single("cumsum", x, axis))
+
+
+def _single(name, x, axis):
+    axes = axes_of(name, axis, x.ndim)
+    if axes is not None and len(axes) != 1:
+        raise TypeError(f"{name}: axis must be one int or None, got {axis!r}")
+    _refuse_empty(name, x, axes)
+    return None if axes is None else axes[0]
+
+
+def _non_empty(name, x, axis):
+    axes = axes_of(name, axis, x.ndim)
+    _refuse_empty(name, x, axes)
+    return axes
+
+
+def _refuse_empty(name, x, axes):
+    if _count(x.shape, axes) == 0:
+        raise ShapeError(f"{name}: nothing to reduce in a tensor of shape {x.shape}")

@@ -1,0 +1,1 @@
+"""Configs, state and files: how models are written and read.  Knows modules only by protocol."""

@@ -7,6 +7,7 @@
 namespace keydnn {
 
 void bind_elementwise(nb::module_& m);
+void bind_gemm(nb::module_& m);
 
 namespace {
 
@@ -83,4 +84,5 @@ NB_MODULE(_native, m) {
     return d;
   });
   bind_elementwise(m);
+  bind_gemm(m);
 }

@@ -38,6 +38,7 @@
 #include <stdint.h>
 
 #include "keydnn/elementwise.h"
+#include "keydnn/gemm.h"
 
 #define KEYDNN_OK 0
 #define KEYDNN_BAD_SHAPE 1  /* sizes that contradict each other */
@@ -67,6 +68,7 @@ KEYDNN_API int keydnn_isa_available(const char* name);
 #define KEYDNN_DECLARE_FAMILY(FAMILY) FAMILY(KEYDNN_DECLARE_C, float, f32) FAMILY(KEYDNN_DECLARE_C, double, f64)
 
 KEYDNN_DECLARE_FAMILY(KEYDNN_ELEMENTWISE)
+KEYDNN_DECLARE_FAMILY(KEYDNN_GEMM)
 
 #ifdef __cplusplus
 }
@@ -78,6 +80,7 @@ KEYDNN_DECLARE_FAMILY(KEYDNN_ELEMENTWISE)
   namespace keydnn::api { FAMILY(KEYDNN_DECLARE_CPP, float, f32) FAMILY(KEYDNN_DECLARE_CPP, double, f64) }
 
 KEYDNN_OVERLOAD_FAMILY(KEYDNN_ELEMENTWISE)
+KEYDNN_OVERLOAD_FAMILY(KEYDNN_GEMM)
 #endif
 
 #endif

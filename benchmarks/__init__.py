@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks NAME``.  Answers are checked before anything is timed; only ratios of one run count."""

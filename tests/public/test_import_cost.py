@@ -14,8 +14,9 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 
 def test_import_loads_no_optional_package():
     result = subprocess.run([sys.executable, "-c", LIST_NEW_PACKAGES], capture_output=True, text=True, check=True)
-    outside = set(result.stdout.split()) - sys.stdlib_module_names
-    assert outside == {"keydnn"}
+    packages = set(result.stdout.split())
+    assert "keydnn" in packages
+    assert packages - sys.stdlib_module_names <= {"keydnn", "numpy"}
 
 
 def test_import_leaves_the_generators_alone():

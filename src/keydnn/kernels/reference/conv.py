@@ -49,6 +49,12 @@ def _columns(x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation:
     return view.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, c // groups * kernel[0] * kernel[1], out[0] * out[1]), out
 
 
+def _rows(g: np.ndarray, groups: int) -> np.ndarray:
+    """(N, O, H_out, W_out) as (N, G, O/G, H_out * W_out)."""
+    n, o, h, w = g.shape
+    return g.reshape(n, groups, o // groups, h * w)
+
+
 @quiet
 def conv2d(x, w, b, stride, padding, dilation, groups):
     """x (N, C, H, W), w (O, C/groups, kh, kw), b (O,) or None -> y (N, O, H_out, W_out)."""
@@ -63,7 +69,7 @@ def conv2d_grad_x(g, w, size, stride, padding, dilation, groups):
     n, o, *out = g.shape
     c, kernel = w.shape[1] * groups, w.shape[2:]
     w = w.reshape(groups, o // groups, -1)
-    columns = np.matmul(w.transpose(0, 2, 1), g.reshape(n, groups, o // groups, -1)).reshape(n, c, *kernel, *out)
+    columns = np.matmul(w.transpose(0, 2, 1), _rows(g, groups)).reshape(n, c, *kernel, *out)
     plane = np.zeros((n, c, size[0] + 2 * padding[0], size[1] + 2 * padding[1]), columns.dtype)
     for u, v in product(range(kernel[0]), range(kernel[1])):
         tap(plane, u * dilation[0], v * dilation[1], (out[0], out[1]), stride)[...] += columns[:, :, u, v]
@@ -73,7 +79,6 @@ def conv2d_grad_x(g, w, size, stride, padding, dilation, groups):
 @quiet
 def conv2d_grad_w(x, g, kernel, stride, padding, dilation, groups):
     """Gradient (O, C/groups, kh, kw) to w; x (N, C, H, W), g (N, O, H_out, W_out)."""
-    n, o = g.shape[:2]
     columns, _ = _columns(x, kernel, stride, padding, dilation, groups)
-    per_image = np.matmul(g.reshape(n, groups, o // groups, -1), columns.transpose(0, 1, 3, 2))
-    return per_image.sum(axis=0, dtype=wide(per_image)).astype(per_image.dtype).reshape(o, x.shape[1] // groups, *kernel)
+    per_image = np.matmul(_rows(g, groups), columns.transpose(0, 1, 3, 2))
+    return per_image.sum(axis=0, dtype=wide(per_image)).astype(per_image.dtype).reshape(g.shape[1], x.shape[1] // groups, *kernel)

@@ -32,7 +32,7 @@ def maxpool2d(x, kernel, stride, padding):
     corner = (stride[0] * np.arange(out[0]) * width)[:, None] + stride[1] * np.arange(out[1])
     first = [_first_real(size, *rest) for size, *rest in zip((h, w), out, kernel, stride, padding, strict=True)]
     y = np.full((n, c, *out), -inf, x.dtype)
-    argmax = np.broadcast_to(first[0][:, None] * width + first[1], y.shape).astype(np.int64)
+    argmax = np.broadcast_to(first[0][:, None] * width + first[1], y.shape).astype(np.int64, order="C")
     for u, v in product(range(kernel[0]), range(kernel[1])):
         value = tap(plane, u, v, out, stride)
         wins = ~((value <= y) | np.isnan(y))
@@ -46,15 +46,17 @@ def maxpool2d_grad(g, argmax, size, padding):
     """dx (N, C, H, W): g added at argmax, summed in double; what fell on padding is dropped."""
     (n, c), (h, w), (ph, pw) = g.shape[:2], size, padding
     cells = (h + 2 * ph) * (w + 2 * pw)
-    index = argmax.reshape(n * c, -1) + cells * np.arange(n * c)[:, None]
+    index = argmax.reshape(n * c, g.shape[2] * g.shape[3]) + cells * np.arange(n * c)[:, None]
     plane = np.bincount(index.reshape(-1), g.reshape(-1), n * c * cells).reshape(n, c, h + 2 * ph, w + 2 * pw)
     return plane[:, :, ph : ph + h, pw : pw + w].astype(g.dtype, order="C")
 
 
 def maxpool2d_take(x, argmax, padding):
     """y, shaped like argmax: x read at argmax; 0 where it points at padding."""
-    plane = frame(x, padding).reshape(*x.shape[:2], -1)
-    return np.take_along_axis(plane, argmax.reshape(*plane.shape[:2], -1), axis=2).reshape(argmax.shape)
+    plane = frame(x, padding)
+    n, c, h, w = plane.shape
+    flat = argmax.reshape(n, c, argmax.shape[2] * argmax.shape[3])
+    return np.take_along_axis(plane.reshape(n, c, h * w), flat, axis=2).reshape(argmax.shape)
 
 
 @quiet

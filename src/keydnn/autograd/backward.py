@@ -67,24 +67,33 @@ class Sweep:
     def _run(self, roots: list[Any]) -> None:
         waiting = self._count(roots)
         ready = [node for node in dict.fromkeys(roots) if waiting[node] == 0]
+        grads, pull, create_graph = self.grads, self._timed_pull, self.create_graph
+        timed = self.times is not None
         while ready:
             node = ready.pop()
-            grad = self.grads.pop(node, None)
-            self._visit(node, grad)
-            pulled = None if grad is None else self._pull(node, grad)
+            grad = grads.pop(node, None)
+            pulled = None
+            if grad is not None:
+                if node.n_outputs == 1:
+                    self._note(node, grad)
+                else:
+                    self._note_views(node, grad)
+                pulled = pull(node, grad) if timed else node.pull(grad, create_graph)
             for i, producer in enumerate(node.producers):
                 g = None if pulled is None else pulled[i]
                 if producer is None:
-                    parent = node.parents[i]
-                    if g is not None and parent.requires_grad:
-                        self._leaf(parent, g)
+                    if g is not None and node.parents[i].requires_grad:
+                        self._leaf(node.parents[i], g)
                     continue
                 if g is not None:
-                    self._arrive(producer, g)
+                    if type(producer) is Node and producer.n_outputs == 1 and producer not in grads:
+                        grads[producer] = g
+                    else:
+                        self._arrive(producer, g)
                 if type(producer) is Output:
                     producer = producer.node
-                waiting[producer] -= 1
-                if waiting[producer] == 0:
+                left = waiting[producer] = waiting[producer] - 1
+                if left == 0:
                     ready.append(producer)
 
     def _count(self, roots: list[Any]) -> dict[Any, int]:
@@ -94,12 +103,13 @@ class Sweep:
         owners = self.owners
         while stack:
             node = stack.pop()
-            for parent, producer in zip(node.parents, node.producers, strict=True):
+            for parent, producer in zip(node.parents, node.producers):  # noqa: B905 - as long as each other by construction
                 if producer is None:
                     continue
                 if parent._node is producer and not parent._is_alias:
                     owners[producer] = parent
-                producer = self._view(producer)
+                if type(producer) is Output:
+                    producer = self._view(producer)
                 if producer in waiting:
                     waiting[producer] += 1
                 else:
@@ -129,28 +139,21 @@ class Sweep:
         found = self.leaves.get(id(tensor))
         self.leaves[id(tensor)] = (tensor, g if found is None else found[1] + g)
 
-    def _visit(self, node: Any, grad: Any) -> None:
-        if grad is None:
-            return
-        if node.n_outputs == 1:
-            self._note(node, grad)
-            return
-        for view in self.views.get(node, ()):
-            if grad[view.index] is not None:
-                self._note(view, grad[view.index])
-
     def _note(self, producer: Any, grad: Any) -> None:
         self.results[producer] = grad
         owner = self.owners.get(producer)
         if owner is not None:
             self.visited.append((owner, grad))
 
-    def _pull(self, node: Any, grad: Any) -> Any:
-        if self.times is None:
-            return node.pull(grad, self.create_graph)
+    def _note_views(self, node: Any, grad: Any) -> None:
+        for view in self.views.get(node, ()):
+            if grad[view.index] is not None:
+                self._note(view, grad[view.index])
+
+    def _timed_pull(self, node: Any, grad: Any) -> Any:
         start = time.perf_counter()
         pulled = node.pull(grad, self.create_graph)
-        self.times.setdefault(node.label(), []).append(time.perf_counter() - start)
+        self.times.setdefault(node.label(), []).append(time.perf_counter() - start)  # type: ignore[union-attr]
         return pulled
 
 

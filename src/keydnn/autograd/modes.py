@@ -13,6 +13,7 @@ class _State(threading.local):
 
 
 state = _State()
+RECORDINGS: list[Any] = []  # the recorders at work in any thread: empty nearly always, and quick to ask
 
 
 class _GradMode(contextlib.ContextDecorator):
@@ -60,7 +61,9 @@ def recording(recorder: Any):
         recorder: Object with ``table(primitive, kernels)``, which returns the kernel table the primitive shall use.
     """
     before, state.recorder = state.recorder, recorder
+    RECORDINGS.append(recorder)
     try:
         yield recorder
     finally:
         state.recorder = before
+        RECORDINGS.remove(recorder)

@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 
 from keydnn.autograd.context import Context, Differentiable
-from keydnn.autograd.modes import state
+from keydnn.autograd.modes import RECORDINGS, state
 from keydnn.domain.errors import DeviceMismatchError, DeviceNotSupportedError, GraphError, ShapeError
 
 _ndarray = np.ndarray
 _NO_PARAMS: dict[str, Any] = {}
+_ONE = (True,)
 
 
 class Primitive:
@@ -99,13 +100,17 @@ class Node(Context):
     def __init__(self, primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], out: Any) -> None:
         self.primitive = primitive
         self.parents = inputs
-        self.producers = [t._node for t in inputs]
-        versions = None
-        for t in inputs:
-            if t._cell is not None:
-                versions = self._versions_now()
-                break
-        self.versions = versions
+        first = inputs[0]
+        if len(inputs) == 1:
+            self.producers = (first._node,)
+            self.versions = None if first._cell is None else self._versions_now()
+        elif len(inputs) == 2:
+            second = inputs[1]
+            self.producers = (first._node, second._node)
+            self.versions = None if first._cell is None and second._cell is None else self._versions_now()
+        else:
+            self.producers = tuple([t._node for t in inputs])
+            self.versions = self._versions_now()
         self.saved = saved
         self.aux = aux
         self.out = out
@@ -119,16 +124,29 @@ class Node(Context):
             raise GraphError(f"{primitive.name}: the graph was freed by backward(retain_graph=False); run the forward pass again")
         saved = self.resolve(create_graph) if self.saved or self.aux else ()
         parents = self.parents
+        if len(parents) == 1:
+            grads = primitive.rule(saved, grad, _ONE)  # type: ignore[misc]
+            return grads if type(grads) is tuple else (grads,)
         grads = primitive.rule(saved, grad, [t.requires_grad for t in parents])  # type: ignore[misc]
-        if type(grads) is not tuple:
-            grads = (grads,)
         if primitive.broadcasts:
-            return [g if g is None else _like(g, t) for g, t in zip(grads, parents, strict=True)]
+            for g, t in zip(grads, parents, strict=True):
+                if g is not None and (g._data.shape != t._data.shape or g._data.dtype is not t._data.dtype):
+                    return [h if h is None else _like(h, t) for h, t in zip(grads, parents, strict=True)]
         return grads
 
     def resolve(self, create_graph: bool) -> list[Any]:
         """``saved`` and ``aux`` as the rule gets them."""
-        values = [self._value(item, create_graph) if type(item) is _ndarray else item for item in self.saved]
+        values = []
+        for item in self.saved:
+            if type(item) is _ndarray:
+                for t in self.parents:
+                    if t._data is item and t._cell is None:  # the common case: an input that nothing ever wrote
+                        values.append(t)
+                        break
+                else:
+                    values.append(self._value(item, create_graph))
+            else:
+                values.append(item)
         if self.aux:
             make = self.parents[0]._from_op
             values += [None if create_graph else make(item, None) for item in self.aux]
@@ -227,17 +245,17 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
     """
     first = inputs[0]
     try:
-        device = first._device
-        for t in inputs:
-            if t._device is not device:
-                raise DeviceMismatchError(device, t._device, primitive.name)
-        k = primitive.tables[device]
-        recorder = state.recorder
-        if recorder is not None:
-            k = recorder.table(primitive, k)
-        y = primitive.forward(k, *[t._data for t in inputs], **params)
+        k = primitive.tables[first._device]
+        if RECORDINGS and state.recorder is not None:
+            k = state.recorder.table(primitive, k)
+        if len(inputs) == 1:  # spelled out for one and two inputs: this is every small operation's path
+            y = primitive.forward(k, first._data, **params)
+        elif len(inputs) == 2:
+            y = primitive.forward(k, first._data, inputs[1]._data, **params)
+        else:
+            y = primitive.forward(k, *[t._data for t in inputs], **params)
     except (AttributeError, TypeError, ValueError, IndexError, DeviceNotSupportedError) as error:
-        raise _explained(primitive, inputs, params, error) from error
+        raise _explained(primitive, inputs, error) from error
     if primitive.writes:
         for i in primitive.writes:
             inputs[i]._touch()
@@ -254,11 +272,11 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
     if type(y) is not _ndarray:
         y = np.asarray(y)
     node = None
-    if state.grad and primitive.rule is not None:
-        for t in inputs:
-            if t.requires_grad:
+    for t in inputs:
+        if t.requires_grad:
+            if state.grad and primitive.rule is not None:
                 node = Node(primitive, inputs, saved, aux, y)
-                break
+            break
     out = first._from_op(y, node)
     if primitive.aliases:
         out._share(first)
@@ -268,7 +286,7 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
 def create(primitive: Primitive, prototype: Any, params: Mapping[str, Any]) -> Any:
     """Run a primitive without inputs on the device of ``prototype`` (factories and random sources)."""
     k = primitive.tables[prototype._device]
-    if state.recorder is not None:
+    if RECORDINGS and state.recorder is not None:
         k = state.recorder.table(primitive, k)
     return prototype._from_op(np.asarray(primitive.forward(k, **params)), None)
 
@@ -295,11 +313,13 @@ def _like(g: Any, t: Any) -> Any:
     return g
 
 
-def _explained(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any], error: Exception) -> Exception:
+def _explained(primitive: Primitive, inputs: tuple[Any, ...], error: Exception) -> Exception:
     """The error a user should see for operands that a forward rule refused."""
     for t in inputs:
         if not isinstance(t, Differentiable):
             return TypeError(f"{primitive.name}: expected Tensors, got {type(t).__name__}")
+        if t._device is not inputs[0]._device:  # type: ignore[attr-defined]
+            return DeviceMismatchError(inputs[0]._device, t._device, primitive.name)  # type: ignore[attr-defined]
     if isinstance(error, DeviceNotSupportedError):
         return DeviceNotSupportedError(primitive.name, error.device)
     if isinstance(error, TypeError | AttributeError | IndexError | ShapeError):

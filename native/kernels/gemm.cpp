@@ -73,28 +73,46 @@ KEYDNN_INLINE void transpose_block(const T* from, int64_t from_row, T* to, int64
   for (int i = 0; i < n; ++i) store(to + i * to_row, v[i]);
 }
 
-// Panel `columns` wide (a multiple of lanes) from column `first` of b, as [k][columns]; zeros beyond column n.
+// Rows [k0, k1) of the panel `columns` wide (a multiple of lanes) from column `first` of b, to [k][columns]; zeros beyond
+// column n.
 template <class T>
-void pack_panel(const Matrix<T>& b, int64_t n, int64_t k, int64_t first, int64_t columns, T* to) {
+void pack_panel(const Matrix<T>& b, int64_t n, int64_t k0, int64_t k1, int64_t first, int64_t columns, T* to) {
   constexpr int64_t lanes = kLanes<T>;
   const int64_t live = lesser(columns, n - first);
   int64_t done = 0;  // columns packed by a fast path
   if (b.col == 1) {
-    for (; done + lanes <= live; done += lanes)
-      for (int64_t i = 0; i < k; ++i) store(to + i * columns + done, load(b.at(i, first + done)));
+    done = live / lanes * lanes;
+    for (int64_t i = k0; i < k1; ++i)
+      for (int64_t j = 0; j < done; j += lanes) store(to + i * columns + j, load(b.at(i, first + j)));
   } else if (b.row == 1) {
     for (; done + lanes <= live; done += lanes) {
-      int64_t i = 0;
-      for (; i + lanes <= k; i += lanes) transpose_block<T>(b.at(i, first + done), b.col, to + i * columns + done, columns);
-      for (; i < k; ++i)
+      int64_t i = k0;
+      for (; i + lanes <= k1; i += lanes) transpose_block<T>(b.at(i, first + done), b.col, to + i * columns + done, columns);
+      for (; i < k1; ++i)
         for (int64_t j = done; j < done + lanes; ++j) to[i * columns + j] = *b.at(i, first + j);
     }
   }
   if (done == columns) return;
-  for (int64_t i = 0; i < k; ++i) {
+  for (int64_t i = k0; i < k1; ++i) {
     for (int64_t j = done; j < live; ++j) to[i * columns + j] = *b.at(i, first + j);
     for (int64_t j = live; j < columns; ++j) to[i * columns + j] = T(0);
   }
+}
+
+// All panels of b, one after the other.  Rows that lie whole are read once from end to end; transposed, one panel reads
+// its own rows of memory.
+template <class T>
+void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, T* to) {
+  const double cost = 0.3 * n * k;
+  auto one = [&](int64_t panel, int64_t k0, int64_t k1) {
+    const int64_t j = panels.first(panel) * kLanes<T>;
+    pack_panel(b, n, k0, k1, j, panels.width(panel) * kLanes<T>, to + j * k);
+  };
+  if (b.col != 1) return parallel_for(panels.count(), cost, [&](int64_t panel) { one(panel, 0, k); });
+  parallel_ranges(k, 32, cost, [&](int64_t k0, int64_t k1) {
+    for (int64_t i = k0; i < k1; i += 4)
+      for (int64_t panel = 0; panel < panels.count(); ++panel) one(panel, i, lesser(i + 4, k1));
+  });
 }
 
 // ---- packed panels times rows --------------------------------------------------------------------------------------
@@ -105,19 +123,25 @@ KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0,
   constexpr int64_t lanes = kLanes<T>;
   const int64_t live = p.n - j;
   T* const c = p.c + i * p.n + j;
-  Vec<T> acc[MR][NR];
+  const int64_t last = live - (NR - 1) * lanes;  // live lanes of the last vector; the others are whole
+  const T* from = k0 > 0 ? c : p.bias ? p.bias + j : nullptr;
+  const int64_t from_row = k0 > 0 ? p.n : 0;
+  Vec<T> acc[MR][NR] = {};
+  if (from) {
 #pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
+    for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < NR; ++v) {
-      const T* from = k0 > 0 ? c + r * p.n : p.bias ? p.bias + j : nullptr;
-      acc[r][v] = from ? load_n(from + v * lanes, live - v * lanes) : Vec<T>{};
+      for (int v = 0; v < NR - 1; ++v) acc[r][v] = load(from + r * from_row + v * lanes);
+      acc[r][NR - 1] = load_n(from + r * from_row + (NR - 1) * lanes, last);
     }
+  }
   tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
 #pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
+  for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < NR; ++v) store_n(c + r * p.n + v * lanes, acc[r][v], live - v * lanes);
+    for (int v = 0; v < NR - 1; ++v) store(c + r * p.n + v * lanes, acc[r][v]);
+    store_n(c + r * p.n + (NR - 1) * lanes, acc[r][NR - 1], last);
+  }
 }
 
 // Rows [i0, i1) times one panel; b's row k starts at b + k * b_row.
@@ -133,11 +157,24 @@ void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64
 template <class T>
 constexpr int64_t kBlock = 24576 / (kTileVecs * KEYDNN_VECTOR_BYTES);
 
-// Copies rows [i0, i1) of a, columns [k0, k0 + n_k), as [k][row]: for transposed a, whose columns lie far apart.
+// Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: as they lie, or transposed a as [k][row].
 template <class T>
-void pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
-  for (int64_t k = 0; k < n_k; ++k)
-    for (int64_t i = i0; i < i1; ++i) to[k * (i1 - i0) + i - i0] = *a.at(i, k0 + k);
+Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
+  if (a.col == 1) {
+    const int64_t pitch = kBlock<T> + kLanes<T>;  // not a power of two, which would crowd the cache's sets
+    for (int64_t i = i0; i < i1; ++i) memcpy(to + (i - i0) * pitch, a.at(i, k0), sizeof(T) * static_cast<size_t>(n_k));
+    return {to - i0 * pitch - k0, pitch, 1};
+  }
+  const int64_t rows = i1 - i0;
+  for (int64_t k = 0; k < n_k; ++k) {
+    T* const column = to + k * rows;
+    if (a.row == 1) {
+      memcpy(column, a.at(i0, k0 + k), sizeof(T) * static_cast<size_t>(rows));
+    } else {
+      for (int64_t i = 0; i < rows; ++i) column[i] = *a.at(i0 + i, k0 + k);
+    }
+  }
+  return {to - i0 - k0 * rows, 1, rows};
 }
 
 // Rows [i0, i1) times panels [p0, p1).  packed: all panels of b one after the other, or null to read b as it lies (then
@@ -145,17 +182,13 @@ void pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n
 template <class T>
 int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* packed, const T* tail) {
   constexpr int64_t lanes = kLanes<T>;
-  const bool pack_a = p.a.col != 1 && p1 - p0 > 1 && p.k > 1;
-  const int64_t rows = i1 - i0;
-  Scratch<T> a_packed(pack_a ? rows * lesser(p.k, kBlock<T>) : 1);
+  const bool pack_a = p1 - p0 > 1 && i1 - i0 > kTileRows;
+  Scratch<T> a_packed(pack_a ? (i1 - i0) * (kBlock<T> + lanes) : 1);
   if (!a_packed) return KEYDNN_NO_MEMORY;
   for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kBlock<T>) {
     const int64_t n_k = lesser(kBlock<T>, p.k - k0);
     Product<T> q = p;
-    if (pack_a) {
-      pack_rows(p.a, i0, i1, k0, n_k, a_packed.data);
-      q.a = {a_packed.data - i0 - k0 * rows, 1, rows};
-    }
+    if (pack_a) q.a = pack_rows(p.a, i0, i1, k0, n_k, a_packed.data);
     for (int64_t panel = p0; panel < p1; ++panel) {
       const int64_t j = panels.first(panel) * lanes, width = panels.width(panel);
       if (packed) {
@@ -243,12 +276,9 @@ int product(const Product<T>& p) {
   Scratch<T> packed(pack ? panels.vecs * lanes * p.k : last_width * p.k);
   if (!packed) return KEYDNN_NO_MEMORY;
   if (pack) {
-    parallel_for(panels.count(), 0.3 * p.n * p.k, [&](int64_t panel) {
-      const int64_t j = panels.first(panel) * lanes;
-      pack_panel(p.b, p.n, p.k, j, panels.width(panel) * lanes, packed.data + j * p.k);
-    });
+    pack_panels(p.b, p.n, p.k, panels, packed.data);
   } else if (last_column + last_width > p.n) {
-    pack_panel(p.b, p.n, p.k, last_column, last_width, packed.data);
+    pack_panel(p.b, p.n, 0, p.k, last_column, last_width, packed.data);
   }
   // chunks: rows x panels, halved until there are eight, unless they become too small to be worth claiming
   int64_t rows = p.m >= 128 ? 64 : round_up(p.m, 8), wide = lesser(panels.count(), int64_t(4));

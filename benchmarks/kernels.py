@@ -166,14 +166,16 @@ def run(rounds: int = 9, budget_s: float = 0.1) -> list[Result]:
     """All rows; prints a table and returns the results."""
     results = []
     torch = Remote("torch", in_torch)
-    print(f"{'case':<38}{'ours':>10}{'torch':>10}{'torch/ours':>12}{'python/ours':>13}{'(published)':>12}{'numpy/ours':>12}{'(published)':>12}")
+    heads = ("ours", "torch", "torch/ours", "python/ours", "(published)", "numpy/ours", "(published)")
+    print(f"{'case':<38}" + "".join(f"{head:>12}" for head in heads))
     for case in CASES + CHAINS:
         loops = [Local("python", in_python), Local("numpy", in_numpy)] if case in CASES else []
         result = contest(case, [Local("ours", ours), torch, *loops], rounds=rounds, budget_s=budget_s, rtol=1e-4, once=("python", "numpy"))
         results.append(result)
-        line = f"{case.name:<38}{readable(result.median('ours')):>10}{readable(result.median('torch')):>10}{result.ratio('ours', 'torch'):>12.2f}"
+        cells = [readable(result.median("ours")), readable(result.median("torch")), f"{result.ratio('ours', 'torch'):.2f}"]
         if loops:
-            line += f"{result.ratio('ours', 'python'):>13.0f}{case.over_python:>12.0f}{result.ratio('ours', 'numpy'):>12.0f}{case.over_numpy:>12.0f}"
-        print(line, flush=True)
+            cells += [f"{result.ratio('ours', 'python'):.0f}", f"{case.over_python:.0f}"]
+            cells += [f"{result.ratio('ours', 'numpy'):.0f}", f"{case.over_numpy:.0f}"]
+        print(f"{case.name:<38}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
     torch.close()
     return results

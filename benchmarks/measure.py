@@ -155,7 +155,9 @@ def contest(case: Any, contestants: list[Any], *, rounds: int, budget_s: float, 
     answers = [(name, np.array(answer)) for name, answer in answers if answer is not None]
     name, want = answers[0]
     for other, got in answers[1:]:
-        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * float(np.abs(want).max()), err_msg=f"{case}: {other} and {name} differ")
+        np.testing.assert_allclose(
+            got, want, rtol=rtol, atol=rtol * float(np.abs(want).max()), err_msg=f"{case}: {other} and {name} differ"
+        )
     result = Result(str(case))
     for i in range(rounds):
         for c in contestants:

@@ -20,7 +20,8 @@ from keydnn.autograd.modes import state
 from keydnn.autograd.primitive import Node, Output, bind
 from keydnn.domain.device import CPU, Device, as_device
 from keydnn.domain.errors import DeviceNotSupportedError, ShapeError
-from keydnn.ops import elementwise, inplace, random, shape as shaping
+from keydnn.ops import elementwise, inplace, random
+from keydnn.ops import shape as shaping
 
 _new = object.__new__
 FLOAT32 = np.dtype(np.float32)
@@ -229,7 +230,8 @@ class Tensor(Differentiable):
             return False
         if self.requires_grad and self._node is None:
             raise RuntimeError(
-                "a leaf tensor that requires a gradient cannot be changed in place while gradients are recorded; wrap the change in keydnn.no_grad()"
+                "a leaf tensor that requires a gradient cannot be changed in place while gradients are recorded;"
+                " wrap the change in keydnn.no_grad()"
             )
         return self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
 
@@ -515,7 +517,9 @@ class Tensor(Differentiable):
         if other.dtype != self.dtype:
             raise TypeError(f"copy_from: dtype {other.dtype} differs from {self.dtype}; cast with astype first")
         if other._device is not self._device and (not allow_cross_device or (self._device.is_cuda() and other._device.is_cuda())):
-            raise RuntimeError(f"copy_from: tensors live on '{other._device}' and '{self._device}'; pass allow_cross_device=True (host and device only)")
+            raise RuntimeError(
+                f"copy_from: tensors live on '{other._device}' and '{self._device}'; pass allow_cross_device=True (host and device only)"
+            )
         bind(inplace.assign_, (self, other))
 
     def clone(self) -> Tensor:
@@ -659,7 +663,9 @@ def _contents(data: Any, dtype: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"Tensor: cannot hold data of dtype {array.dtype}")
     if dtype is None:
-        dtype = array.dtype if array.dtype in (np.float32, np.float64) and isinstance(data, np.ndarray | Tensor | np.generic) else np.float32
+        dtype = (
+            array.dtype if array.dtype in (np.float32, np.float64) and isinstance(data, np.ndarray | Tensor | np.generic) else np.float32
+        )
     return np.array(array, dtype=checked_dtype(dtype), order="C")
 
 

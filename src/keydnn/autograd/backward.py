@@ -177,7 +177,7 @@ def backward(output: Any, grad_out: Any = None, *, retain_graph: bool = True, pr
         else:
             tensor._accumulate_grad_(g)
     if sweep.times is not None:
-        print(profile_table(sweep.times, swept - start, time.perf_counter() - swept, profile_topk))
+        print(profile_table(sweep.times, swept - start, time.perf_counter() - swept, profile_topk))  # noqa: T201 - profile=True asks for it
     if not retain_graph:
         release(output)
 
@@ -209,9 +209,7 @@ def profile_table(times: dict[str, list[float]], sweep_s: float, write_s: float,
     return "\n".join(lines)
 
 
-def grad(
-    outputs: Any, inputs: Any, grad_outputs: Any = None, *, create_graph: bool = False, allow_unused: bool = False
-) -> tuple[Any, ...]:
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *, create_graph: bool = False, allow_unused: bool = False) -> tuple[Any, ...]:
     """Gradients of ``outputs`` with respect to ``inputs``, returned instead of written to ``.grad``.
 
     Args:
@@ -241,7 +239,9 @@ def grad(
         raise ValueError(f"grad: {len(outputs)} outputs but {len(given)} grad_outputs")
     for i, tensor in enumerate(inputs):
         if not tensor.requires_grad:
-            raise GraphError(f"grad: input {i} of shape {tensor.shape} does not require a gradient; set requires_grad=True before the forward pass")
+            raise GraphError(
+                f"grad: input {i} of shape {tensor.shape} does not require a gradient; set requires_grad=True before the forward pass"
+            )
     seeds = [checked_seed(output, g) for output, g in zip(outputs, given, strict=True)]
     sweep = Sweep(outputs, seeds, create_graph=create_graph)
     results = []

@@ -7,6 +7,7 @@ leave (``primitive.Node``) offer the same view.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from keydnn.autograd.modes import no_grad, state
@@ -17,6 +18,11 @@ class Differentiable:
     """Marker base of the values a graph connects (the Tensor class)."""
 
     __slots__ = ()
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether ``value`` is a Tensor, asked without knowing the class."""
+    return isinstance(value, Differentiable)
 
 
 class Context:
@@ -48,7 +54,7 @@ class Context:
         self.saved_tensors.extend(tensors)
 
     @property
-    def producers(self) -> list[Any]:
+    def producers(self) -> Sequence[Any]:
         return [parent._node for parent in self.parents]
 
     def attach(self, output: Any) -> None:
@@ -58,14 +64,15 @@ class Context:
                 alias = self.saved_tensors[i] = output._from_op(output._data, None)
                 self._outputs.append(alias)
 
-    def pull(self, grad: Any, create_graph: bool) -> list[Any]:
+    def pull(self, grad: Any, create_graph: bool) -> Sequence[Any]:
         """The gradients of the parents, checked for number, type, shape and device."""
-        if self.function is None and self.backward_fn is None:
+        rule = self.backward_fn if self.function is None else partial(self.function.backward, self)
+        if rule is None:
             raise GraphError(f"{self.label()}: the context has no backward_fn")
         for alias in self._outputs if create_graph else ():
             alias._node, alias.requires_grad = self, True
         try:
-            grads = self.backward_fn(grad) if self.function is None else self.function.backward(self, grad)
+            grads = rule(grad)
         finally:
             for alias in self._outputs:
                 alias._node, alias.requires_grad = None, False
@@ -77,7 +84,7 @@ class Context:
     def _checked(self, i: int, g: Any, parent: Any) -> Any:
         if g is None:
             return None
-        if not isinstance(g, Differentiable):
+        if not is_tensor(g):
             raise TypeError(f"{self.label()}: gradient {i} must be a Tensor or None, got {type(g).__name__}")
         if g.shape != parent.shape:
             raise ValueError(f"{self.label()}: gradient {i} has shape {g.shape}, expected {parent.shape}")
@@ -112,7 +119,7 @@ class Function:
     @classmethod
     def apply(cls, *inputs: Any, **options: Any) -> Any:
         """Run ``forward`` and attach the context if any tensor input requires a gradient."""
-        parents = tuple(x for x in inputs if isinstance(x, Differentiable))
+        parents = tuple(x for x in inputs if is_tensor(x))
         ctx = Context(parents)
         with no_grad():
             out = cls.forward(ctx, *inputs, **options)

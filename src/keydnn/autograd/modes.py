@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -54,7 +55,7 @@ def is_grad_enabled() -> bool:
 
 
 @contextlib.contextmanager
-def recording(recorder: Any):
+def recording(recorder: Any) -> Iterator[Any]:
     """Show every kernel call of this thread to ``recorder`` while the block runs.
 
     Args:

@@ -22,7 +22,7 @@ wanted.  A rule returns one gradient, or a tuple with one entry (or None) per in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -95,6 +95,7 @@ class Node(Context):
     The tensor that results holds the node, never the other way round, so dropping it frees the graph.
     """
 
+    producers: Sequence[Any]
     __slots__ = ("primitive", "parents", "producers", "versions", "saved", "aux", "out", "cells", "n_outputs")
 
     def __init__(self, primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], out: Any) -> None:
@@ -117,7 +118,7 @@ class Node(Context):
         self.cells: list[Any] | None = None
         self.n_outputs = primitive.n_graph
 
-    def pull(self, grad: Any, create_graph: bool) -> tuple[Any, ...] | list[Any]:
+    def pull(self, grad: Any, create_graph: bool) -> Sequence[Any]:
         """The gradients of the inputs for the gradient(s) of the output(s)."""
         primitive = self.primitive
         if self.out is None:
@@ -125,7 +126,7 @@ class Node(Context):
         saved = self.resolve(create_graph) if self.saved or self.aux else ()
         parents = self.parents
         if len(parents) == 1:
-            grads = primitive.rule(saved, grad, _ONE)  # type: ignore[misc]
+            grads: Sequence[Any] = primitive.rule(saved, grad, _ONE)  # type: ignore[misc]
             return grads if type(grads) is tuple else (grads,)
         grads = primitive.rule(saved, grad, [t.requires_grad for t in parents])  # type: ignore[misc]
         if primitive.broadcasts:
@@ -190,7 +191,7 @@ class Node(Context):
     def saved_tensors(self) -> list[Any]:  # type: ignore[override]
         return [self._value(item, True) for item in self.saved if type(item) is _ndarray]
 
-    def backward_fn(self, grad: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward_fn(self, grad: Any) -> tuple[Any, ...]:
         """One gradient per parent, None where not required."""
         return tuple(g if t.requires_grad else None for g, t in zip(self.pull(grad, state.grad), self.parents, strict=True))
 
@@ -218,7 +219,7 @@ class Output(Context):
 
     saved_meta: dict[str, Any] = {}
 
-    def backward_fn(self, grad: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward_fn(self, grad: Any) -> tuple[Any, ...]:
         """One gradient per parent for the gradient of this output alone."""
         grads: list[Any] = [None] * self.node.n_outputs
         grads[self.index] = grad
@@ -291,7 +292,9 @@ def create(primitive: Primitive, prototype: Any, params: Mapping[str, Any]) -> A
     return prototype._from_op(np.asarray(primitive.forward(k, **params)), None)
 
 
-def _many(primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], ys: tuple[Any, ...]) -> tuple[Any, ...]:
+def _many(
+    primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], ys: tuple[Any, ...]
+) -> tuple[Any, ...]:
     ys = tuple(map(np.asarray, ys))
     make = inputs[0]._from_op
     if not (state.grad and primitive.rule is not None and any(t.requires_grad for t in inputs)):

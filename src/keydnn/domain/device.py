@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import Any, ClassVar
 
 
 class DeviceType(enum.Enum):
@@ -32,7 +33,7 @@ class Device:
     """
 
     __slots__ = ("type", "index")
-    _interned: dict[str, Device] = {}
+    _interned: ClassVar[dict[str, Device]] = {}
     type: DeviceType
     index: int | None
 
@@ -66,7 +67,7 @@ class Device:
     def __repr__(self) -> str:
         return f"Device('{self}')"
 
-    def __reduce__(self) -> tuple[type[Device], tuple[str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
         return Device, (str(self),)
 
 

@@ -53,3 +53,13 @@ class NotBuiltError(KeyDNNError, RuntimeError):
 
 class CheckpointError(KeyDNNError, ValueError):
     """A file is no checkpoint of ours, is damaged, or does not fit the object it is loaded into."""
+
+
+class MissingKeyError(CheckpointError, KeyError):
+    """A checkpoint lacks an entry that the object needs."""
+
+    __str__ = Exception.__str__  # KeyError would show the text in quotes
+
+
+class WrongClassError(CheckpointError, TypeError):
+    """A checkpoint holds an object of another class than the one it is loaded as."""

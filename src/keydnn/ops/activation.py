@@ -18,7 +18,7 @@ def relu_grad(k, y, g):
 
 
 @relu_grad.gradient
-def relu_grad(saved, h, needs):
+def _(saved, h, needs):
     return None, relu_grad(saved[0], h)
 
 
@@ -30,7 +30,7 @@ def relu(k, x):
 
 
 @relu.gradient
-def relu(saved, g, needs):
+def _(saved, g, needs):
     return relu_grad(saved[0], g)
 
 
@@ -41,7 +41,7 @@ def leaky_relu_grad(k, x, g, *, alpha):
 
 
 @leaky_relu_grad.gradient
-def leaky_relu_grad(saved, h, needs):
+def _(saved, h, needs):
     x, alpha = saved
     return None, leaky_relu_grad(x, h, alpha=alpha)
 
@@ -53,7 +53,7 @@ def leaky_relu_p(k, x, *, alpha):
 
 
 @leaky_relu_p.gradient
-def leaky_relu_p(saved, g, needs):
+def _(saved, g, needs):
     x, alpha = saved
     return leaky_relu_grad(x, g, alpha=alpha)
 
@@ -70,7 +70,7 @@ def tanh_grad(k, y, g):
 
 
 @tanh_grad.gradient
-def tanh_grad(saved, h, needs):
+def _(saved, h, needs):
     y, g = saved
     return h * g * y * -2.0 if needs[0] else None, tanh_grad(y, h) if needs[1] else None
 
@@ -83,7 +83,7 @@ def tanh(k, x):
 
 
 @tanh.gradient
-def tanh(saved, g, needs):
+def _(saved, g, needs):
     return tanh_grad(saved[0], g)
 
 
@@ -94,7 +94,7 @@ def sigmoid_grad(k, y, g):
 
 
 @sigmoid_grad.gradient
-def sigmoid_grad(saved, h, needs):
+def _(saved, h, needs):
     y, g = saved
     return h * g * (1.0 - y * 2.0) if needs[0] else None, sigmoid_grad(y, h) if needs[1] else None
 
@@ -107,7 +107,7 @@ def sigmoid(k, x):
 
 
 @sigmoid.gradient
-def sigmoid(saved, g, needs):
+def _(saved, g, needs):
     return sigmoid_grad(saved[0], g)
 
 
@@ -119,7 +119,7 @@ def softplus(k, x):
 
 
 @softplus.gradient
-def softplus(saved, g, needs):
+def _(saved, g, needs):
     x, y = saved
     return g * exp(x - y)  # dy/dx = sigmoid(x) = e^x / e^y
 
@@ -149,7 +149,7 @@ def softmax_grad(k, y, g, *, axis):
 
 
 @softmax_grad.gradient
-def softmax_grad(saved, h, needs):
+def _(saved, h, needs):
     y, g, axis = saved
     dy = h * (g - (g * y).sum(axis, True)) - g * (h * y).sum(axis, True) if needs[0] else None
     return dy, softmax_grad(y, h, axis=axis) if needs[1] else None
@@ -163,7 +163,7 @@ def softmax_p(k, x, *, axis):
 
 
 @softmax_p.gradient
-def softmax_p(saved, g, needs):
+def _(saved, g, needs):
     y, axis = saved
     return softmax_grad(y, g, axis=axis)
 
@@ -175,7 +175,7 @@ def log_softmax_grad(k, y, g, *, axis):
 
 
 @log_softmax_grad.gradient
-def log_softmax_grad(saved, h, needs):
+def _(saved, h, needs):
     y, g, axis = saved
     p = exp(y)
     dy = -h * p * g.sum(axis, True) if needs[0] else None
@@ -190,7 +190,7 @@ def log_softmax_p(k, x, *, axis):
 
 
 @log_softmax_p.gradient
-def log_softmax_p(saved, g, needs):
+def _(saved, g, needs):
     y, axis = saved
     return log_softmax_grad(y, g, axis=axis)
 
@@ -219,5 +219,3 @@ def _one_axis(name: str, axis: int, shape: tuple[int, ...]) -> int:
     if not -len(shape) <= axis < len(shape):
         raise ShapeError(f"{name}: axis {axis} does not exist in a tensor of shape {shape}")
     return axis % len(shape)
-
-

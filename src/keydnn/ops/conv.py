@@ -22,7 +22,7 @@ def conv2d_p(k, x, w, b=None, *, stride, padding, dilation, groups):
 
 
 @conv2d_p.gradient
-def conv2d_p(saved, g, needs):
+def _(saved, g, needs):
     x, w, geometry = saved
     dx = conv2d_grad_x(g, w, size=x.shape[2:], **geometry) if needs[0] else None
     dw = conv2d_grad_w(x, g, kernel=w.shape[2:], **geometry) if needs[1] else None
@@ -36,7 +36,7 @@ def conv2d_grad_x(k, g, w, *, size, stride, padding, dilation, groups):
 
 
 @conv2d_grad_x.gradient
-def conv2d_grad_x(saved, h, needs):
+def _(saved, h, needs):
     g, w, geometry = saved
     dg = conv2d_p(h, w, **geometry) if needs[0] else None
     return dg, conv2d_grad_w(h, g, kernel=w.shape[2:], **geometry) if needs[1] else None
@@ -49,7 +49,7 @@ def conv2d_grad_w(k, x, g, *, kernel, stride, padding, dilation, groups):
 
 
 @conv2d_grad_w.gradient
-def conv2d_grad_w(saved, h, needs):
+def _(saved, h, needs):
     x, g, geometry = saved
     dx = conv2d_grad_x(g, h, size=x.shape[2:], **geometry) if needs[0] else None
     return dx, conv2d_p(x, h, **geometry) if needs[1] else None
@@ -61,9 +61,7 @@ def _geometry(stride, padding, dilation, groups):
 
 def output_size(size, kernel, stride, padding, dilation):
     """Spatial size of a convolution's result: ``(n + 2p - d(k-1) - 1) // s + 1`` per axis."""
-    return tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
-    )
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True))
 
 
 def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
@@ -92,13 +90,15 @@ def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), grou
         raise ShapeError(f"conv2d: bias of shape {b.shape} does not fit {w.shape[0]} output channels")
     if min(output_size(x.shape[2:], w.shape[2:], stride, padding, dilation)) < 1:
         raise ShapeError(
-            f"conv2d: kernel {w.shape[2:]} with dilation {tuple(dilation)} is larger than the padded input: {x.shape[2:]} plus padding {tuple(padding)}"
+            f"conv2d: kernel {w.shape[2:]} with dilation {tuple(dilation)} is larger than the padded input:"
+            f" {x.shape[2:]} plus padding {tuple(padding)}"
         )
     return bind(conv2d_p, (x, w) if b is None else (x, w, b), _geometry(tuple(stride), tuple(padding), tuple(dilation), groups))
 
 
 def _channel_message(x, w, groups):
-    text = f"conv2d: x has {x[1]} channels, the weight expects in_channels={w[1] * groups}\n  x      {x}  (N, C, H, W)\n  weight {w}  (O, C/groups, kh, kw)"
+    text = f"conv2d: x has {x[1]} channels, the weight expects in_channels={w[1] * groups}\n"
+    text += f"  x      {x}  (N, C, H, W)\n  weight {w}  (O, C/groups, kh, kw)"
     if x[3] == w[1] * groups:
         text += "\n  The last axis of x fits: for channels-last data pass x.transpose(0, 3, 1, 2)."
     return text
@@ -126,7 +126,9 @@ def conv2d_transpose(x, w, b=None, *, stride=(1, 1), padding=(0, 0), output_padd
     if b is not None and b.shape != (w.shape[1] * groups,):
         raise ShapeError(f"conv2d_transpose: bias of shape {b.shape} does not fit {w.shape[1] * groups} output channels")
     if min(stride) < 1 or any(not 0 <= op < s for op, s in zip(output_padding, stride, strict=True)):
-        raise ShapeError(f"conv2d_transpose: needs stride >= 1 and 0 <= output_padding < stride, got {tuple(stride)}, {tuple(output_padding)}")
+        raise ShapeError(
+            f"conv2d_transpose: needs stride >= 1 and 0 <= output_padding < stride, got {tuple(stride)}, {tuple(output_padding)}"
+        )
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + 1 + op
         for n, s, p, d, k, op in zip(x.shape[2:], stride, padding, dilation, w.shape[2:], output_padding, strict=True)

@@ -19,7 +19,7 @@ def add(k, x, y):
 
 
 @add.gradient
-def add(saved, g, needs):
+def _(saved, g, needs):
     return g, g
 
 
@@ -30,7 +30,7 @@ def sub(k, x, y):
 
 
 @sub.gradient
-def sub(saved, g, needs):
+def _(saved, g, needs):
     return g, neg(g) if needs[1] else None
 
 
@@ -41,7 +41,7 @@ def mul(k, x, y):
 
 
 @mul.gradient
-def mul(saved, g, needs):
+def _(saved, g, needs):
     x, y = saved
     return g * y if needs[0] else None, g * x if needs[1] else None
 
@@ -53,20 +53,20 @@ def div(k, x, y):
 
 
 @div.gradient
-def div(saved, g, needs):
+def _(saved, g, needs):
     x, y = saved
     return g / y if needs[0] else None, -g * x / (y * y) if needs[1] else None
 
 
 @primitive(broadcasts=True)
-def pow(k, x, y):  # noqa: A001 - the field's name
+def pow(k, x, y):
     """``x ** y`` elementwise."""
     z = k.pow(x, y)
     return z, (x, y, z)
 
 
 @pow.gradient
-def pow(saved, g, needs):  # noqa: A001
+def _(saved, g, needs):
     x, y, z = saved
     dx = g * where(y == 0, 0.0, y * x ** (y - 1)) if needs[0] else None
     dy = g * z * log(where(x > 0, x, 1.0)) if needs[1] else None
@@ -80,7 +80,7 @@ def maximum(k, x, y):
 
 
 @maximum.gradient
-def maximum(saved, g, needs):
+def _(saved, g, needs):
     x, y = saved
     first = g * ((x > y) + 0.5 * (x == y))
     return first, g - first
@@ -93,7 +93,7 @@ def minimum(k, x, y):
 
 
 @minimum.gradient
-def minimum(saved, g, needs):
+def _(saved, g, needs):
     x, y = saved
     first = g * ((x < y) + 0.5 * (x == y))
     return first, g - first
@@ -121,7 +121,7 @@ def add_scalar(k, x, *, c):
 
 
 @add_scalar.gradient
-def add_scalar(saved, g, needs):
+def _(saved, g, needs):
     return g
 
 
@@ -132,7 +132,7 @@ def sub_scalar(k, x, *, c):
 
 
 @sub_scalar.gradient
-def sub_scalar(saved, g, needs):
+def _(saved, g, needs):
     return g
 
 
@@ -143,7 +143,7 @@ def rsub_scalar(k, x, *, c):
 
 
 @rsub_scalar.gradient
-def rsub_scalar(saved, g, needs):
+def _(saved, g, needs):
     return neg(g)
 
 
@@ -154,7 +154,7 @@ def mul_scalar(k, x, *, c):
 
 
 @mul_scalar.gradient
-def mul_scalar(saved, g, needs):
+def _(saved, g, needs):
     return g * saved[0]
 
 
@@ -165,7 +165,7 @@ def div_scalar(k, x, *, c):
 
 
 @div_scalar.gradient
-def div_scalar(saved, g, needs):
+def _(saved, g, needs):
     return g / saved[0]
 
 
@@ -176,7 +176,7 @@ def rdiv_scalar(k, x, *, c):
 
 
 @rdiv_scalar.gradient
-def rdiv_scalar(saved, g, needs):
+def _(saved, g, needs):
     x, c = saved
     return g * (-c) / (x * x)
 
@@ -188,7 +188,7 @@ def pow_scalar(k, x, *, c):
 
 
 @pow_scalar.gradient
-def pow_scalar(saved, g, needs):
+def _(saved, g, needs):
     x, c = saved
     return g * 0.0 if c == 0 else g * (c * x ** (c - 1))
 
@@ -201,7 +201,7 @@ def rpow_scalar(k, x, *, c):
 
 
 @rpow_scalar.gradient
-def rpow_scalar(saved, g, needs):
+def _(saved, g, needs):
     y, c = saved
     return g * y * math.log(c)
 
@@ -267,7 +267,7 @@ def select(k, mask, x, y):
 
 
 @select.gradient
-def select(saved, g, needs):
+def _(saved, g, needs):
     (mask,) = saved
     zero = g * 0.0
     return None, select(mask, g, zero) if needs[1] else None, select(mask, zero, g) if needs[2] else None
@@ -280,7 +280,7 @@ def select_scalar(k, mask, x, *, c, swap=False):
 
 
 @select_scalar.gradient
-def select_scalar(saved, g, needs):
+def _(saved, g, needs):
     mask, swap = saved
     return None, select_scalar(mask, g, c=0.0, swap=swap)
 
@@ -308,7 +308,7 @@ def limit(k, x, *, low, high):
 
 
 @limit.gradient
-def limit(saved, g, needs):
+def _(saved, g, needs):
     x, low, high = saved
     if low is not None:
         g = where(x >= low, g, 0.0)
@@ -322,7 +322,7 @@ def limit_through(k, x, *, low, high):
 
 
 @limit_through.gradient
-def limit_through(saved, g, needs):
+def _(saved, g, needs):
     return g
 
 
@@ -336,18 +336,18 @@ def neg(k, x):
 
 
 @neg.gradient
-def neg(saved, g, needs):
+def _(saved, g, needs):
     return neg(g)
 
 
 @primitive
-def abs(k, x):  # noqa: A001 - the field's name
+def abs(k, x):
     """``|x|``; gradient 0 at 0."""
     return k.abs(x), (x,)
 
 
 @abs.gradient
-def abs(saved, g, needs):  # noqa: A001
+def _(saved, g, needs):
     return g * sign(saved[0])
 
 
@@ -359,7 +359,7 @@ def exp(k, x):
 
 
 @exp.gradient
-def exp(saved, g, needs):
+def _(saved, g, needs):
     return g * saved[0]
 
 
@@ -371,7 +371,7 @@ def expm1(k, x):
 
 
 @expm1.gradient
-def expm1(saved, g, needs):
+def _(saved, g, needs):
     return g * (saved[0] + 1.0)
 
 
@@ -382,7 +382,7 @@ def log(k, x):
 
 
 @log.gradient
-def log(saved, g, needs):
+def _(saved, g, needs):
     return g / saved[0]
 
 
@@ -393,7 +393,7 @@ def log1p(k, x):
 
 
 @log1p.gradient
-def log1p(saved, g, needs):
+def _(saved, g, needs):
     return g / (saved[0] + 1.0)
 
 
@@ -405,7 +405,7 @@ def sqrt(k, x):
 
 
 @sqrt.gradient
-def sqrt(saved, g, needs):
+def _(saved, g, needs):
     return g * 0.5 / saved[0]
 
 
@@ -417,7 +417,7 @@ def rsqrt(k, x):
 
 
 @rsqrt.gradient
-def rsqrt(saved, g, needs):
+def _(saved, g, needs):
     (y,) = saved
     return g * (-0.5) * (y * y * y)
 
@@ -430,7 +430,7 @@ def reciprocal(k, x):
 
 
 @reciprocal.gradient
-def reciprocal(saved, g, needs):
+def _(saved, g, needs):
     (y,) = saved
     return -g * (y * y)
 
@@ -442,7 +442,7 @@ def square(k, x):
 
 
 @square.gradient
-def square(saved, g, needs):
+def _(saved, g, needs):
     return g * (saved[0] * 2.0)
 
 
@@ -453,7 +453,7 @@ def sin(k, x):
 
 
 @sin.gradient
-def sin(saved, g, needs):
+def _(saved, g, needs):
     return g * cos(saved[0])
 
 
@@ -464,7 +464,7 @@ def cos(k, x):
 
 
 @cos.gradient
-def cos(saved, g, needs):
+def _(saved, g, needs):
     return -g * sin(saved[0])
 
 
@@ -475,7 +475,7 @@ def erf(k, x):
 
 
 @erf.gradient
-def erf(saved, g, needs):
+def _(saved, g, needs):
     (x,) = saved
     return g * exp(-(x * x)) * (2.0 / math.sqrt(math.pi))
 
@@ -499,6 +499,6 @@ def ceil(k, x):
 
 
 @primitive
-def round(k, x):  # noqa: A001 - the field's name
+def round(k, x):
     """Nearest integer, ties to even; no gradient."""
     return k.round(x)

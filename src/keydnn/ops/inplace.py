@@ -62,7 +62,7 @@ def put_p(k, x, value, *, key):
 
 
 @put_p.gradient
-def put_p(saved, g, needs):
+def _(saved, g, needs):
     key, x, value = saved
     dx = put_p(g, g._like_full(0.0, ()), key=key) if needs[0] else None
     return dx, g[key].sum_to_shape(value.shape) if needs[1] else None

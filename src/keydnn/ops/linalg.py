@@ -18,7 +18,7 @@ def gemm(k, a, b, *, ta=False, tb=False):
 
 
 @gemm.gradient
-def gemm(saved, g, needs):
+def _(saved, g, needs):
     a, b, ta, tb = saved
     da = db = None
     if needs[0]:
@@ -35,7 +35,7 @@ def linear_p(k, x, w, b=None):
 
 
 @linear_p.gradient
-def linear_p(saved, g, needs):
+def _(saved, g, needs):
     x, w = saved
     dx = gemm(g, w) if needs[0] else None
     dw = gemm(g, x, ta=True) if needs[1] else None
@@ -49,7 +49,7 @@ def einsum_p(k, *xs, subscripts):
 
 
 @einsum_p.gradient
-def einsum_p(saved, g, needs):
+def _(saved, g, needs):
     subscripts, *xs = saved
     terms, result = _terms(subscripts)
     grads = []

@@ -64,7 +64,7 @@ def cross_entropy_p(k, logits, labels):
 
 
 @cross_entropy_p.gradient
-def cross_entropy_p(saved, g, needs):
+def _(saved, g, needs):
     logits, labels, p = saved
     if p is not None:
         return cross_entropy_grad(p, labels, g), None

@@ -21,7 +21,7 @@ def batch_norm_p(k, x, gamma=None, beta=None, *, eps):
 
 
 @batch_norm_p.gradient
-def batch_norm_p(saved, g, needs):
+def _(saved, g, needs):
     x, gamma, eps, mean, inv = saved
     if mean is None:
         axes = (0, *range(2, x.ndim))
@@ -44,7 +44,7 @@ def layer_norm_p(k, x, gamma=None, beta=None, *, n_axes, eps):
 
 
 @layer_norm_p.gradient
-def layer_norm_p(saved, g, needs):
+def _(saved, g, needs):
     x, gamma, n_axes, eps, mean, inv = saved
     if mean is None:
         axes = tuple(range(x.ndim - n_axes, x.ndim))

@@ -18,7 +18,7 @@ def maxpool2d_p(k, x, *, kernel, stride, padding):
 
 
 @maxpool2d_p.gradient
-def maxpool2d_p(saved, g, needs):
+def _(saved, g, needs):
     argmax, size, padding = saved
     return maxpool2d_grad(g, argmax, size=size, padding=padding)
 
@@ -30,7 +30,7 @@ def maxpool2d_grad(k, g, argmax, *, size, padding):
 
 
 @maxpool2d_grad.gradient
-def maxpool2d_grad(saved, h, needs):
+def _(saved, h, needs):
     argmax, padding = saved
     return maxpool2d_take(h, argmax, padding=padding), None
 
@@ -42,7 +42,7 @@ def maxpool2d_take(k, x, argmax, *, padding):
 
 
 @maxpool2d_take.gradient
-def maxpool2d_take(saved, g, needs):
+def _(saved, g, needs):
     argmax, size, padding = saved
     return maxpool2d_grad(g, argmax, size=size, padding=padding), None
 
@@ -54,7 +54,7 @@ def avgpool2d_p(k, x, *, kernel, stride, padding):
 
 
 @avgpool2d_p.gradient
-def avgpool2d_p(saved, g, needs):
+def _(saved, g, needs):
     size, kernel, stride, padding = saved
     return avgpool2d_grad(g, size=size, kernel=kernel, stride=stride, padding=padding)
 
@@ -66,7 +66,7 @@ def avgpool2d_grad(k, g, *, size, kernel, stride, padding):
 
 
 @avgpool2d_grad.gradient
-def avgpool2d_grad(saved, h, needs):
+def _(saved, h, needs):
     kernel, stride, padding = saved
     return avgpool2d_p(h, kernel=kernel, stride=stride, padding=padding)
 
@@ -78,7 +78,7 @@ def global_avgpool2d_p(k, x):
 
 
 @global_avgpool2d_p.gradient
-def global_avgpool2d_p(saved, g, needs):
+def _(saved, g, needs):
     (shape,) = saved
     return (g / (shape[2] * shape[3])).broadcast_to(shape)
 

@@ -51,7 +51,7 @@ def sum_p(k, x, *, axis, keepdims):
 
 
 @sum_p.gradient
-def sum_p(saved, g, needs):
+def _(saved, g, needs):
     shape, axis = saved
     return g.reshape(_kept(shape, axis)).broadcast_to(shape)
 
@@ -63,7 +63,7 @@ def mean_p(k, x, *, axis, keepdims):
 
 
 @mean_p.gradient
-def mean_p(saved, g, needs):
+def _(saved, g, needs):
     shape, axis = saved
     return (g / _count(shape, axis)).reshape(_kept(shape, axis)).broadcast_to(shape)
 
@@ -76,7 +76,7 @@ def max_p(k, x, *, axis, keepdims):
 
 
 @max_p.gradient
-def max_p(saved, g, needs):
+def _(saved, g, needs):
     x, y, axis = saved
     kept = _kept(x.shape, axis)
     return (x == y.reshape(kept).broadcast_to(x.shape)) * g.reshape(kept)  # every tie gets the full gradient
@@ -90,7 +90,7 @@ def min_p(k, x, *, axis, keepdims):
 
 
 @min_p.gradient
-def min_p(saved, g, needs):
+def _(saved, g, needs):
     x, y, axis = saved
     kept = _kept(x.shape, axis)
     return (x == y.reshape(kept).broadcast_to(x.shape)) * g.reshape(kept)
@@ -103,7 +103,7 @@ def prod_p(k, x, *, axis, keepdims):
 
 
 @prod_p.gradient
-def prod_p(saved, g, needs):
+def _(saved, g, needs):
     x, axis = saved
     zero = x == 0
     nonzero = where(zero, 1.0, x)
@@ -121,7 +121,7 @@ def norm_p(k, x, *, axis, keepdims):
 
 
 @norm_p.gradient
-def norm_p(saved, g, needs):
+def _(saved, g, needs):
     x, y, axis = saved
     safe = where(y == 0, 1.0, y)  # the gradient at the origin is 0
     return x * (g / safe).reshape(_kept(x.shape, axis))
@@ -139,7 +139,7 @@ def logsumexp_p(k, x, *, axis, keepdims):
 
 
 @logsumexp_p.gradient
-def logsumexp_p(saved, g, needs):
+def _(saved, g, needs):
     x, y, axis = saved
     kept = _kept(x.shape, axis)
     return g.reshape(kept) * exp(x - y.reshape(kept))
@@ -176,7 +176,7 @@ def cumsum_p(k, x, *, axis):
 
 
 @cumsum_p.gradient
-def cumsum_p(saved, g, needs):
+def _(saved, g, needs):
     (axis,) = saved
     return cumsum_p(g.flip(axis), axis=axis).flip(axis)
 
@@ -184,7 +184,7 @@ def cumsum_p(saved, g, needs):
 # -- the functions users call
 
 
-def sum(x, axis=None, keepdims=False):  # noqa: A001 - the field's name
+def sum(x, axis=None, keepdims=False):
     """Sum over ``axis``; None sums everything.
 
     Args:
@@ -199,12 +199,12 @@ def mean(x, axis=None, keepdims=False):
     return mean_p(x, axis=axes_of("mean", axis, x.ndim), keepdims=bool(keepdims))
 
 
-def max(x, axis=-1, keepdims=False):  # noqa: A001 - the field's name
+def max(x, axis=-1, keepdims=False):
     """Largest over ``axis``; every position equal to the maximum receives the full gradient."""
     return max_p(x, axis=_non_empty("max", x, axis), keepdims=bool(keepdims))
 
 
-def min(x, axis=-1, keepdims=False):  # noqa: A001 - the field's name
+def min(x, axis=-1, keepdims=False):
     """Smallest over ``axis``; every position equal to the minimum receives the full gradient."""
     return min_p(x, axis=_non_empty("min", x, axis), keepdims=bool(keepdims))
 
@@ -247,12 +247,12 @@ def argmin(x, axis=None):
     return argmin_p(x, axis=_single("argmin", x, axis))
 
 
-def any(x, axis=None, keepdims=False):  # noqa: A001 - the field's name
+def any(x, axis=None, keepdims=False):
     """1 where any element over ``axis`` is not 0, else 0; no gradient."""
     return any_p(x, axis=axes_of("any", axis, x.ndim), keepdims=bool(keepdims))
 
 
-def all(x, axis=None, keepdims=False):  # noqa: A001 - the field's name
+def all(x, axis=None, keepdims=False):
     """1 where all elements over ``axis`` are not 0, else 0; no gradient."""
     return all_p(x, axis=axes_of("all", axis, x.ndim), keepdims=bool(keepdims))
 

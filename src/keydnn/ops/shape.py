@@ -21,7 +21,7 @@ def reshape_p(k, x, *, shape):
 
 
 @reshape_p.gradient
-def reshape_p(saved, g, needs):
+def _(saved, g, needs):
     return reshape_p(g, shape=saved[0])
 
 
@@ -32,7 +32,7 @@ def broadcast_to_p(k, x, *, shape):
 
 
 @broadcast_to_p.gradient
-def broadcast_to_p(saved, g, needs):
+def _(saved, g, needs):
     return sum_to_shape(g, saved[0])
 
 
@@ -43,7 +43,7 @@ def transpose_p(k, x, *, axes):
 
 
 @transpose_p.gradient
-def transpose_p(saved, g, needs):
+def _(saved, g, needs):
     (axes,) = saved
     return transpose_p(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__)))
 
@@ -55,7 +55,7 @@ def concat_p(k, *xs, axis):
 
 
 @concat_p.gradient
-def concat_p(saved, g, needs):
+def _(saved, g, needs):
     sizes, axis = saved
     grads, start = [], 0
     for size, need in zip(sizes, needs, strict=True):
@@ -72,7 +72,7 @@ def stack_p(k, *xs, axis):
 
 
 @stack_p.gradient
-def stack_p(saved, g, needs):
+def _(saved, g, needs):
     (axis,) = saved
     return tuple(take_p(g, key=(slice(None),) * axis + (i,)) if need else None for i, need in enumerate(needs))
 
@@ -84,7 +84,7 @@ def pad_p(k, x, *, widths, value):
 
 
 @pad_p.gradient
-def pad_p(saved, g, needs):
+def _(saved, g, needs):
     shape, widths = saved
     return take_p(g, key=tuple(slice(before, before + n) for n, (before, _) in zip(shape, widths, strict=True)))
 
@@ -96,7 +96,7 @@ def take_p(k, x, *, key):
 
 
 @take_p.gradient
-def take_p(saved, g, needs):
+def _(saved, g, needs):
     key, shape = saved
     return take_grad_p(g, key=key, shape=shape)
 
@@ -108,7 +108,7 @@ def take_grad_p(k, g, *, key, shape):
 
 
 @take_grad_p.gradient
-def take_grad_p(saved, h, needs):
+def _(saved, h, needs):
     return take_p(h, key=saved[0])
 
 
@@ -119,7 +119,7 @@ def gather_p(k, x, index, *, axis):
 
 
 @gather_p.gradient
-def gather_p(saved, g, needs):
+def _(saved, g, needs):
     shape, index, axis = saved
     return scatter_add_p(g._like_full(0.0, shape), index, g, axis=axis), None
 
@@ -131,7 +131,7 @@ def scatter_add_p(k, x, index, src, *, axis):
 
 
 @scatter_add_p.gradient
-def scatter_add_p(saved, g, needs):
+def _(saved, g, needs):
     index, axis = saved
     return g, None, gather_p(g, index, axis=axis) if needs[2] else None
 
@@ -143,7 +143,7 @@ def flip_p(k, x, *, axis):
 
 
 @flip_p.gradient
-def flip_p(saved, g, needs):
+def _(saved, g, needs):
     return flip_p(g, axis=saved[0])
 
 
@@ -154,7 +154,7 @@ def roll_p(k, x, *, shift, axis):
 
 
 @roll_p.gradient
-def roll_p(saved, g, needs):
+def _(saved, g, needs):
     shift, axis = saved
     return roll_p(g, shift=tuple(-s for s in shift), axis=axis)
 
@@ -166,7 +166,7 @@ def tril_p(k, x, *, k_):
 
 
 @tril_p.gradient
-def tril_p(saved, g, needs):
+def _(saved, g, needs):
     return tril_p(g, k_=saved[0])
 
 
@@ -177,7 +177,7 @@ def triu_p(k, x, *, k_):
 
 
 @triu_p.gradient
-def triu_p(saved, g, needs):
+def _(saved, g, needs):
     return triu_p(g, k_=saved[0])
 
 
@@ -188,7 +188,7 @@ def cast_p(k, x, *, dtype):
 
 
 @cast_p.gradient
-def cast_p(saved, g, needs):
+def _(saved, g, needs):
     return cast_p(g, dtype=saved[0])
 
 
@@ -199,7 +199,7 @@ def copy_p(k, x):
 
 
 @copy_p.gradient
-def copy_p(saved, g, needs):
+def _(saved, g, needs):
     return g
 
 

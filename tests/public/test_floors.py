@@ -23,7 +23,7 @@ FLOORS = {
     "ops": ("kernels", "autograd", "domain"),
     "_tensor": ("ops", "autograd", "domain"),
     "saving": ("domain",),
-    "random": ("kernels", "domain"),
+    "random": ("threads", "kernels", "domain"),
     "threads": ("kernels", "domain"),
     "optim": ("_tensor", "ops", "saving", "domain"),
     "nn": ("_tensor", "ops", "saving", "domain"),

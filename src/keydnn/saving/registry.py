@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 C = TypeVar("C", bound=type)
 
 _CLASSES: dict[str, type] = {}
+_NAMES: dict[type, str] = {}
 
 
 def register_module(name: str | None = None) -> Callable[[C], C]:
@@ -28,6 +29,7 @@ def register_module(name: str | None = None) -> Callable[[C], C]:
         if known is not cls and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"register_module: {key!r} is taken by {known.__module__}.{known.__qualname__}")
         _CLASSES[key] = cls
+        _NAMES[cls] = key
         return cls
 
     return register
@@ -42,6 +44,11 @@ def registered(name: str) -> Any:
     if name not in _CLASSES:
         raise ValueError(f"unknown module type {name!r}; registered: {', '.join(sorted(_CLASSES))}")
     return _CLASSES[name]
+
+
+def name_of(cls: type) -> str:
+    """The name that configs give the class: the one it is registered under, else its ``__name__``."""
+    return _NAMES.get(cls, cls.__name__)
 
 
 def registered_names() -> tuple[str, ...]:

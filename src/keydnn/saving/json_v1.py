@@ -1,0 +1,219 @@
+"""Checkpoints in the format ``keydnn.json.ckpt.v1``: one JSON object with structure and weights.
+
+    {"format": "keydnn.json.ckpt.v1", "arch": node, "state": {"0.weight": entry, ...}}
+    entry = {"b64": base64 of the C-order bytes, "dtype": "<f4", "shape": [...], "order": "C"}
+
+``arch`` is described in :mod:`keydnn.saving.config`.  ``state`` has every parameter and buffer under every dotted path
+that leads to it.  Buffers may be missing (their values then stay as they are), parameters may not; unknown entries are
+ignored.  Files are UTF-8, indented by two spaces, keys sorted; a name that ends in ``.gz`` asks for compression.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keydnn.domain.device import Device
+from keydnn.domain.errors import CheckpointError, MissingKeyError, WrongClassError
+from keydnn.saving.config import join, module_from_config, module_to_config
+from keydnn.saving.files import write_atomically
+
+FORMAT = "keydnn.json.ckpt.v1"
+
+
+# --- a module in memory -----------------------------------------------------------------------------------------
+
+
+def to_payload(module: Any) -> dict[str, Any]:
+    """Structure and weights of ``module`` as the dict that a file holds.
+
+    Raises:
+        NotImplementedError: A class has no ``get_config``.
+    """
+    return {"format": FORMAT, "arch": module_to_config(module), "state": to_state(module)}
+
+
+def from_payload(payload: Any, cls: type | None = None, *, device: Device | str | None = None) -> Any:
+    """A new module with the structure and weights of ``payload``.
+
+    Args:
+        payload: What :func:`to_payload` returned or :func:`read_json` read.
+        cls: The class that the result must be an instance of; None takes any.
+        device: Where the parameters shall live; None takes what the payload says.
+
+    Raises:
+        ValueError: Another format, an unknown module type, a config or entry that makes no sense.
+        KeyError: ``arch``, ``state`` or the entry of a parameter is missing.
+        TypeError: The module is not an instance of ``cls``.
+    """
+    check_payload(payload)
+    module = module_from_config(payload["arch"], root=cls, device=device)
+    if cls is not None and not isinstance(module, cls):
+        raise WrongClassError(f"checkpoint: holds a {type(module).__name__}, which is not a {cls.__name__}")
+    load_state_(module, payload["state"])
+    return module
+
+
+def load_payload_(module: Any, payload: Any) -> None:
+    """Write the weights of ``payload`` into ``module``, in place; its structure is not looked at.
+
+    Everything is checked before anything is written, so on an error the module is as it was.
+
+    Raises:
+        ValueError: Another format, another shape, or a damaged entry.
+        KeyError: ``state`` or the entry of a parameter is missing.
+    """
+    check_payload(payload)
+    load_state_(module, payload["state"])
+
+
+def check_payload(payload: Any) -> None:
+    """Raise unless ``payload`` has the envelope of the format."""
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"checkpoint: expected an object, got {type(payload).__name__}")
+    if payload.get("format") != FORMAT:
+        raise CheckpointError(f"checkpoint: format {payload.get('format')!r} is not supported, expected {FORMAT!r}")
+    for key in ("arch", "state"):
+        if key not in payload:
+            raise MissingKeyError(f"checkpoint: {key!r} is missing")
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+
+def to_state(module: Any) -> dict[str, dict[str, Any]]:
+    """The entry of every parameter and buffer, under every path that leads to it."""
+    return {path: encode(tensor.to_numpy()) for path, tensor in _every_path(module, "")}
+
+
+def _every_path(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for named in (module.named_parameters(), module.named_buffers()):
+        for name, tensor in named:
+            if "." not in name:
+                yield join(prefix, name), tensor
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _every_path(child, join(prefix, name))
+
+
+def load_state_(module: Any, state: Any) -> None:
+    """Write the entries of ``state`` into the parameters and buffers of ``module``, in place, all or none.
+
+    Raises:
+        ValueError: An entry is damaged or has another shape.
+        KeyError: The entry of a parameter is missing.
+    """
+    if not isinstance(state, dict):
+        raise CheckpointError(f"checkpoint: 'state' must be an object, got {type(state).__name__}")
+    loaded = []
+    for name, parameter in module.named_parameters():
+        if name not in state:
+            raise MissingKeyError(f"checkpoint: no entry for parameter {name!r} of shape {parameter.shape}")
+        loaded.append((parameter, _fitting(name, state[name], parameter)))
+    for name, buffer in module.named_buffers():
+        if name in state:
+            loaded.append((buffer, _fitting(name, state[name], buffer)))
+    for tensor, array in loaded:
+        tensor.copy_from_numpy(array)
+
+
+def _fitting(name: str, entry: Any, tensor: Any) -> np.ndarray:
+    array = decode(entry, name)
+    if array.shape != tensor.shape:
+        raise CheckpointError(f"checkpoint: {name!r} has shape {array.shape}, the model expects {tensor.shape}")
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf
+        return array.astype(tensor.dtype)
+
+
+def encode(array: np.ndarray) -> dict[str, Any]:
+    """``array`` as an entry of ``state``."""
+    data = base64.b64encode(array.tobytes(order="C")).decode("ascii")
+    return {"b64": data, "dtype": array.dtype.str, "shape": list(array.shape), "order": "C"}
+
+
+def decode(entry: Any, name: str = "entry") -> np.ndarray:
+    """The array of an entry of ``state``, in the dtype it was stored in.
+
+    Raises:
+        ValueError: The entry is damaged; the message names it.
+        KeyError: One of its keys is missing.
+    """
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"checkpoint: entry {name!r} must be an object, got {type(entry).__name__}")
+    for key in ("b64", "dtype", "shape"):
+        if key not in entry:
+            raise MissingKeyError(f"checkpoint: entry {name!r} has no {key!r}")
+    if entry.get("order", "C") != "C":
+        raise CheckpointError(f"checkpoint: entry {name!r} has order {entry['order']!r}, expected 'C'")
+    dtype, shape = _dtype_of(entry["dtype"], name), _shape_of(entry["shape"], name)
+    try:
+        data = base64.b64decode(entry["b64"], validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint: entry {name!r} is damaged: {error}") from error
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise CheckpointError(
+            f"checkpoint: entry {name!r} has {len(data)} bytes, shape {shape} of {dtype} needs {math.prod(shape) * dtype.itemsize}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _dtype_of(text: Any, name: str) -> np.dtype:
+    try:
+        dtype = np.dtype(text) if isinstance(text, str) else None
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.kind not in "fiub":
+        raise CheckpointError(f"checkpoint: entry {name!r} has dtype {text!r}, which is no type of numbers")
+    return dtype
+
+
+def _shape_of(sizes: Any, name: str) -> tuple[int, ...]:
+    if not isinstance(sizes, list | tuple) or not all(type(n) is int and n >= 0 for n in sizes):
+        raise CheckpointError(f"checkpoint: entry {name!r} has shape {sizes!r}, expected a list of sizes")
+    return tuple(sizes)
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: str | os.PathLike[str], payload: dict[str, Any]) -> None:
+    """Write ``payload`` to a file, atomically; parent directories are created.
+
+    Args:
+        path: A name that ends in ``.gz`` is written compressed.
+        payload: What :func:`to_payload` returned.
+
+    Raises:
+        OSError: The file cannot be written; what stood there before is untouched.
+    """
+    data = json.dumps(payload, indent=2, sort_keys=True).encode("utf-8")
+    write_atomically(path, gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The payload in a file, compressed or not, with its envelope checked.
+
+    Raises:
+        ValueError: The file is damaged or truncated, no JSON object, or of another format.
+        KeyError: ``arch`` or ``state`` is missing.
+        OSError: The file cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        payload = json.loads(data.decode("utf-8"))
+    except (EOFError, OSError, RecursionError, ValueError, zlib.error) as error:
+        raise CheckpointError(f"{os.fspath(path)} is no readable checkpoint, it may be damaged or truncated: {error}") from error
+    check_payload(payload)
+    return payload

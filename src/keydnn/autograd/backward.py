@@ -8,7 +8,7 @@ has; then in the order in which all consumers of a node are done, so each rule r
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keydnn.autograd.context import Differentiable
@@ -33,30 +33,32 @@ def checked_seed(output: Any, grad_out: Any) -> Any:
 
 
 class Sweep:
-    """One backward pass from ``outputs``; afterwards ``owners`` and ``leaves`` hold every tensor's gradient.
+    """One backward pass from ``outputs``.
 
     Args:
         outputs: Tensors to differentiate, with their upstream gradients ``seeds``.
         create_graph: Whether the gradients shall be differentiable themselves.
         profile: Whether to measure each rule; see :attr:`times`.
+
+    Attributes:
+        grads: Gradient by node; a list of gradients for a node of several outputs.
+        owners: The tensor that carries a node (or an Output of one).
+        leaves: By id, each leaf with its gradient.
+        times: Seconds of each call of a rule, by name, or None.
     """
 
     def __init__(self, outputs: Sequence[Any], seeds: Sequence[Any], *, create_graph: bool = False, profile: bool = False) -> None:
         self.create_graph = create_graph
         self.times: dict[str, list[float]] | None = {} if profile else None
-        self.grads: dict[Any, Any] = {}  # node -> gradient, or list of gradients for several outputs
-        self.views: dict[Any, set[Any]] = {}  # node of several outputs -> its Output views
-        self.owners: dict[Any, Any] = {}  # node (or Output) -> the tensor that carries it
-        self.leaves: dict[int, tuple[Any, Any]] = {}  # id(tensor) -> (tensor, gradient)
-        self.visited: list[tuple[Any, Any]] = []  # (tensor, gradient) of the tensors that have a producer
-        self.results: dict[Any, Any] = {}  # node (or Output) -> gradient
+        self.grads: dict[Any, Any] = {}
+        self.owners: dict[Any, Any] = {}
+        self.leaves: dict[int, tuple[Any, Any]] = {}
         roots = []
         for output, seed in zip(outputs, seeds, strict=True):
             if output._node is None:
                 self._leaf(output, seed)
             else:
                 self.owners[output._node] = output
-                self._view(output._node)
                 roots.append(self._arrive(output._node, seed))
         before, state.grad = state.grad, create_graph
         try:
@@ -64,21 +66,32 @@ class Sweep:
         finally:
             state.grad = before
 
+    def of(self, tensor: Any) -> Any:
+        """The gradient that reached ``tensor``, or None."""
+        producer = tensor._node
+        if producer is None:
+            return self.leaves[id(tensor)][1] if id(tensor) in self.leaves else None
+        if type(producer) is Output:
+            return self.grads[producer.node][producer.index] if producer.node in self.grads else None
+        return self.grads.get(producer)
+
+    def reached(self) -> Iterator[tuple[Any, Any]]:
+        """Every tensor that requires a gradient and got one, with it."""
+        for tensor in self.owners.values():
+            g = self.of(tensor)
+            if g is not None:
+                yield tensor, g
+        yield from ((tensor, g) for tensor, g in self.leaves.values() if tensor.requires_grad)
+
     def _run(self, roots: list[Any]) -> None:
         waiting = self._count(roots)
         ready = [node for node in dict.fromkeys(roots) if waiting[node] == 0]
-        grads, pull, create_graph = self.grads, self._timed_pull, self.create_graph
-        timed = self.times is not None
+        grads, create_graph, timed = self.grads, self.create_graph, self.times is not None
         while ready:
             node = ready.pop()
-            grad = grads.pop(node, None)
             pulled = None
-            if grad is not None:
-                if node.n_outputs == 1:
-                    self._note(node, grad)
-                else:
-                    self._note_views(node, grad)
-                pulled = pull(node, grad) if timed else node.pull(grad, create_graph)
+            if node in grads:
+                pulled = self._timed_pull(node) if timed else node.pull(grads[node], create_graph)
             for i, producer in enumerate(node.producers):
                 g = None if pulled is None else pulled[i]
                 if producer is None:
@@ -86,7 +99,7 @@ class Sweep:
                         self._leaf(node.parents[i], g)
                     continue
                 if g is not None:
-                    if type(producer) is Node and producer.n_outputs == 1 and producer not in grads:
+                    if type(producer) is Node and producer not in grads and producer.n_outputs == 1:
                         grads[producer] = g
                     else:
                         self._arrive(producer, g)
@@ -109,20 +122,13 @@ class Sweep:
                 if parent._node is producer and not parent._is_alias:
                     owners[producer] = parent
                 if type(producer) is Output:
-                    producer = self._view(producer)
+                    producer = producer.node
                 if producer in waiting:
                     waiting[producer] += 1
                 else:
                     waiting[producer] = 1
                     stack.append(producer)
         return waiting
-
-    def _view(self, producer: Any) -> Any:
-        """The node behind ``producer``; notes the view if it has several outputs."""
-        if type(producer) is not Output:
-            return producer
-        self.views.setdefault(producer.node, set()).add(producer)
-        return producer.node
 
     def _arrive(self, producer: Any, g: Any) -> Any:
         """Add ``g`` to what the producer has; returns its node."""
@@ -139,20 +145,9 @@ class Sweep:
         found = self.leaves.get(id(tensor))
         self.leaves[id(tensor)] = (tensor, g if found is None else found[1] + g)
 
-    def _note(self, producer: Any, grad: Any) -> None:
-        self.results[producer] = grad
-        owner = self.owners.get(producer)
-        if owner is not None:
-            self.visited.append((owner, grad))
-
-    def _note_views(self, node: Any, grad: Any) -> None:
-        for view in self.views.get(node, ()):
-            if grad[view.index] is not None:
-                self._note(view, grad[view.index])
-
-    def _timed_pull(self, node: Any, grad: Any) -> Any:
+    def _timed_pull(self, node: Any) -> Any:
         start = time.perf_counter()
-        pulled = node.pull(grad, self.create_graph)
+        pulled = node.pull(self.grads[node], self.create_graph)
         self.times.setdefault(node.label(), []).append(time.perf_counter() - start)  # type: ignore[union-attr]
         return pulled
 
@@ -167,9 +162,7 @@ def backward(output: Any, grad_out: Any = None, *, retain_graph: bool = True, pr
     sweep = Sweep([output], [seed], profile=profile)
     swept = time.perf_counter()
     given = {id(seed)} if grad_out is not None else set()
-    for tensor, g in (*sweep.visited, *sweep.leaves.values()):
-        if not tensor.requires_grad:
-            continue
+    for tensor, g in sweep.reached():
         if tensor.grad is None:
             shared = id(g) in given or g._cell is not None
             given.add(id(g))
@@ -246,7 +239,7 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *, create_graph: b
     sweep = Sweep(outputs, seeds, create_graph=create_graph)
     results = []
     for i, tensor in enumerate(inputs):
-        g = sweep.leaves.get(id(tensor), (None, None))[1] if tensor._node is None else sweep.results.get(tensor._node)
+        g = sweep.of(tensor)
         if g is None and not allow_unused:
             raise GraphError(f"grad: the outputs do not depend on input {i} of shape {tensor.shape}; pass allow_unused=True to get None")
         results.append(g)

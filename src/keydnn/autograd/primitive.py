@@ -128,11 +128,16 @@ class Node(Context):
         if len(parents) == 1:
             grads: Sequence[Any] = primitive.rule(saved, grad, _ONE)  # type: ignore[misc]
             return grads if type(grads) is tuple else (grads,)
-        grads = primitive.rule(saved, grad, [t.requires_grad for t in parents])  # type: ignore[misc]
+        if len(parents) == 2:
+            needs: Sequence[bool] = (parents[0].requires_grad, parents[1].requires_grad)
+        else:
+            needs = [t.requires_grad for t in parents]
+        grads = primitive.rule(saved, grad, needs)  # type: ignore[misc]
         if primitive.broadcasts:
-            for g, t in zip(grads, parents, strict=True):
-                if g is not None and (g._data.shape != t._data.shape or g._data.dtype is not t._data.dtype):
-                    return [h if h is None else _like(h, t) for h, t in zip(grads, parents, strict=True)]
+            shape, dtype = self.out.shape, self.out.dtype
+            for t in parents:
+                if t._data.shape != shape or t._data.dtype is not dtype:
+                    return [None if g is None else _like(g, t) for g, t in zip(grads, parents, strict=True)]
         return grads
 
     def resolve(self, create_graph: bool) -> list[Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import operator
 import os
 import random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def get_deterministic() -> Determinism:
 
 
 def _integer(owner: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{owner}: {name} must be an integer, got {type(value).__name__}")
     return operator.index(value)
 
@@ -134,6 +134,8 @@ def set_generator_state(state: dict[str, Any]) -> None:
 
 def _restore(state: dict[str, Any]) -> None:
     python, numpy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"]), python["gauss"]))
     keys = np.array(numpy["keys"], dtype=np.uint32)
+    if keys.shape != (624,) or not 0 <= numpy["position"] <= 624:  # NumPy would read beyond its array
+        raise ValueError(f"{keys.shape} keys at position {numpy['position']}, expected 624")
+    random.setstate((python["version"], tuple(python["words"]), python["gauss"]))
     np.random.set_state((numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))

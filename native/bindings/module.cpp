@@ -6,6 +6,7 @@
 
 namespace keydnn {
 
+void bind_conv(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
 
@@ -83,6 +84,7 @@ NB_MODULE(_native, m) {
     d["system_calls"] = stats.system_calls;
     return d;
   });
+  bind_conv(m);
   bind_elementwise(m);
   bind_gemm(m);
 }

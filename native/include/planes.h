@@ -1,0 +1,132 @@
+// Planes: images copied once into scratch memory, framed with zeros, and split by stride, so that every kernel tap reads
+// them as one long vector shifted by a constant.
+#pragma once
+#include "kernel.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+// to[i] = from[i * step] for L elements; step is 1 or 2.
+template <class T, int L>
+struct Run {
+  typedef T vec __attribute__((vector_size(L * sizeof(T))));
+  typedef T loose __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias));
+  static KEYDNN_INLINE vec at(const T* p) { return *reinterpret_cast<const loose*>(p); }
+  static KEYDNN_INLINE void put(T* p, vec v) { *reinterpret_cast<loose*>(p) = v; }
+};
+
+// Every second element of x, then every second but from lane 1 on of y: with y read one element early, nothing beyond the
+// last wanted element is touched.
+template <class V, int... I>
+KEYDNN_INLINE V evens(V x, V y) {
+  return __builtin_shufflevector(x, y, I...);
+}
+template <class T, int L>
+KEYDNN_INLINE void step_two(T* to, const T* from) {
+  using R = Run<T, L>;
+  const typename R::vec x = R::at(from), y = R::at(from + L - 1);
+  typename R::vec v;
+  if constexpr (L == 16) {
+    v = evens<typename R::vec, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31>(x, y);
+  } else if constexpr (L == 8) {
+    v = evens<typename R::vec, 0, 2, 4, 6, 9, 11, 13, 15>(x, y);
+  } else if constexpr (L == 4) {
+    v = evens<typename R::vec, 0, 2, 5, 7>(x, y);
+  } else {
+    v = evens<typename R::vec, 0, 3>(x, y);
+  }
+  R::put(to, v);
+}
+
+// to[i] = from[i * STEP], i < n, in vectors of L, the last one overlapping its neighbour; fewer than L: in shorter ones.
+// `to` and `from` must not overlap.
+template <class T, int STEP, int L = kLanes<T>>
+KEYDNN_INLINE void copy_run(T* to, const T* from, int64_t n) {
+  if (n >= L) {
+    int64_t i = 0;
+    auto step = [&](int64_t at) {
+      if constexpr (STEP == 1) {
+        Run<T, L>::put(to + at, Run<T, L>::at(from + at));
+      } else {
+        step_two<T, L>(to + at, from + 2 * at);
+      }
+    };
+    for (; i + L <= n; i += L) step(i);
+    if (i < n) step(n - L);
+  } else if constexpr (L > 2) {
+    copy_run<T, STEP, L / 2>(to, from, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i * STEP];
+  }
+}
+
+// A view into an image: element (r, q) of the plane is source element (row0 + r * row_step, col0 + q * col_step), or zero
+// outside of it.
+struct Frame {
+  int64_t height, width;                   // of the source
+  int64_t row0, col0, row_step, col_step;
+  int64_t rows, cols;                      // of the plane
+};
+
+template <class T>
+void fill_plane(const T* from, const Frame& f, T* to) {
+  // columns [q0, q1) have a source
+  const int64_t q0 = lesser(f.cols, f.col0 < 0 ? ceil_div(-f.col0, f.col_step) : int64_t(0));
+  const int64_t q1 = greater(q0, lesser(f.cols, f.width > f.col0 ? ceil_div(f.width - f.col0, f.col_step) : int64_t(0)));
+  const int64_t first = f.col0 + q0 * f.col_step;
+  for (int64_t r = 0; r < f.rows; ++r, to += f.cols) {
+    const int64_t i = f.row0 + r * f.row_step;
+    if (i < 0 || i >= f.height) {
+      for (int64_t q = 0; q < f.cols; ++q) to[q] = T(0);
+      continue;
+    }
+    const T* const row = from + i * f.width + first;
+    for (int64_t q = 0; q < q0; ++q) to[q] = T(0);
+    if (f.col_step == 1) {
+      copy_run<T, 1>(to + q0, row, q1 - q0);
+    } else if (f.col_step == 2) {
+      copy_run<T, 2>(to + q0, row, q1 - q0);
+    } else {
+      for (int64_t q = q0; q < q1; ++q) to[q] = row[(q - q0) * f.col_step];
+    }
+    for (int64_t q = q1; q < f.cols; ++q) to[q] = T(0);
+  }
+}
+
+// The input planes of a convolution: per channel one plane for each (row phase, column phase) that a tap meets.
+// Tap (u, v) reads phase (dh u % sh, dw v % sw), shifted by (dh u / sh) rows and (dw v / sw) columns.
+struct InputPlanes {
+  const keydnn_conv_shape& s;
+  int64_t rows, pitch, size;               // of one plane, in elements
+  int64_t row_phases, col_phases;          // phases 0 .. n-1 exist
+  explicit InputPlanes(const keydnn_conv_shape& shape) : s(shape) {
+    rows = s.oh + s.dh * (s.kh - 1) / s.sh;
+    pitch = s.ow + s.dw * (s.kw - 1) / s.sw;
+    size = rows * pitch;
+    row_phases = lesser(s.sh, s.dh * (s.kh - 1) + 1);
+    col_phases = lesser(s.sw, s.dw * (s.kw - 1) + 1);
+  }
+  int64_t phases() const { return row_phases * col_phases; }
+  int64_t channel() const { return phases() * size; }  // elements of all planes of a channel
+  int64_t positions() const { return (s.oh - 1) * pitch + s.ow; }
+  int64_t offset(int64_t u, int64_t v) const {
+    const int64_t row = s.dh * u, col = s.dw * v;
+    return (row % s.sh * col_phases + col % s.sw) * size + row / s.sh * pitch + col / s.sw;
+  }
+  template <class T>
+  void fill(const T* image_channel, T* to) const {
+    for (int64_t a = 0; a < row_phases; ++a)
+      for (int64_t b = 0; b < col_phases; ++b, to += size)
+        fill_plane(image_channel, Frame{s.h, s.w, a - s.ph, b - s.pw, s.sh, s.sw, rows, pitch}, to);
+  }
+};
+
+KEYDNN_INLINE bool is_sane(const keydnn_conv_shape& s) {
+  const bool positive = s.kh > 0 && s.kw > 0 && s.sh > 0 && s.sw > 0 && s.dh > 0 && s.dw > 0 && s.groups > 0;
+  return positive && s.ph >= 0 && s.pw >= 0 && s.c % s.groups == 0 && s.o % s.groups == 0 && s.n >= 0 && s.c >= 0 && s.o >= 0 &&
+         s.h >= 0 && s.w >= 0 && s.oh >= 0 && s.ow >= 0 && (s.oh == 0 || (s.oh - 1) * s.sh + s.dh * (s.kh - 1) < s.h + 2 * s.ph) &&
+         (s.ow == 0 || (s.ow - 1) * s.sw + s.dw * (s.kw - 1) < s.w + 2 * s.pw);
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -1,0 +1,230 @@
+// Gradient of a 2-D convolution to its weight.
+//
+//   dw[o,c,u,v] = sum_{n,i,j} g[n,o,i,j] * x[n, c, sh i + dh u - ph, sw j + dw v - pw]                 (x is 0 outside)
+//
+// x is copied into planes (planes.h), g into planes of the same pitch with zeros past the end of a row.  Then each element
+// of dw is the product of two long vectors, a plane of g and a shifted plane of x; a tile of them shares its loads.
+//
+// Numerics: lanes are summed over at most kFlush vectors, these sums again, then over lanes, then over blocks of images in
+// order.  Where a row of g has ended, 0 * x would turn an infinite x into NaN: elements that come out NaN are summed
+// again, one by one, from the formula.
+// Meaning: kernels/reference, function conv2d_grad_w.
+#include "planes.h"
+#include "tile.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
+constexpr int64_t kFlush = 256;             // vectors
+constexpr int64_t kPlaneBytes = 512 << 10;  // planes of images that are worked on together
+constexpr int64_t kMaxBlocks = 16;          // of images
+constexpr int64_t kImagesApart = 8;         // from so many images on, blocks of images are the chunks
+constexpr int kTileOuts = kTileRows / 2, kTileTaps = 6;
+
+template <class T>
+struct GradW {
+  const keydnn_conv_shape& s;
+  InputPlanes planes;
+  int64_t in_c, out_c, n_k;           // per group
+  int64_t g_size, length;             // elements of a plane of g, of which the first `length` are multiplied
+  int64_t x_image, g_image;           // elements of an image's planes
+  const int64_t* offset;              // of each tap in a group's planes of x
+  const T *x, *g;                     // the operands
+  explicit GradW(const keydnn_conv_shape& shape) : s(shape), planes(shape) {
+    in_c = s.c / s.groups;
+    out_c = s.o / s.groups;
+    n_k = in_c * s.kh * s.kw;
+    length = round_up(planes.positions(), kLanes<T>);
+    g_size = round_up(s.oh * planes.pitch, kLanes<T>);
+    x_image = s.c * planes.channel();
+    g_image = s.o * g_size;
+  }
+};
+
+// What a tile multiplies: planes of n images, from the first of g, and the group's planes of x.
+template <class T>
+struct Operands {
+  const T *g, *x;
+  int64_t images;
+};
+
+// to[i][j] += product of plane o + i of g with tap k + j of x, over all images at hand.
+template <class T, int MO, int MK>
+KEYDNN_INLINE void product_tile(const GradW<T>& q, const Operands<T>& in, int64_t k, T* to) {
+  constexpr int64_t lanes = kLanes<T>;
+  Vec<T> total[MO][MK] = {};
+  for (int64_t image = 0; image < in.images; ++image) {
+    const T* const g = in.g + image * q.g_image;
+    const T* const x = in.x + image * q.x_image;
+    for (int64_t begin = 0; begin < q.length; begin += kFlush * lanes) {
+      const int64_t end = lesser(begin + kFlush * lanes, q.length);
+      Vec<T> acc[MO][MK] = {};
+      for (int64_t p = begin; p < end; p += lanes) {
+        Vec<T> a[MO];
+#pragma GCC unroll 8
+        for (int i = 0; i < MO; ++i) a[i] = load(g + i * q.g_size + p);
+#pragma GCC unroll 8
+        for (int j = 0; j < MK; ++j) {
+          const Vec<T> b = load(x + q.offset[k + j] + p);
+#pragma GCC unroll 8
+          for (int i = 0; i < MO; ++i) acc[i][j] += a[i] * b;
+        }
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < MO; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < MK; ++j) total[i][j] += acc[i][j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < MO; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < MK; ++j) to[i * q.n_k + j] += lane_sum<T>(total[i][j]);
+}
+
+// Rows [o, o + MO) of the group's dw, all taps in [k0, k1).
+template <class T, int MO>
+void product_rows(const GradW<T>& q, const Operands<T>& in, int64_t k0, int64_t k1, T* to) {
+  int64_t k = k0;
+  for (; k + kTileTaps <= k1; k += kTileTaps) product_tile<T, MO, kTileTaps>(q, in, k, to + k);
+  for (; k + 3 <= k1; k += 3) product_tile<T, MO, 3>(q, in, k, to + k);
+  for (; k < k1; ++k) product_tile<T, MO, 1>(q, in, k, to + k);
+}
+
+// Adds the products of the planes at hand to rows [o0, o1) of dw, which lie in one group, taps [k0, k1).
+template <class T>
+void product_block(const GradW<T>& q, const T* x_planes, const T* g_planes, int64_t images, int64_t o0, int64_t o1, int64_t k0,
+                   int64_t k1, T* dw) {
+  const T* const x = x_planes + o0 / q.out_c * q.in_c * q.planes.channel();
+  auto rows = [&](auto mo, int64_t o) {
+    product_rows<T, mo.value>(q, Operands<T>{g_planes + o * q.g_size, x, images}, k0, k1, dw + o * q.n_k);
+  };
+  int64_t o = o0;
+  if constexpr (kTileOuts == 4)
+    for (; o + 4 <= o1; o += 4) rows(Const<4>{}, o);
+  for (; o + 2 <= o1; o += 2) rows(Const<2>{}, o);
+  if (o < o1) rows(Const<1>{}, o);
+}
+
+// One image's plane of x (channel < c) or g (channel - c).
+template <class T>
+void fill_channel(const GradW<T>& q, int64_t image, int64_t channel, T* x_planes, T* g_planes) {
+  const keydnn_conv_shape& s = q.s;
+  if (channel < s.c) return q.planes.fill(q.x + (image * s.c + channel) * s.h * s.w, x_planes + channel * q.planes.channel());
+  const int64_t o = channel - s.c;
+  T* const to = g_planes + o * q.g_size;
+  fill_plane(q.g + (image * s.o + o) * s.oh * s.ow, Frame{s.oh, s.ow, 0, 0, 1, 1, s.oh, q.planes.pitch}, to);
+  for (int64_t i = s.oh * q.planes.pitch; i < q.g_size; ++i) to[i] = T(0);
+}
+
+// Adds the part of images [n0, n1) to dw.
+template <class T>
+int images_block(const GradW<T>& q, int64_t n0, int64_t n1, T* dw) {
+  const int64_t together = greater(int64_t(1), lesser(n1 - n0, kPlaneBytes / int64_t(sizeof(T)) / (q.x_image + q.g_image)));
+  Scratch<T> planes(together * (q.x_image + q.g_image) + kLanes<T>);
+  if (!planes) return KEYDNN_NO_MEMORY;
+  T* const g_planes = planes.data;
+  T* const x_planes = planes.data + together * q.g_image;
+  store(x_planes + together * q.x_image, Vec<T>{});  // the last vector of the last plane may read past it
+  for (int64_t n = n0; n < n1; n += together) {
+    const int64_t images = lesser(together, n1 - n);
+    for (int64_t i = 0; i < images; ++i)
+      for (int64_t channel = 0; channel < q.s.c + q.s.o; ++channel)
+        fill_channel(q, n + i, channel, x_planes + i * q.x_image, g_planes + i * q.g_image);
+    for (int64_t group = 0; group < q.s.groups; ++group)
+      product_block(q, x_planes, g_planes, images, group * q.out_c, (group + 1) * q.out_c, 0, q.n_k, dw);
+  }
+  return KEYDNN_OK;
+}
+
+// The element from its formula, one product after the other; stops at NaN.
+template <class T>
+T exact(const GradW<T>& q, int64_t o, int64_t k) {
+  const keydnn_conv_shape& s = q.s;
+  const int64_t c = o / q.out_c * q.in_c + k / (s.kh * s.kw), u = k / s.kw % s.kh, v = k % s.kw;
+  T sum = 0;
+  for (int64_t n = 0; n < s.n; ++n)
+    for (int64_t i = 0; i < s.oh; ++i)
+      for (int64_t j = 0; j < s.ow; ++j) {
+        const int64_t row = s.sh * i + s.dh * u - s.ph, col = s.sw * j + s.dw * v - s.pw;
+        const bool inside = row >= 0 && row < s.h && col >= 0 && col < s.w;
+        const T value = inside ? q.x[((n * s.c + c) * s.h + row) * s.w + col] : T(0);
+        sum += q.g[((n * s.o + o) * s.oh + i) * s.ow + j] * value;
+        if (sum != sum) return sum;
+      }
+  return sum;
+}
+
+// Few images: all planes first, then blocks of dw.
+template <class T>
+int by_rows(const GradW<T>& q, double cost, T* dw) {
+  const keydnn_conv_shape& s = q.s;
+  Scratch<T> planes(s.n * (q.x_image + q.g_image) + kLanes<T>);
+  if (!planes) return KEYDNN_NO_MEMORY;
+  T* const g_planes = planes.data;
+  T* const x_planes = planes.data + s.n * q.g_image;
+  store(x_planes + s.n * q.x_image, Vec<T>{});
+  parallel_for(s.n * (s.c + s.o), 0.3 * s.n * (q.x_image + q.g_image), [&](int64_t i) {
+    const int64_t image = i / (s.c + s.o);
+    fill_channel(q, image, i % (s.c + s.o), x_planes + image * q.x_image, g_planes + image * q.g_image);
+  });
+  const double macs_per_row = double(s.n) * q.length * q.n_k;  // of dw
+  const int64_t outs = lesser(q.out_c, round_up(int64_t(2e5 / macs_per_row) + 1, kTileOuts));
+  int64_t taps = lesser(q.n_k, round_up(int64_t(2e5 / (macs_per_row / q.n_k * outs)) + 1, kTileTaps));
+  taps = round_up(taps, kTileTaps);
+  const int64_t down = ceil_div(q.out_c, outs), across = ceil_div(q.n_k, taps);
+  parallel_for(s.groups * down * across, cost, [&](int64_t chunk) {
+    const int64_t group = chunk / (down * across), o = chunk / across % down * outs, k = chunk % across * taps;
+    product_block(q, x_planes, g_planes, s.n, group * q.out_c + o, group * q.out_c + lesser(o + outs, q.out_c), k,
+                  lesser(k + taps, q.n_k), dw);
+  });
+  return KEYDNN_OK;
+}
+
+// Many images: each block of them makes its own dw; these are added in order.
+template <class T>
+int by_images(const GradW<T>& q, double cost, T* dw) {
+  const int64_t n = q.s.n, blocks = lesser(n, kMaxBlocks), size = q.s.o * q.n_k;
+  Scratch<T> parts((blocks - 1) * size);  // the first block's part is dw itself
+  if (!parts) return KEYDNN_NO_MEMORY;
+  memset(parts.data, 0, sizeof(T) * static_cast<size_t>((blocks - 1) * size));
+  int status = KEYDNN_OK;
+  parallel_for(blocks, cost, [&](int64_t block) {
+    T* const part = block ? parts.data + (block - 1) * size : dw;
+    const int got = images_block(q, block * n / blocks, (block + 1) * n / blocks, part);
+    if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
+  });
+  parallel_ranges(size, 4096, 0.3 * blocks * size, [&](int64_t begin, int64_t end) {
+    for (int64_t block = 0; block + 1 < blocks; ++block)
+      for (int64_t i = begin; i < end; ++i) dw[i] += parts.data[block * size + i];
+  });
+  return status;
+}
+
+template <class T>
+int conv2d_grad_w(const T* x, const T* g, T* dw, const keydnn_conv_shape* shape) {
+  const keydnn_conv_shape& s = *shape;
+  if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
+  GradW<T> q(s);
+  const int64_t size = s.o * q.n_k;
+  memset(dw, 0, sizeof(T) * static_cast<size_t>(size));
+  if (size * s.n * s.oh * s.ow == 0) return KEYDNN_OK;
+  Scratch<int64_t> offset(q.n_k);
+  if (!offset) return KEYDNN_NO_MEMORY;
+  for (int64_t k = 0; k < q.n_k; ++k)
+    offset.data[k] = k / (s.kh * s.kw) * q.planes.channel() + q.planes.offset(k / s.kw % s.kh, k % s.kw);
+  q.offset = offset.data;
+  q.x = x;
+  q.g = g;
+  const double cost = double(s.n) * q.length * size * (sizeof(T) / 4) / kMacsPerNs;
+  const int status = s.n >= kImagesApart ? by_images(q, cost, dw) : by_rows(q, cost, dw);
+  for (int64_t i = 0; i < size; ++i)
+    if (dw[i] != dw[i]) dw[i] = exact(q, i / q.n_k, i % q.n_k);
+  return status;
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS
+
+KEYDNN_EXPORT(KEYDNN_CONV_GRAD_W)

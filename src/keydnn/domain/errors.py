@@ -63,3 +63,16 @@ class MissingKeyError(CheckpointError, KeyError):
 
 class WrongClassError(CheckpointError, TypeError):
     """A checkpoint holds an object of another class than the one it is loaded as."""
+
+
+class MissingExtraError(KeyDNNError, ImportError):
+    """Something was asked for that needs an optional package which is not installed.
+
+    Args:
+        what: What was asked for.
+        package: The package it needs.
+        extra: The extra of this distribution that brings it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}; from the checkout: pip install '.[{extra}]'")

@@ -1,6 +1,6 @@
 """Configs, state and files: how models are written and read.  Knows modules only by protocol.
 
-What a module offers: ``_modules`` (name to child or None), ``named_parameters()``, ``named_buffers()``,
+What a module offers: ``_modules`` (name to child), ``named_parameters()``, ``named_buffers()``,
 ``get_config()`` / ``from_config(config)``, ``register_module(name, child)`` and, where something is to be done after
 the children were put in, ``_post_load()``.
 """

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from keydnn.domain.device import Device, DeviceType
+from keydnn.domain.device import Device
 from keydnn.domain.errors import CheckpointError, MissingKeyError
 from keydnn.domain.protocols import IContainer
 from keydnn.saving.registry import name_of, registered
@@ -49,7 +49,7 @@ def module_to_config(module: Any) -> dict[str, Any]:
 
 def _node_of(module: Any, path: str, paths: dict[int, str]) -> dict[str, Any]:
     first = paths.setdefault(id(module), path)
-    children = {name: child for name, child in module._modules.items() if child is not None}
+    children = module._modules
     node: dict[str, Any] = {
         "type": name_of(type(module)),
         "config": _plain(_config_of(module), type(module).__name__),
@@ -111,7 +111,11 @@ def module_from_config(node: Any, *, root: type | None = None, device: Device | 
     Warns:
         UserWarning: The configs ask for CUDA, which is not there; the module is made on the cpu.
     """
-    return _Builder(node, root, device).module("")
+    builder = _Builder(node, root, device)
+    module = builder.module("")
+    for lost in sorted(builder.lost):
+        warnings.warn(f"checkpoint: device '{lost}' is not available, loaded on 'cpu' instead", UserWarning, stacklevel=2)
+    return module
 
 
 class _Builder:
@@ -119,9 +123,10 @@ class _Builder:
 
     def __init__(self, node: Any, root: type | None, device: Device | str | None) -> None:
         self._root, self._device = root, None if device is None else str(Device(str(device)))
-        self._nodes = dict(_walk(node, ""))
+        self._nodes = dict(nodes_of(node))
         self._modules: dict[str, Any] = {}
         self._in_work: set[str] = set()
+        self.lost: set[str] = set()  # devices that are not available
 
     def module(self, path: str) -> Any:
         if path not in self._modules:
@@ -136,7 +141,7 @@ class _Builder:
         if "shared_with" in node:
             return self._shared(path, node["shared_with"])
         cls = self._class(path, node["type"])
-        module = self._from_config(cls, path, _placed(node.get("config") or {}, self._device))
+        module = self._from_config(cls, path, self._placed(node.get("config") or {}))
         for name in _ordered(node, path):
             module.register_module(name, self.module(join(path, name)))
         finish = getattr(module, "_post_load", None)
@@ -154,6 +159,22 @@ class _Builder:
             return self._root
         return registered(name)
 
+    def _placed(self, config: dict[str, Any]) -> dict[str, Any]:
+        """``config`` with its devices, also those of inner configs, replaced by ones that can be had."""
+        return {key: self._placed_value(key, value) for key, value in config.items()}
+
+    def _placed_value(self, key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return self._placed(value)
+        if key != "device" or value is None:
+            return value
+        if self._device is not None:
+            return self._device
+        if Device(value).is_cuda():  # no kernel table serves it yet
+            self.lost.add(value)
+            return "cpu"
+        return value
+
     def _from_config(self, cls: Any, path: str, config: dict[str, Any]) -> Any:
         try:
             return cls.from_config(config)
@@ -162,49 +183,36 @@ class _Builder:
             raise CheckpointError(f"checkpoint: {cls.__name__}{where} cannot be made from config {config}: {error}") from error
 
 
-def _walk(node: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Every node with its dotted path, checked for its form."""
-    where = f"node {path!r}" if path else "root node"
+def nodes_of(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node of a structure with its dotted path, parents first and children in order, checked for its form.
+
+    Raises:
+        ValueError: A node is malformed.
+        KeyError: A node has no ``type``.
+    """
+    where = f"node {path!r}" if path else "the root node"
     if not isinstance(node, dict):
         raise CheckpointError(f"checkpoint: {where} must be an object, got {type(node).__name__}")
     if "type" not in node:
         raise MissingKeyError(f"checkpoint: {where} has no 'type'")
-    if not isinstance(node["type"], str):
-        raise CheckpointError(f"checkpoint: the type of {where} must be a string, got {node['type']!r}")
-    for key in ("config", "children"):
-        if not isinstance(node.get(key) or {}, dict):
-            raise CheckpointError(f"checkpoint: {key!r} of {where} must be an object, got {type(node[key]).__name__}")
-    if not isinstance(node.get("shared_with", ""), str):
-        raise CheckpointError(f"checkpoint: 'shared_with' of {where} must be a path, got {node['shared_with']!r}")
+    for key, kind in (("type", str), ("config", dict), ("children", dict), ("shared_with", str)):
+        if node.get(key) is not None and not isinstance(node[key], kind):
+            raise CheckpointError(f"checkpoint: {key!r} of {where} is {node[key]!r}, expected a {kind.__name__}")
     yield path, node
-    for name, child in (node.get("children") or {}).items():
-        yield from _walk(child, join(path, name))
+    for name in _ordered(node, where):
+        if not name or "." in name:
+            raise CheckpointError(f"checkpoint: {where} has a child named {name!r}; names are non-empty and hold no dots")
+        yield from nodes_of(node["children"][name], join(path, name))
 
 
-def _ordered(node: dict[str, Any], path: str) -> list[str]:
+def _ordered(node: dict[str, Any], where: str) -> list[str]:
     names = in_assumed_order(node.get("children") or {})
     order = node.get("order")
     if order is None:
         return names
     if not isinstance(order, list) or not all(isinstance(name, str) for name in order) or sorted(order) != sorted(names):
-        raise CheckpointError(f"checkpoint: 'order' of node {path!r} is {order!r}, its children are {names}")
+        raise CheckpointError(f"checkpoint: 'order' of {where} is {order!r}, its children are {names}")
     return order
-
-
-def _placed(config: dict[str, Any], device: str | None) -> dict[str, Any]:
-    """``config`` with its devices, also those of inner configs, replaced by ones that can be had."""
-    return {key: _placed_value(key, value, device) for key, value in config.items()}
-
-
-def _placed_value(key: str, value: Any, device: str | None) -> Any:
-    if isinstance(value, dict):
-        return _placed(value, device)
-    if key != "device" or value is None or device is not None:
-        return device if key == "device" and value is not None else value
-    if Device(value).type is DeviceType.CUDA:  # no kernel table serves it yet
-        warnings.warn(f"checkpoint: device '{value}' is not available, loading on 'cpu'", UserWarning, stacklevel=2)
-        return "cpu"
-    return value
 
 
 def known_arguments(cls: type, config: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 
 from keydnn.domain.device import Device
 from keydnn.domain.errors import CheckpointError, MissingKeyError, WrongClassError
-from keydnn.saving.config import join, module_from_config, module_to_config
+from keydnn.saving.config import module_from_config, module_to_config
 from keydnn.saving.files import write_atomically
 
 FORMAT = "keydnn.json.ckpt.v1"
@@ -93,17 +92,8 @@ def check_payload(payload: Any) -> None:
 
 def to_state(module: Any) -> dict[str, dict[str, Any]]:
     """The entry of every parameter and buffer, under every path that leads to it."""
-    return {path: encode(tensor.to_numpy()) for path, tensor in _every_path(module, "")}
-
-
-def _every_path(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for named in (module.named_parameters(), module.named_buffers()):
-        for name, tensor in named:
-            if "." not in name:
-                yield join(prefix, name), tensor
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from _every_path(child, join(prefix, name))
+    named = [*module.named_parameters(unique=False), *module.named_buffers(unique=False, persistent=True)]
+    return {path: encode(tensor.to_numpy()) for path, tensor in named}
 
 
 def load_state_(module: Any, state: Any) -> None:
@@ -120,7 +110,7 @@ def load_state_(module: Any, state: Any) -> None:
         if name not in state:
             raise MissingKeyError(f"checkpoint: no entry for parameter {name!r} of shape {parameter.shape}")
         loaded.append((parameter, _fitting(name, state[name], parameter)))
-    for name, buffer in module.named_buffers():
+    for name, buffer in module.named_buffers(persistent=True):
         if name in state:
             loaded.append((buffer, _fitting(name, state[name], buffer)))
     for tensor, array in loaded:

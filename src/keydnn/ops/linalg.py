@@ -8,6 +8,7 @@ import string
 from keydnn.autograd.context import Differentiable
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import DeviceMismatchError, ShapeError
+from keydnn.ops._dtypes import promoted
 from keydnn.ops._primitive import primitive
 
 
@@ -128,10 +129,23 @@ def outer(a, b):
 
 
 def linear(x, w, b=None):
-    """``x @ w.T + b`` with x (N, D), w (O, D), b (O,) or None."""
-    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or (b is not None and b.shape != w.shape[:1]):
-        raise ShapeError(f"linear: x {x.shape}, weight {w.shape}, bias {None if b is None else b.shape} do not fit (N, D), (O, D), (O,)")
-    return bind(linear_p, (x, w) if b is None else (x, w, b), {})
+    """``x @ w.T + b``.
+
+    Args:
+        x: (N, D).
+        w: (O, D).
+        b: (O,) or None.
+
+    Raises:
+        ValueError: The shapes do not fit.
+        TypeError: An operand is no floating Tensor.
+    """
+    size, kernel = x.shape, w.shape
+    if len(size) != 2 or len(kernel) != 2 or size[1] != kernel[1] or (b is not None and b.shape != kernel[:1]):
+        raise ShapeError(f"linear: x {size}, weight {kernel}, bias {None if b is None else b.shape} do not fit (N, D), (O, D), (O,)")
+    if x.dtype is not w.dtype:
+        x, w, b = promoted("linear", x, w, b)
+    return bind(linear_p, (x, w) if b is None else (x, w, b))
 
 
 def einsum(subscripts, *tensors):

@@ -6,11 +6,14 @@ The fused gradients serve a plain backward pass; with ``create_graph`` the same 
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
+from keydnn.ops._dtypes import promoted
 from keydnn.ops._primitive import primitive
+
+FLOAT32 = np.dtype(np.float32)
 
 
 @primitive(n_outputs=3, n_graph=1)
@@ -36,11 +39,36 @@ def batch_norm_grad(k, g, x, mean, inv, gamma=None):
     return k.batch_norm_grad(g, x, gamma, mean, inv), ()
 
 
-@primitive(n_outputs=3, n_graph=1)
+@primitive
+def normalize_by_p(k, x, mean, var, gamma=None, beta=None, *, eps):
+    """Normalised over all axes but 1 with given statistics, which are constants for the gradient."""
+    shape = _channels(x)
+    scale = k.rsqrt(k.add(var, eps))
+    if gamma is not None:
+        scale = k.mul(scale, gamma)
+    y = k.mul(k.sub(x, mean.reshape(shape)), scale.reshape(shape))  # x - mean first: no cancellation when the mean is large
+    if beta is not None:
+        y = k.add(y, beta.reshape(shape))
+    return y, (x, mean, var, gamma, eps)
+
+
+@normalize_by_p.gradient
+def _(saved, g, needs):
+    x, mean, var, gamma, eps = saved
+    shape = _channels(x)
+    inv = (var + eps).rsqrt().detach()
+    dx = g * (inv if gamma is None else inv * gamma).reshape(shape) if needs[0] else None
+    if gamma is None:
+        return dx, None, None
+    dgamma = (g * (x - mean.detach().reshape(shape)) * inv.reshape(shape)).sum_to_shape(shape).reshape(gamma.shape) if needs[3] else None
+    return dx, None, None, dgamma, g.sum_to_shape(shape).reshape(gamma.shape) if needs[4] else None
+
+
+@primitive
 def layer_norm_p(k, x, gamma=None, beta=None, *, n_axes, eps):
     """Normalised over the last ``n_axes`` axes."""
     y, mean, inv = k.layer_norm(x, gamma, beta, n_axes, eps)
-    return (y, mean, inv), (x, gamma, n_axes, eps), (mean, inv)
+    return y, (x, gamma, n_axes, eps), (mean, inv)
 
 
 @layer_norm_p.gradient
@@ -86,7 +114,16 @@ def batch_norm(x, gamma=None, beta=None, eps=1e-5):
 
     Returns:
         y of x's shape; mean (C,) and biased variance (C,), which carry no gradient.
+
+    Raises:
+        ValueError: x has no channels, no elements, or another number of channels than gamma and beta.
+        TypeError: An operand is no floating Tensor.
     """
+    size = x.shape
+    if len(size) < 2 or 0 in size or (gamma is not None and (gamma.shape != size[1:2] or beta.shape != size[1:2])):
+        raise ShapeError(f"batch_norm: x of shape {size} needs elements in each channel, gamma and beta must be {size[1:2]}")
+    if x.dtype is not (FLOAT32 if gamma is None else gamma.dtype):
+        x, gamma, beta = promoted("batch_norm", x, gamma, beta)
     return bind(batch_norm_p, (x,) if gamma is None else (x, gamma, beta), {"eps": eps})
 
 
@@ -101,10 +138,7 @@ def normalize_by(x, mean, var, gamma=None, beta=None, eps=1e-5):
         beta: (C,) or None.
         eps: Added to the variance.
     """
-    shape = _channels(x)
-    inv = (var + eps).rsqrt()
-    y = (x - mean.reshape(shape)) * inv.reshape(shape)
-    return y if gamma is None else y * gamma.reshape(shape) + beta.reshape(shape)
+    return bind(normalize_by_p, (x, mean, var) if gamma is None else (x, mean, var, gamma, beta), {"eps": eps})
 
 
 def layer_norm(x, normalized_shape, gamma=None, beta=None, eps=1e-5):
@@ -112,15 +146,18 @@ def layer_norm(x, normalized_shape, gamma=None, beta=None, eps=1e-5):
 
     Args:
         x: Tensor whose shape ends in ``normalized_shape``.
-        normalized_shape: Sizes of the trailing axes, not empty.
+        normalized_shape: Sizes of the trailing axes, a tuple, not empty.
         gamma: Tensor of ``normalized_shape`` or None (then beta is None too).
         beta: Tensor of ``normalized_shape`` or None.
         eps: Added to the variance.
 
     Raises:
-        ValueError: The trailing axes differ.
+        ValueError: The trailing axes differ, or are empty.
+        TypeError: An operand is no floating Tensor.
     """
-    shape = tuple(normalized_shape)
-    if not shape or x.shape[x.ndim - len(shape) :] != shape or math.prod(shape) == 0:
-        raise ShapeError(f"layer_norm: x of shape {x.shape} does not end in the normalized shape {shape}")
-    return bind(layer_norm_p, (x,) if gamma is None else (x, gamma, beta), {"n_axes": len(shape), "eps": eps})[0]
+    size, n_axes = x.shape, len(normalized_shape)
+    if not n_axes or len(size) < n_axes or size[len(size) - n_axes :] != normalized_shape or 0 in normalized_shape:
+        raise ShapeError(f"layer_norm: x of shape {size} does not end in the normalized shape {normalized_shape}")
+    if x.dtype is not (FLOAT32 if gamma is None else gamma.dtype):
+        x, gamma, beta = promoted("layer_norm", x, gamma, beta)
+    return bind(layer_norm_p, (x,) if gamma is None else (x, gamma, beta), {"n_axes": n_axes, "eps": eps})

@@ -6,15 +6,16 @@ counts padding as 0 and always divides by the window size.
 
 from __future__ import annotations
 
+from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
 
 
-@primitive(n_outputs=2, n_graph=1)
+@primitive
 def maxpool2d_p(k, x, *, kernel, stride, padding):
-    """Largest of each window, and where it stood in the padded plane."""
+    """Largest of each window; where it stood in the padded plane is kept for the way back."""
     y, argmax = k.maxpool2d(x, kernel, stride, padding)
-    return (y, argmax), (argmax, x.shape[2:], padding)
+    return y, (argmax, x.shape[2:], padding)
 
 
 @maxpool2d_p.gradient
@@ -83,15 +84,17 @@ def _(saved, g, needs):
     return (g / (shape[2] * shape[3])).broadcast_to(shape)
 
 
-def _checked(name, x, kernel, stride, padding):
-    stride = tuple(kernel if stride is None else stride)
-    if x.ndim != 4:
-        raise ShapeError(f"{name}: expected x (N, C, H, W), got shape {x.shape}")
-    if min(*kernel, *stride) < 1 or min(padding) < 0:
-        raise ShapeError(f"{name}: needs kernel >= 1, stride >= 1 and padding >= 0, got {tuple(kernel)}, {stride}, {tuple(padding)}")
-    if any(n + 2 * p < k for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)):
-        raise ShapeError(f"{name}: window {tuple(kernel)} is larger than the padded input: {x.shape[2:]} plus padding {tuple(padding)}")
-    return {"kernel": tuple(kernel), "stride": stride, "padding": tuple(padding)}
+def _check(name, x, kernel, stride, padding):
+    size = x.shape
+    (kh, kw), (sh, sw), (ph, pw) = kernel, stride, padding
+    if len(size) != 4:
+        raise ShapeError(f"{name}: expected x (N, C, H, W), got shape {size}")
+    if kh < 1 or kw < 1 or sh < 1 or sw < 1 or ph < 0 or pw < 0:
+        raise ShapeError(f"{name}: needs kernel >= 1, stride >= 1 and padding >= 0, got {kernel}, {stride}, {padding}")
+    if size[2] + 2 * ph < kh or size[3] + 2 * pw < kw:
+        raise ShapeError(f"{name}: window {kernel} is larger than the padded input: {size[2:]} plus padding {padding}")
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: expected a floating tensor, got dtype {x.dtype}; cast with astype('float32')")
 
 
 def maxpool2d(x, kernel, stride=None, padding=(0, 0)):
@@ -108,13 +111,18 @@ def maxpool2d(x, kernel, stride=None, padding=(0, 0)):
 
     Raises:
         ValueError: x is not 4-D, or the window is larger than the padded input.
+        TypeError: x is no floating Tensor.
     """
-    return maxpool2d_p(x, **_checked("maxpool2d", x, kernel, stride, padding))[0]
+    stride = kernel if stride is None else stride
+    _check("maxpool2d", x, kernel, stride, padding)
+    return bind(maxpool2d_p, (x,), {"kernel": kernel, "stride": stride, "padding": padding})
 
 
 def avgpool2d(x, kernel, stride=None, padding=(0, 0)):
     """Mean of each window; arguments, result and errors as :func:`maxpool2d`."""
-    return avgpool2d_p(x, **_checked("avgpool2d", x, kernel, stride, padding))
+    stride = kernel if stride is None else stride
+    _check("avgpool2d", x, kernel, stride, padding)
+    return bind(avgpool2d_p, (x,), {"kernel": kernel, "stride": stride, "padding": padding})
 
 
 def global_avgpool2d(x):
@@ -122,7 +130,10 @@ def global_avgpool2d(x):
 
     Raises:
         ValueError: x is not 4-D or its planes are empty.
+        TypeError: x is no floating Tensor.
     """
-    if x.ndim != 4 or 0 in x.shape[2:]:
+    if len(x.shape) != 4 or 0 in x.shape[2:]:
         raise ShapeError(f"global_avgpool2d: expected x (N, C, H, W) with non-empty planes, got shape {x.shape}")
-    return global_avgpool2d_p(x)
+    if x.dtype.kind != "f":
+        raise TypeError(f"global_avgpool2d: expected a floating tensor, got dtype {x.dtype}; cast with astype('float32')")
+    return bind(global_avgpool2d_p, (x,))

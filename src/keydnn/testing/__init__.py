@@ -1,0 +1,1 @@
+"""Public conformance suites: what every op, kernel, layer and optimizer promises."""

@@ -1,5 +1,6 @@
 """Update rules, gradient clipping and learning rate schedules.
 
+>>> from keydnn.optim import SGD
 >>> p = keydnn.tensor([1.0, 2.0], requires_grad=True)
 >>> optimizer = SGD([p], lr=0.25)
 >>> (p * p).sum().backward()

@@ -65,6 +65,7 @@ class Adam(_Adaptive):
         TypeError: A parameter is no Tensor.
 
     Example:
+        >>> from keydnn.optim import Adam
         >>> p = keydnn.tensor([1.0, -2.0], requires_grad=True)
         >>> (p * p).sum().backward()
         >>> Adam([p], lr=0.5).step()

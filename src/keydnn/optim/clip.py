@@ -43,6 +43,7 @@ def clip_grad_norm(params: Iterable[Tensor] | Tensor, max_norm: float) -> Tensor
         TypeError: ``max_norm`` is no number.
 
     Example:
+        >>> from keydnn.optim import clip_grad_norm
         >>> p = keydnn.tensor([3.0, 4.0], requires_grad=True)
         >>> (p * p).sum().backward()  # gradient (6, 8), norm 10
         >>> clip_grad_norm([p], 5.0).item()

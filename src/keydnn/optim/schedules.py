@@ -49,6 +49,7 @@ class StepLR(Schedule):
     """Times ``gamma`` after every ``step_size`` counts: ``gamma ** (t // step_size)``.
 
     Example:
+        >>> from keydnn.optim import StepLR
         >>> [StepLR(2, gamma=0.5)(t) for t in range(5)]
         [1.0, 1.0, 0.5, 0.5, 0.25]
     """
@@ -120,6 +121,7 @@ class WarmupLR(Schedule):
         then: What follows; None keeps the full rate.
 
     Example:
+        >>> from keydnn.optim import StepLR, WarmupLR
         >>> [WarmupLR(2, StepLR(1, 0.5))(t) for t in range(4)]
         [0.5, 1.0, 1.0, 0.5]
     """

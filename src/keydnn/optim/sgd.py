@@ -33,6 +33,7 @@ class SGD(Optimizer):
         TypeError: A parameter is no Tensor.
 
     Example:
+        >>> from keydnn.optim import SGD
         >>> p = keydnn.tensor([1.0, 2.0], requires_grad=True)
         >>> (p * p).sum().backward()
         >>> SGD([p], lr=0.25).step()

@@ -6,19 +6,10 @@
 (2, 3)
 """
 
+from keydnn.nn import layers
 from keydnn.nn.initializers import WeightInitializer
-from keydnn.nn.layers import Dense, Layer, LazyLinear, Linear
+from keydnn.nn.layers import *  # noqa: F403 - the names are listed there
 from keydnn.nn.module import Module, latest_stamp, structure_stamp
 from keydnn.nn.parameter import Parameter
 
-__all__ = [
-    "Dense",
-    "Layer",
-    "LazyLinear",
-    "Linear",
-    "Module",
-    "Parameter",
-    "WeightInitializer",
-    "latest_stamp",
-    "structure_stamp",
-]
+__all__ = [*layers.__all__, "Module", "Parameter", "WeightInitializer", "latest_stamp", "layers", "structure_stamp"]

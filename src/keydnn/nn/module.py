@@ -393,7 +393,7 @@ class Module:
         own = [f"{name} {tensor.shape}" for name, tensor in self._parameters.items()]
         if self._parameters or self._modules:
             total = sum(parameter.numel() for parameter in self.parameters())
-            own.append(f"{total:,} parameters")
+            own.append(f"{total:,} parameter{'' if total == 1 else 's'}")
         note = f"  # {', '.join(own)}" if own else ""
         if not self._modules:
             return f"{type(self).__name__}({self.extra_repr()}){note}"

@@ -1,6 +1,44 @@
 """The layers, one file per family."""
 
+from keydnn.nn.layers.activation import (
+    ELU,
+    GELU,
+    SELU,
+    HardSigmoid,
+    Hardswish,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
+from keydnn.nn.layers.conv import Conv2D, Conv2d, Conv2DTranspose, Conv2dTranspose
+from keydnn.nn.layers.dropout import Dropout
 from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
 from keydnn.nn.layers.linear import Dense, LazyLinear, Linear
+from keydnn.nn.layers.norm import BatchNorm1D, BatchNorm1d, BatchNorm2D, BatchNorm2d, LayerNorm, Normalization
+from keydnn.nn.layers.pool import (
+    AvgPool2D,
+    AvgPool2d,
+    GlobalAvgPool2D,
+    GlobalAvgPool2d,
+    MaxPool2D,
+    MaxPool2d,
+    Pool2dConfigMixin,
+)
+from keydnn.nn.layers.shape import Flatten
 
-__all__ = ["Dense", "Layer", "LazyLinear", "Linear", "StatelessConfigMixin"]
+__all__ = [
+    "AvgPool2D", "AvgPool2d", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d", "Conv2D", "Conv2DTranspose", "Conv2d",
+    "Conv2dTranspose", "Dense", "Dropout", "ELU", "Flatten", "GELU", "GlobalAvgPool2D", "GlobalAvgPool2d", "HardSigmoid", "Hardswish",
+    "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2D", "MaxPool2d", "Mish", "Normalization",
+    "PReLU", "Pool2dConfigMixin", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign",
+    "StatelessConfigMixin", "Tanh",
+]  # fmt: skip

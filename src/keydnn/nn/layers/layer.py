@@ -11,15 +11,15 @@ from keydnn.nn.initializers import as_initializer
 from keydnn.nn.module import Module
 from keydnn.saving.config import known_arguments
 
-L = TypeVar("L", bound="Layer")
+C = TypeVar("C")
 
 
-class Layer(Module):
-    """Base of the built-in layers: the keys of a config are the names of constructor arguments."""
+class ConfigMixin:
+    """The keys of a config are the names of constructor arguments."""
 
     @classmethod
-    def from_config(cls: type[L], config: dict[str, Any]) -> L:
-        """A new layer from its config; unknown keys are ignored, missing ones take the constructor's defaults.
+    def from_config(cls: type[C], config: dict[str, Any]) -> C:
+        """A new object from its config; unknown keys are ignored, missing ones take the constructor's defaults.
 
         Raises:
             KeyError: A key without default is missing.
@@ -33,6 +33,10 @@ class Layer(Module):
                 raise KeyError(f"{cls.__name__}.from_config: {name!r} is missing from {config}")
         return cls(**known_arguments(cls, config))
 
+
+class Layer(ConfigMixin, Module):
+    """Base of the built-in layers."""
+
     def extra_repr(self) -> str:
         """The config, less what the constructor assumes anyway."""
         defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
@@ -44,7 +48,7 @@ class Layer(Module):
         return ShapeError(f"{type(self).__name__}: {str(error).partition(': ')[2]}")
 
 
-class StatelessConfigMixin:
+class StatelessConfigMixin(ConfigMixin):
     """For layers without hyperparameters: the config is empty."""
 
     def get_config(self) -> dict[str, Any]:

@@ -180,7 +180,8 @@ class _Builder:
             return cls.from_config(config)
         except (KeyError, TypeError, ValueError) as error:
             where = f" at {path!r}" if path else ""
-            raise CheckpointError(f"checkpoint: {cls.__name__}{where} cannot be made from config {config}: {error}") from error
+            kind = MissingKeyError if isinstance(error, KeyError) else CheckpointError
+            raise kind(f"checkpoint: {cls.__name__}{where} cannot be made from config {config}: {error}") from error
 
 
 def nodes_of(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

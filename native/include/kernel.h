@@ -61,7 +61,10 @@ template <class T>
 KEYDNN_INLINE T greater(T a, T b) {
   return a < b ? b : a;
 }
-KEYDNN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+KEYDNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {  // a >= 0; the usual strides do without a slow division
+  return b == 1 ? a : b == 2 ? (a + 1) >> 1 : (a + b - 1) / b;
+}
+KEYDNN_INLINE int64_t floor_div(int64_t a, int64_t b) { return b == 1 ? a : b == 2 ? a >> 1 : a / b; }  // a >= 0
 KEYDNN_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Scratch memory for the length of a scope; 64-byte aligned, not cleared.

@@ -100,8 +100,8 @@ struct InputPlanes {
   int64_t rows, pitch, size;               // of one plane, in elements
   int64_t row_phases, col_phases;          // phases 0 .. n-1 exist
   explicit InputPlanes(const keydnn_conv_shape& shape) : s(shape) {
-    rows = s.oh + s.dh * (s.kh - 1) / s.sh;
-    pitch = s.ow + s.dw * (s.kw - 1) / s.sw;
+    rows = s.oh + floor_div(s.dh * (s.kh - 1), s.sh);
+    pitch = s.ow + floor_div(s.dw * (s.kw - 1), s.sw);
     size = rows * pitch;
     row_phases = lesser(s.sh, s.dh * (s.kh - 1) + 1);
     col_phases = lesser(s.sw, s.dw * (s.kw - 1) + 1);
@@ -109,9 +109,17 @@ struct InputPlanes {
   int64_t phases() const { return row_phases * col_phases; }
   int64_t channel() const { return phases() * size; }  // elements of all planes of a channel
   int64_t positions() const { return (s.oh - 1) * pitch + s.ow; }
-  int64_t offset(int64_t u, int64_t v) const {
-    const int64_t row = s.dh * u, col = s.dw * v;
-    return (row % s.sh * col_phases + col % s.sw) * size + row / s.sh * pitch + col / s.sw;
+  // Of tap (c, u, v), c below n_channels, in the planes: all taps in row-major order.
+  void offsets(int64_t n_channels, int64_t* to) const {
+    int64_t* next = to;
+    for (int64_t u = 0; u < s.kh; ++u)
+      for (int64_t v = 0; v < s.kw; ++v) {
+        const int64_t row = s.dh * u, col = s.dw * v, down = floor_div(row, s.sh), right = floor_div(col, s.sw);
+        *next++ = ((row - down * s.sh) * col_phases + col - right * s.sw) * size + down * pitch + right;
+      }
+    const int64_t taps = s.kh * s.kw;
+    for (int64_t c = 1; c < n_channels; ++c)
+      for (int64_t i = 0; i < taps; ++i) *next++ = to[i] + c * channel();
   }
   template <class T>
   void fill(const T* image_channel, T* to) const {

@@ -85,8 +85,8 @@ struct Cut {
   int64_t rows, outs;  // of a block
   int64_t down, across;
   explicit Cut(const Product<T>& p) {
-    rows = ceil_div(p.rows, greater(int64_t(1), p.rows * p.pitch / 256));
-    const double macs_per_out = double(rows) * p.pitch * p.n_k;
+    rows = ceil_div(p.rows, greater(int64_t(1), p.rows * p.pitch >> 8));
+    const double macs_per_out = double(rows) * p.pitch * greater(p.n_k, int64_t(1));
     outs = lesser(round_up(p.n_out, kTileRows), round_up(int64_t(2e5 / macs_per_out) + 1, kTileRows));
     down = ceil_div(p.rows, rows);
     across = ceil_div(p.n_out, outs);
@@ -167,10 +167,7 @@ int conv2d(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_s
   const InputPlanes planes(s);
   Scratch<int64_t> offset(n_k);
   if (!offset) return KEYDNN_NO_MEMORY;
-  int64_t* next = offset.data;
-  for (int64_t c = 0; c < in_c; ++c)
-    for (int64_t u = 0; u < s.kh; ++u)
-      for (int64_t v = 0; v < s.kw; ++v) *next++ = c * planes.channel() + planes.offset(u, v);
+  planes.offsets(in_c, offset.data);
   const Problem<T> problem{s.n, s.groups, s.c, planes.channel(), 1, double(s.n) * s.o * out * n_k};
   auto fill = [&](int64_t image, int64_t channel, T* to) { planes.fill(x + (image * s.c + channel) * s.h * s.w, to); };
   auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes) {
@@ -201,11 +198,11 @@ struct Axis {
   }
   int64_t phases() const { return lesser(stride, size); }
   int64_t count(int64_t r) const { return ceil_div(size - r, stride); }  // rows of x in phase r
-  bool meets(int64_t r, int64_t u) const { return (r + padding - dilation * u) % stride == 0; }
+  bool meets(int64_t r, int64_t u) const { return stride == 1 || (r + padding - dilation * u) % stride == 0; }
   int64_t shift(int64_t r, int64_t u) const { return (r + padding - dilation * u) / stride; }  // exact where it meets
 };
 
-// The taps of one phase of x, and the weights that belong to them, as (group, channel, [o, tap]).
+// One phase of x: the taps that it meets, and the weights that belong to them, as (channel, [o, tap]).
 struct Phase {
   int64_t r, q;        // row and column phase
   int64_t n_k;         // taps times output channels of a group
@@ -213,53 +210,81 @@ struct Phase {
   int64_t first_w;     // where its weights start
 };
 
+// Everything about conv2d_grad_x that does not depend on the numbers in g.
+template <class T>
+struct GradX {
+  const keydnn_conv_shape& s;
+  Axis down, across;
+  int64_t in_c, out_c, taps;     // channels per group, taps of a kernel
+  int64_t rows, pitch, size;     // of a plane of g
+  int64_t n_phases;
+  Scratch<Phase> phases;
+  Scratch<int64_t> offset, met;  // met: taps of the phase at hand
+  Scratch<T> w;
+  explicit GradX(const keydnn_conv_shape& shape)
+      : s(shape), down(s.h, s.oh, s.kh, s.sh, s.ph, s.dh), across(s.w, s.ow, s.kw, s.sw, s.pw, s.dw), in_c(s.c / s.groups),
+        out_c(s.o / s.groups), taps(s.kh * s.kw), rows(down.high - down.low), pitch(across.high - across.low), size(rows * pitch),
+        n_phases(down.phases() * across.phases()), phases(n_phases), offset(out_c * taps), met(taps), w(s.c * out_c * taps) {}
+  explicit operator bool() const { return phases && offset && met && w; }
+
+  void prepare(const T* weight) {
+    int64_t first_k = 0, first_w = 0;
+    for (int64_t r = 0; r < down.phases(); ++r)
+      for (int64_t q = 0; q < across.phases(); ++q) {
+        const int64_t n_met = meet(r, q, offset.data + first_k), n_k = out_c * n_met;
+        for (int64_t o = 1; o < out_c; ++o)
+          for (int64_t i = 0; i < n_met; ++i) offset.data[first_k + o * n_met + i] = offset.data[first_k + i] + o * size;
+        phases.data[r * across.phases() + q] = Phase{r, q, n_k, first_k, first_w};
+        if (n_met) gather(weight, n_met, w.data + first_w);
+        first_k += n_k;
+        first_w += n_k * s.c;
+      }
+  }
+
+ private:
+  // Notes the taps that a phase meets, and where they read a plane of g; returns how many.
+  int64_t meet(int64_t r, int64_t q, int64_t* to) {
+    int64_t n = 0;
+    for (int64_t u = 0; u < s.kh; ++u)
+      for (int64_t v = 0; v < s.kw && down.meets(r, u); ++v)
+        if (across.meets(q, v)) {
+          to[n] = (down.shift(r, u) - down.low) * pitch + across.shift(q, v) - across.low;
+          met.data[n++] = u * s.kw + v;
+        }
+    return n;
+  }
+  void gather(const T* weight, int64_t n_met, T* to) const {
+    for (int64_t group = 0; group < s.groups; ++group)
+      for (int64_t c = 0; c < in_c; ++c)
+        for (int64_t o = 0; o < out_c; ++o) {
+          const T* const from = weight + ((group * out_c + o) * in_c + c) * taps;
+          for (int64_t i = 0; i < n_met; ++i) *to++ = from[met.data[i]];
+        }
+  }
+};
+
 template <class T>
 int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* shape) {
   const keydnn_conv_shape& s = *shape;
   if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
-  const int64_t in_c = s.c / s.groups, out_c = s.o / s.groups, taps = s.kh * s.kw;
   if (s.n * s.c * s.h * s.w == 0) return KEYDNN_OK;
   if (s.o * s.oh * s.ow == 0) {
     memset(dx, 0, sizeof(T) * static_cast<size_t>(s.n * s.c * s.h * s.w));
     return KEYDNN_OK;
   }
-  const Axis down(s.h, s.oh, s.kh, s.sh, s.ph, s.dh), across(s.w, s.ow, s.kw, s.sw, s.pw, s.dw);
-  const int64_t rows = down.high - down.low, pitch = across.high - across.low, size = rows * pitch;
-  const int64_t n_phases = down.phases() * across.phases();
-  Scratch<Phase> phases(n_phases);
-  Scratch<int64_t> offset(out_c * taps);
-  Scratch<T> w(s.c * out_c * taps);
-  if (!phases || !offset || !w) return KEYDNN_NO_MEMORY;
-  int64_t first_k = 0, first_w = 0;
-  for (int64_t i = 0; i < n_phases; ++i) {
-    const int64_t r = i / across.phases(), q = i % across.phases();
-    int64_t n_k = 0;
-    for (int64_t o = 0; o < out_c; ++o)
-      for (int64_t u = 0; u < s.kh; ++u)
-        for (int64_t v = 0; v < s.kw; ++v)
-          if (down.meets(r, u) && across.meets(q, v))
-            offset.data[first_k + n_k++] = o * size + (down.shift(r, u) - down.low) * pitch + across.shift(q, v) - across.low;
-    phases.data[i] = Phase{r, q, n_k, first_k, first_w};
-    T* to = w.data + first_w;
-    for (int64_t c = 0; c < s.c && n_k; ++c)
-      for (int64_t o = 0; o < out_c; ++o) {
-        const T* const from = weight + ((c / in_c * out_c + o) * in_c + c % in_c) * taps;
-        for (int64_t u = 0; u < s.kh; ++u)
-          for (int64_t v = 0; v < s.kw; ++v)
-            if (down.meets(r, u) && across.meets(q, v)) *to++ = from[u * s.kw + v];
-      }
-    first_k += n_k;
-    first_w += n_k * s.c;
-  }
-  const Problem<T> problem{s.n, s.groups, s.o, size, n_phases, double(s.n) * s.o * s.oh * s.ow * in_c * taps};
+  GradX<T> q(s);
+  if (!q) return KEYDNN_NO_MEMORY;
+  q.prepare(weight);
+  const Problem<T> problem{s.n, s.groups, s.o, q.size, q.n_phases, double(s.n) * s.o * s.oh * s.ow * q.in_c * q.taps};
   auto fill = [&](int64_t image, int64_t channel, T* to) {
-    fill_plane(g + (image * s.o + channel) * s.oh * s.ow, Frame{s.oh, s.ow, down.low, across.low, 1, 1, rows, pitch}, to);
+    const Frame frame{s.oh, s.ow, q.down.low, q.across.low, 1, 1, q.rows, q.pitch};
+    fill_plane(g + (image * s.o + channel) * s.oh * s.ow, frame, to);
   };
   auto product = [&](int64_t image, int64_t group, int64_t i, const T* image_planes) {
-    const Phase& f = phases.data[i];
-    return Product<T>{image_planes + group * out_c * size, offset.data + f.first_k, f.n_k,
-                      w.data + f.first_w + group * in_c * f.n_k, nullptr, in_c, down.count(f.r), across.count(f.q), pitch,
-                      dx + ((image * s.c + group * in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw};
+    const Phase& f = q.phases.data[i];
+    return Product<T>{image_planes + group * q.out_c * q.size, q.offset.data + f.first_k, f.n_k,
+                      q.w.data + f.first_w + group * q.in_c * f.n_k, nullptr, q.in_c, q.down.count(f.r), q.across.count(f.q), q.pitch,
+                      dx + ((image * s.c + group * q.in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw};
   };
   return solve(problem, fill, product);
 }

@@ -212,8 +212,7 @@ int conv2d_grad_w(const T* x, const T* g, T* dw, const keydnn_conv_shape* shape)
   if (size * s.n * s.oh * s.ow == 0) return KEYDNN_OK;
   Scratch<int64_t> offset(q.n_k);
   if (!offset) return KEYDNN_NO_MEMORY;
-  for (int64_t k = 0; k < q.n_k; ++k)
-    offset.data[k] = k / (s.kh * s.kw) * q.planes.channel() + q.planes.offset(k / s.kw % s.kh, k % s.kw);
+  q.planes.offsets(q.in_c, offset.data);
   q.offset = offset.data;
   q.x = x;
   q.g = g;

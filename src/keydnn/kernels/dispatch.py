@@ -75,6 +75,11 @@ def native_status() -> NativeStatus:
     return NativeStatus(True, "", str(module.__file__), module.isa(), module.parallel_backend(), module.get_threads())
 
 
+def cuda_available() -> bool:
+    """Whether tensors can live on a CUDA device; no kernels for it exist yet."""
+    return False
+
+
 def _reference_wanted() -> bool:
     choice = os.environ.get("KEYDNN_KERNELS", "").strip()
     if choice not in ("", "native", "reference"):

@@ -9,7 +9,7 @@ from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
 from keydnn.ops.activation import log_softmax, softmax, softplus
-from keydnn.ops.elementwise import limit_through, log
+from keydnn.ops.elementwise import limit_through
 from keydnn.ops.shape import one_hot_p
 
 LIMIT = 1e-7  # probabilities are limited to [LIMIT, 1 - LIMIT]
@@ -20,34 +20,93 @@ def _same_shape(name, pred, target):
         raise ShapeError(f"{name}: Shape mismatch: {pred.shape} vs {target.shape} (pred vs target; losses do not broadcast)")
 
 
+@primitive(broadcasts=True)
+def sse_p(k, pred, target):
+    """Sum of squared errors."""
+    d = k.sub(pred, target)
+    return k.sum(k.square(d), None, False), (pred, target), (d,)
+
+
+@sse_p.gradient
+def _(saved, g, needs):
+    pred, target, d = saved
+    dpred = (pred - target if d is None else d) * (g * 2.0)
+    return dpred, -dpred if needs[1] else None
+
+
+@primitive(broadcasts=True)
+def mse_p(k, pred, target):
+    """Mean of squared errors."""
+    d = k.sub(pred, target)
+    return k.mean(k.square(d), None, False), (pred, target), (d,)
+
+
+@mse_p.gradient
+def _(saved, g, needs):
+    pred, target, d = saved
+    dpred = (pred - target if d is None else d) * (g * (2.0 / pred.size))
+    return dpred, -dpred if needs[1] else None
+
+
+@primitive(broadcasts=True)
+def bce_p(k, pred, target):
+    """Mean binary cross-entropy of limited probabilities."""
+    p = k.clamp(pred, LIMIT, 1.0 - LIMIT)
+    terms = k.add(k.mul(target, k.log(p)), k.mul(k.sub(1.0, target), k.log(k.sub(1.0, p))))
+    return k.neg(k.mean(terms, None, False)), (pred, target), (p,)
+
+
+@bce_p.gradient
+def _(saved, g, needs):
+    pred, target, p = saved
+    p = limit_through(pred, low=LIMIT, high=1.0 - LIMIT) if p is None else p
+    return (p - target.detach()) / (p * (1.0 - p)) * (g * (1.0 / pred.size)), None
+
+
+@primitive(broadcasts=True)
+def cce_p(k, pred, target):
+    """Cross-entropy of limited probabilities, per row."""
+    p = k.clamp(pred, LIMIT, 1.0 - LIMIT)
+    return k.div(k.sum(k.mul(target, k.log(p)), None, False), -float(pred.shape[0])), (pred, target), (p,)
+
+
+@cce_p.gradient
+def _(saved, g, needs):
+    pred, target, p = saved
+    p = limit_through(pred, low=LIMIT, high=1.0 - LIMIT) if p is None else p
+    return target.detach() / p * (g * (-1.0 / pred.shape[0])), None
+
+
 def sse(pred, target):
     """Sum of squared errors."""
     _same_shape("sse", pred, target)
-    d = pred - target
-    return (d * d).sum()
+    return bind(sse_p, (pred, target))
 
 
 def mse(pred, target):
     """Mean of squared errors over all elements."""
     _same_shape("mse", pred, target)
-    d = pred - target
-    return (d * d).mean()
+    return bind(mse_p, (pred, target))
 
 
 def bce(pred, target):
-    """Mean of ``-(y ln p + (1-y) ln(1-p))`` over probabilities limited to [1e-7, 1 - 1e-7]; no gradient to the target."""
+    """Mean of ``-(y ln p + (1-y) ln(1-p))`` over probabilities limited to [1e-7, 1 - 1e-7]; no gradient to the target.
+
+    The gradient ``(p-y) / (p(1-p)) / numel`` uses the limited p and is not zeroed outside the limits.
+    """
     _same_shape("bce", pred, target)
-    p, y = limit_through(pred, low=LIMIT, high=1.0 - LIMIT), target.detach()
-    return -(y * log(p) + (1.0 - y) * log(1.0 - p)).mean()
+    return bind(bce_p, (pred, target))
 
 
 def cce(pred, target):
-    """``-sum(y ln p) / N`` over probabilities limited to [1e-7, 1 - 1e-7], y one-hot or soft (N, C); no gradient to the target."""
+    """``-sum(y ln p) / N`` over probabilities limited to [1e-7, 1 - 1e-7], y one-hot or soft (N, C); no gradient to the target.
+
+    The gradient ``-(y/p) / N`` uses the limited p and is not zeroed outside the limits.
+    """
     _same_shape("cce", pred, target)
-    if pred.ndim == 0 or pred.shape[0] == 0:
+    if len(pred.shape) == 0 or pred.shape[0] == 0:
         raise ShapeError(f"cce: expected pred (N, C) with N >= 1, got shape {pred.shape}")
-    p = limit_through(pred, low=LIMIT, high=1.0 - LIMIT)
-    return -(target.detach() * log(p)).sum() / pred.shape[0]
+    return bind(cce_p, (pred, target))
 
 
 def bce_logits(pred, target):

@@ -18,6 +18,12 @@ def maxpool2d_p(k, x, *, kernel, stride, padding):
     return y, (argmax, x.shape[2:], padding)
 
 
+@primitive(n_outputs=2)
+def maxpool2d_argmax(k, x, *, kernel, stride, padding):
+    """Largest of each window and where it stood in the padded plane; no gradient."""
+    return k.maxpool2d(x, kernel, stride, padding), ()
+
+
 @maxpool2d_p.gradient
 def _(saved, g, needs):
     argmax, size, padding = saved
@@ -84,7 +90,8 @@ def _(saved, g, needs):
     return (g / (shape[2] * shape[3])).broadcast_to(shape)
 
 
-def _check(name, x, kernel, stride, padding):
+def check(name, x, kernel, stride, padding):
+    """Refuse what cannot be pooled; the arguments are those of :func:`maxpool2d`, with the name of the operation for messages."""
     size = x.shape
     (kh, kw), (sh, sw), (ph, pw) = kernel, stride, padding
     if len(size) != 4:
@@ -114,14 +121,14 @@ def maxpool2d(x, kernel, stride=None, padding=(0, 0)):
         TypeError: x is no floating Tensor.
     """
     stride = kernel if stride is None else stride
-    _check("maxpool2d", x, kernel, stride, padding)
+    check("maxpool2d", x, kernel, stride, padding)
     return bind(maxpool2d_p, (x,), {"kernel": kernel, "stride": stride, "padding": padding})
 
 
 def avgpool2d(x, kernel, stride=None, padding=(0, 0)):
     """Mean of each window; arguments, result and errors as :func:`maxpool2d`."""
     stride = kernel if stride is None else stride
-    _check("avgpool2d", x, kernel, stride, padding)
+    check("avgpool2d", x, kernel, stride, padding)
     return bind(avgpool2d_p, (x,), {"kernel": kernel, "stride": stride, "padding": padding})
 
 

@@ -1,0 +1,292 @@
+"""Losses in their four forms: module classes, factories, function classes, names.
+
+    SSE   sum (p - y)^2                                          y of p's shape
+    MSE   SSE / numel
+    BCE   mean of -(y ln p + (1 - y) ln(1 - p))                  probabilities, limited to [1e-7, 1 - 1e-7]
+    CCE   -sum(y ln p) / N                                       probabilities (N, C), limited likewise; y one-hot or soft
+    BCEWithLogits   mean of softplus(z) - y z                    logits z
+    CrossEntropy    -sum(y log_softmax(z)) / N                   logits (N, C); y integer labels (N,) or soft (N, C)
+
+The prediction comes first, the target second; shapes must be equal (but for integer labels), the result has shape ().
+
+>>> from keydnn.nn import MSE, MSEFn, mse_loss
+>>> p, y = keydnn.tensor([1.0, 2.0]), keydnn.tensor([0.0, 0.0])
+>>> MSE()(p, y).item(), mse_loss()(p, y).item(), MSEFn.apply(p, y).item()
+(2.5, 2.5, 2.5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from keydnn import ops
+from keydnn._tensor import Tensor
+from keydnn.autograd.context import Context, Function
+from keydnn.autograd.modes import is_grad_enabled, no_grad
+from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
+from keydnn.ops.loss import bce_p, cce_p, mse_p, sse_p
+from keydnn.saving.registry import register_module
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+# -- function classes
+
+
+class _LossFn(Function):
+    """A loss as a function class; ``backward`` returns (dpred, dtarget or None)."""
+
+    @classmethod
+    def as_loss(cls) -> LossFromFn:
+        """The loss as a callable object."""
+        return LossFromFn(cls)
+
+
+def _forward(op: Loss, ctx: Context, pred: Tensor, target: Tensor) -> Tensor:
+    ctx.save_for_backward(pred, target)
+    wanted = is_grad_enabled() and (pred.requires_grad or target.requires_grad)
+    with no_grad():
+        out = op(pred, target)
+    out.requires_grad = wanted
+    return out
+
+
+def _backward(rule: Any, ctx: Context, grad_out: Tensor) -> tuple[Tensor, Tensor | None]:
+    pred, target = ctx.saved_tensors
+    return rule((pred, target, None), grad_out, (True, target.requires_grad))
+
+
+class SSEFn(_LossFn):
+    """Sum of squared errors."""
+
+    @staticmethod
+    def forward(ctx: Context, pred: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        """``sum((pred - target) ** 2)``."""
+        return _forward(ops.sse, ctx, pred, target)
+
+    @staticmethod
+    def backward(ctx: Context, grad_out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``2 (pred - target)`` and its negative, times the upstream gradient."""
+        return _backward(sse_p.rule, ctx, grad_out)
+
+
+class MSEFn(_LossFn):
+    """Mean of squared errors."""
+
+    @staticmethod
+    def forward(ctx: Context, pred: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        """``mean((pred - target) ** 2)``."""
+        return _forward(ops.mse, ctx, pred, target)
+
+    @staticmethod
+    def backward(ctx: Context, grad_out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``2 (pred - target) / numel`` and its negative, times the upstream gradient."""
+        return _backward(mse_p.rule, ctx, grad_out)
+
+
+class BinaryCrossEntropyFn(_LossFn):
+    """Mean binary cross-entropy of probabilities."""
+
+    @staticmethod
+    def forward(ctx: Context, pred: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        """Mean of ``-(y ln p + (1 - y) ln(1 - p))``."""
+        return _forward(ops.bce, ctx, pred, target)
+
+    @staticmethod
+    def backward(ctx: Context, grad_out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``(p - y) / (p (1 - p)) / numel`` with the limited p, times the upstream gradient; None for the target."""
+        return _backward(bce_p.rule, ctx, grad_out)
+
+
+class CategoricalCrossEntropyFn(_LossFn):
+    """Cross-entropy of probabilities, per row."""
+
+    @staticmethod
+    def forward(ctx: Context, pred: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        """``-sum(y ln p) / N``."""
+        return _forward(ops.cce, ctx, pred, target)
+
+    @staticmethod
+    def backward(ctx: Context, grad_out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``-(y / p) / N`` with the limited p, times the upstream gradient; None for the target."""
+        return _backward(cce_p.rule, ctx, grad_out)
+
+
+BCEFn = BinaryCrossEntropyFn
+CCEFn = CategoricalCrossEntropyFn
+
+
+@dataclass(frozen=True)
+class LossFromFn:
+    """A loss made from a function class; call it with the prediction and the target.
+
+    Attributes:
+        fn_cls: The function class.
+    """
+
+    fn_cls: type[Function]
+
+    def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self.fn_cls.apply(pred, target)
+
+
+def sse_loss() -> LossFromFn:
+    """Sum of squared errors as a callable ``f(pred, target)``."""
+    return LossFromFn(SSEFn)
+
+
+def mse_loss() -> LossFromFn:
+    """Mean of squared errors as a callable ``f(pred, target)``."""
+    return LossFromFn(MSEFn)
+
+
+def bce_loss() -> LossFromFn:
+    """Binary cross-entropy of probabilities as a callable ``f(pred, target)``."""
+    return LossFromFn(BinaryCrossEntropyFn)
+
+
+def cce_loss() -> LossFromFn:
+    """Cross-entropy of probabilities as a callable ``f(pred, target)``."""
+    return LossFromFn(CategoricalCrossEntropyFn)
+
+
+# -- modules
+
+
+class _LossModule(StatelessConfigMixin, Layer):
+    """A loss as a module."""
+
+
+@register_module()
+class SSE(_LossModule):
+    """Sum of squared errors.
+
+    Shapes: pred and target of one shape -> ().
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """``sum((pred - target) ** 2)``."""
+        return ops.sse(pred, target)
+
+
+@register_module()
+class MSE(_LossModule):
+    """Mean of squared errors over all elements.
+
+    Shapes: pred and target of one shape -> ().
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """``mean((pred - target) ** 2)``."""
+        return ops.mse(pred, target)
+
+
+@register_module()
+class BinaryCrossEntropy(_LossModule):
+    """Mean binary cross-entropy of probabilities, limited to [1e-7, 1 - 1e-7]; no gradient flows to the target.
+
+    Shapes: pred and target of one shape -> ().
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Mean of ``-(y ln p + (1 - y) ln(1 - p))``."""
+        return ops.bce(pred, target)
+
+
+@register_module()
+class CategoricalCrossEntropy(_LossModule):
+    """Cross-entropy of probabilities, limited to [1e-7, 1 - 1e-7], per row; no gradient flows to the target.
+
+    Shapes: pred (N, C), target (N, C) one-hot or soft -> ().
+
+    Raises:
+        ValueError: The shapes differ, or there are no rows.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """``-sum(y ln p) / N``."""
+        return ops.cce(pred, target)
+
+
+@register_module()
+class BCEWithLogits(_LossModule):
+    """Mean binary cross-entropy of logits, finite for all of them; no gradient flows to the target.
+
+    Shapes: pred (logits) and target of one shape -> ().
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Mean of ``softplus(z) - y z``."""
+        return ops.bce_logits(pred, target)
+
+
+@register_module()
+class CrossEntropy(_LossModule):
+    """Mean cross-entropy of logits, finite for all of them; no gradient flows to the target.
+
+    Shapes: pred (logits) (N, C), target integer labels (N,) or probabilities (N, C) -> ().
+
+    Raises:
+        ValueError: The shapes do not fit, or a label is outside [0, C).
+
+    Example:
+        >>> from keydnn.nn import CrossEntropy
+        >>> labels = keydnn.tensor([0, 1], dtype="int64")
+        >>> round(CrossEntropy()(keydnn.tensor([[9.0, 0.0], [0.0, 9.0]]), labels).item(), 6)
+        0.000123
+    """
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """``-sum(y log_softmax(z)) / N``."""
+        return ops.cross_entropy(pred, target)
+
+
+BCE = BinaryCrossEntropy
+CCE = CategoricalCrossEntropy
+
+# -- names
+
+LOSSES: dict[str, Loss] = {
+    "sse": ops.sse,
+    "mse": ops.mse,
+    "bce": ops.bce,
+    "binary_crossentropy": ops.bce,
+    "binarycrossentropy": ops.bce,
+    "cce": ops.cce,
+    "categorical_crossentropy": ops.cce,
+    "categoricalcrossentropy": ops.cce,
+    "bce_logits": ops.bce_logits,
+    "cross_entropy": ops.cross_entropy,
+    "sparse_cce": ops.cross_entropy,
+}
+
+
+def get_loss(loss: str | Loss) -> Loss:
+    """A callable ``f(pred, target)`` from a name (case and surrounding blanks ignored) or from any callable.
+
+    Raises:
+        ValueError: The name is unknown; the message lists the names.
+        TypeError: ``loss`` is neither a string nor callable.
+    """
+    if isinstance(loss, str):
+        found = LOSSES.get(loss.strip().lower())
+        if found is None:
+            raise ValueError(f"unknown loss {loss!r}; supported: {', '.join(sorted(LOSSES))}")
+        return found
+    if not callable(loss):
+        raise TypeError(f"loss must be a name or a callable f(pred, target), got {type(loss).__name__}")
+    return loss

@@ -7,7 +7,7 @@ needs the old values can refuse (see ``keydnn.autograd.primitive``).  What it ca
 
 from __future__ import annotations
 
-import numbers
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +22,7 @@ from keydnn.domain.device import CPU, Device, as_device
 from keydnn.domain.errors import DeviceNotSupportedError, ShapeError
 from keydnn.ops import elementwise, inplace, random
 from keydnn.ops import shape as shaping
+from keydnn.ops._primitive import number_of
 
 _new = object.__new__
 FLOAT32 = np.dtype(np.float32)
@@ -62,21 +63,19 @@ def checked_dtype(dtype: Any) -> np.dtype:
     return found
 
 
-def _number(value: Any) -> Any:
-    """A Python number for Python and NumPy scalars (which never promote), else None."""
-    kind = type(value)
-    if kind is float or kind is int:
-        return value
-    if isinstance(value, np.generic):
-        return value.item() if value.dtype.kind in "fiub" else None
-    return value if isinstance(value, numbers.Real) else None
+def floating(dtype: Any) -> np.dtype:
+    """``dtype`` as a floating NumPy dtype."""
+    found = np.dtype(dtype)
+    if found.kind != "f":
+        raise TypeError(f"expected a floating dtype, got {found}")
+    return found
 
 
 def _binary(primitive: Any, with_number: Any) -> Any:
     def method(self: Tensor, other: Any) -> Any:
         if type(other) is Tensor or isinstance(other, Tensor):
             return bind(primitive, (self, other))
-        c = _number(other)
+        c = number_of(other)
         return NotImplemented if c is None else bind(with_number, (self,), {"c": c})
 
     return method
@@ -84,7 +83,7 @@ def _binary(primitive: Any, with_number: Any) -> Any:
 
 def _reflected(with_number: Any, **options: Any) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        c = _number(other)
+        c = number_of(other)
         return NotImplemented if c is None else bind(with_number, (self,), {"c": c, **options})
 
     return method
@@ -94,9 +93,9 @@ def _comparison(primitive: Any) -> Any:
     def method(self: Tensor, other: Any) -> Any:
         if isinstance(other, Tensor):
             if other.shape != self.shape:
-                raise ShapeError(f"{primitive.name}: Shape mismatch: {self.shape} vs {other.shape}")
+                raise ShapeError(f"{primitive.label}: Shape mismatch: {self.shape} vs {other.shape}")
             return bind(primitive, (self, other))
-        c = _number(other)
+        c = number_of(other)
         return NotImplemented if c is None else bind(primitive, (self,), {"c": c})
 
     return method
@@ -104,13 +103,14 @@ def _comparison(primitive: Any) -> Any:
 
 def _in_place(operator: str, primitive: Any) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        c = None if isinstance(other, Tensor) else _number(other)
+        c = None if isinstance(other, Tensor) else number_of(other)
         if c is None and not isinstance(other, Tensor):
             return NotImplemented
-        if c is None and np.broadcast_shapes(self.shape, other.shape) != self.shape:
-            raise ShapeError(f"{primitive.name}: Shape mismatch: {self.shape} vs {other.shape}")
+        if c is None and self.shape != other.shape and not shaping.broadcasts_to(other.shape, self.shape):
+            raise ShapeError(f"{primitive.label}: Shape mismatch: {self.shape} vs {other.shape}")
         if self._wants_graph(other):
-            self._take_over(getattr(self._alias(), operator)(other))
+            alias = self._alias()
+            self._take_over(getattr(alias, operator)(alias if other is self else other), alias)
         elif c is None:
             bind(primitive, (self, other))
         else:
@@ -202,16 +202,10 @@ class Tensor(Differentiable):
         self._version_cell()[0] += 1
 
     def _version_cell(self) -> list[int]:
-        cell = self._cell
-        if cell is None:
-            cell = self._cell = [0]
+        if self._cell is None:
             node = self._node
-            if type(node) is Node:
-                node.cells = [cell]
-            elif type(node) is Output:
-                node.node.cells = node.node.cells or [None] * node.node.n_outputs
-                node.node.cells[node.index] = cell
-        return cell
+            self._cell = node.cell(0) if type(node) is Node else node.node.cell(node.index) if type(node) is Output else [0]
+        return self._cell
 
     def _share(self, other: Tensor) -> None:
         """Note that this tensor and ``other`` use the same memory."""
@@ -221,8 +215,17 @@ class Tensor(Differentiable):
         """Another object for the present value, at the same place in the graph."""
         alias = self._from_op(self._data, self._node)
         alias.requires_grad = self.requires_grad
-        alias._is_alias = True
+        alias._is_alias, alias._cell = True, self._cell
         return alias
+
+    def _disown(self) -> None:
+        """Note that the value was replaced outside the graph: gradients must not flow to what had computed the old one."""
+        node = self._node if state.grad else None
+        while node is not None:
+            node = node.node if type(node) is Output else node
+            if type(node) is Node or (isinstance(node, Context) and node.function is not None):
+                node.lose("its result was overwritten in place; work on a clone() or a detach(), or overwrite under keydnn.no_grad()")
+            node = node.producers[0] if type(node) is Node and node.primitive.aliases else None
 
     def _wants_graph(self, other: Any) -> bool:
         """Whether an in-place change by ``other`` has to be noted on the graph."""
@@ -235,16 +238,29 @@ class Tensor(Differentiable):
             )
         return self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
 
-    def _take_over(self, result: Tensor) -> None:
-        """Become ``result``: its value and its place in the graph; earlier uses keep the old value."""
+    def _take_over(self, result: Tensor, alias: Tensor) -> None:
+        """Become ``result``, which was computed from ``alias`` in place of this tensor: its value, its place in the graph.
+
+        Earlier uses keep the old value.  Those that ``result`` stands on get the alias for their input, because a graph
+        that leads to a tensor which holds the graph would be a cycle.
+        """
         if result.dtype != self.dtype:
+            if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+                raise TypeError(f"in-place operation: a result of dtype {result.dtype} does not fit a tensor of dtype {self.dtype}")
             result = result.astype(self.dtype)
         if result.shape != self.shape:
             raise ShapeError(f"in-place operation: Shape mismatch: {self.shape} vs {result.shape}")
-        self._data, self._node, self.requires_grad = result._data, result._node, result.requires_grad
-        self._cell = [1 if self._cell is None else self._cell[0] + 1]
-        if type(self._node) is Node:
-            self._node.cells = None
+        stack, seen = [result._node], {alias._node, None}
+        while stack:
+            node = stack.pop()
+            node = node.node if type(node) is Output else node
+            if node in seen:
+                continue
+            seen.add(node)
+            stack.extend(node.producers)
+            if any(parent is self for parent in node.parents):
+                node.parents = tuple([alias if parent is self else parent for parent in node.parents])
+        self._data, self._node, self.requires_grad, self._cell = result._data, result._node, result.requires_grad, result._cell
 
     def _set_ctx(self, ctx: Any) -> None:
         """Attach the Context that produced this tensor, or None."""
@@ -353,7 +369,8 @@ class Tensor(Differentiable):
         return self.item()
 
     def __int__(self) -> int:
-        return int(self.item())
+        self.item()
+        return int(self._data.reshape(()))
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -395,12 +412,9 @@ class Tensor(Differentiable):
     __hash__ = object.__hash__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        twin = _new(type(self))
-        twin.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_node", "_cell", "grad")})
-        twin._data = self._data.copy() if isinstance(self._data, np.ndarray) else self._data
-        if self.grad is not None:
-            twin.grad = self.grad.clone()
-        memo[id(self)] = twin
+        twin = memo[id(self)] = _new(type(self))
+        left_out = ("_node", "_cell", "_is_alias")
+        twin.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in left_out})
         return twin
 
     # -- factories
@@ -429,22 +443,21 @@ class Tensor(Differentiable):
     @staticmethod
     def rand(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
         """Uniform numbers on [0, 1); the key comes from NumPy's global generator."""
-        t = random.uniform(_prototype(device), checked_shape(shape), checked_dtype(dtype))
+        t = random.uniform(_prototype(device), checked_shape(shape), floating(dtype))
         t.requires_grad = bool(requires_grad)
         return t
 
     @staticmethod
     def randn(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
         """Standard normal numbers; the key comes from NumPy's global generator."""
-        t = random.normal(_prototype(device), checked_shape(shape), checked_dtype(dtype))
+        t = random.normal(_prototype(device), checked_shape(shape), floating(dtype))
         t.requires_grad = bool(requires_grad)
         return t
 
     @staticmethod
     def arange(start: float, stop: float | None = None, step: float = 1, *, device: Any = None, dtype: Any = np.float32) -> Tensor:
         """``start, start + step, ...`` below ``stop``; one argument counts from 0."""
-        values = np.arange(start, dtype=checked_dtype(dtype)) if stop is None else np.arange(start, stop, step, dtype=checked_dtype(dtype))
-        return Tensor(data=values, device=device, dtype=dtype)
+        return Tensor(data=np.arange(start) if stop is None else np.arange(start, stop, step), device=device, dtype=dtype)
 
     @staticmethod
     def linspace(start: float, stop: float, num: int = 50, *, device: Any = None, dtype: Any = np.float32) -> Tensor:
@@ -457,29 +470,35 @@ class Tensor(Differentiable):
         return Tensor(data=np.eye(n, m, dtype=checked_dtype(dtype)), device=device, dtype=dtype)
 
     @staticmethod
-    def zeros_like(x: Tensor) -> Tensor:
-        """Zeros of x's shape, dtype and device."""
-        return x._like_full(0.0)
+    def zeros_like(x: Tensor, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
+        """Zeros of x's shape and device, and its dtype unless another is given."""
+        return Tensor.full_like(x, 0.0, requires_grad=requires_grad, dtype=dtype)
 
     @staticmethod
-    def ones_like(x: Tensor) -> Tensor:
-        """Ones of x's shape, dtype and device."""
-        return x._like_full(1.0)
+    def ones_like(x: Tensor, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
+        """Ones of x's shape and device, and its dtype unless another is given."""
+        return Tensor.full_like(x, 1.0, requires_grad=requires_grad, dtype=dtype)
 
     @staticmethod
-    def full_like(x: Tensor, fill_value: float) -> Tensor:
-        """One value in x's shape, dtype and device."""
-        return x._like_full(fill_value)
+    def full_like(x: Tensor, fill_value: float, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
+        """One value in x's shape and device, and its dtype unless another is given."""
+        t = random.full(x, x.shape, fill_value, x.dtype if dtype is None else checked_dtype(dtype))
+        t.requires_grad = bool(requires_grad)
+        return t
 
     @staticmethod
-    def rand_like(x: Tensor) -> Tensor:
-        """Uniform numbers in x's shape, dtype and device."""
-        return random.uniform(x, x.shape, x.dtype)
+    def rand_like(x: Tensor, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
+        """Uniform numbers in x's shape and device, and its dtype unless another is given."""
+        t = random.uniform(x, x.shape, floating(x.dtype if dtype is None else dtype))
+        t.requires_grad = bool(requires_grad)
+        return t
 
     @staticmethod
-    def randn_like(x: Tensor) -> Tensor:
-        """Standard normal numbers in x's shape, dtype and device."""
-        return random.normal(x, x.shape, x.dtype)
+    def randn_like(x: Tensor, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
+        """Standard normal numbers in x's shape and device, and its dtype unless another is given."""
+        t = random.normal(x, x.shape, floating(x.dtype if dtype is None else dtype))
+        t.requires_grad = bool(requires_grad)
+        return t
 
     stack = staticmethod(ops.stack)
     concat = staticmethod(ops.concat)
@@ -489,6 +508,7 @@ class Tensor(Differentiable):
     def fill(self, value: float) -> None:
         """Set all elements, in place."""
         bind(inplace.fill_, (self,), {"value": value})
+        self._disown()
 
     def copy_from_numpy(self, arr: Any) -> None:
         """Set all elements from an array of equal shape, cast to this dtype, in place.
@@ -501,6 +521,7 @@ class Tensor(Differentiable):
             raise ShapeError(f"copy_from_numpy: Shape mismatch: {self.shape} vs {array.shape}")
         np.copyto(self._host("copy_from_numpy"), array, casting="unsafe")
         self._touch()
+        self._disown()
 
     def copy_from(self, other: Tensor, *, allow_cross_device: bool = False) -> None:
         """Set all elements from a tensor of equal shape and dtype, in place.
@@ -521,10 +542,11 @@ class Tensor(Differentiable):
                 f"copy_from: tensors live on '{other._device}' and '{self._device}'; pass allow_cross_device=True (host and device only)"
             )
         bind(inplace.assign_, (self, other))
+        self._disown()
 
     def clone(self) -> Tensor:
         """A copy with its own storage, outside the graph."""
-        return self._from_op(self._host("clone").copy(), None)
+        return bind(shaping.clone_p, (self,))
 
     def detach(self) -> Tensor:
         """The same storage outside the graph; a write to one is seen through the other."""
@@ -535,7 +557,9 @@ class Tensor(Differentiable):
     def astype(self, dtype: Any) -> Tensor:
         """The values in another dtype; gradients flow between floating dtypes."""
         want = checked_dtype(dtype)
-        return self if want == self.dtype else bind(shaping.cast_p, (self,), {"dtype": want})
+        if want == self.dtype:
+            return self
+        return bind(shaping.cast_p, (self if want.kind == "f" else self.detach(),), {"dtype": want})
 
     def contiguous(self) -> Tensor:
         """This tensor if its memory is C-contiguous, else a copy."""
@@ -554,7 +578,7 @@ class Tensor(Differentiable):
         if target is not self._device:
             raise DeviceNotSupportedError("to_", target if target.is_cuda() else self._device)
         if copy:
-            self._data, self._node, self._cell = self._host("to_").copy(), None, None
+            self._data, self._node, self._cell = self._host("to_").copy(), None, [self._version_cell()[0] + 1]
         return self
 
     def free_(self) -> None:
@@ -618,12 +642,13 @@ class Tensor(Differentiable):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         key = shaping.key_of(key)
-        number = None if isinstance(value, Tensor) else _number(value)
+        number = None if isinstance(value, Tensor) else number_of(value)
         if number is None and not isinstance(value, Tensor):
             raise TypeError(f"a tensor element can be set to a Tensor or a number, got {type(value).__name__}")
         if self._wants_graph(value):
-            filled = value if number is None else self._like_full(float(number), ())
-            self._take_over(bind(inplace.put_p, (self._alias(), filled), {"key": key}))
+            alias = self._alias()
+            filled = alias if value is self else value if number is None else self._like_full(float(number), ())
+            self._take_over(bind(inplace.put_p, (alias, filled), {"key": key}), alias)
         elif number is None:
             bind(inplace.put_, (self, value), {"key": key})
         else:
@@ -633,7 +658,10 @@ class Tensor(Differentiable):
         """Values limited to [min, max]; with neither bound the tensor itself."""
         if min is None and max is None:
             return self
-        return elementwise.limit(self, low=_number(min), high=_number(max))
+        low, high = number_of(min), number_of(max)
+        if (low is None) != (min is None) or (high is None) != (max is None):
+            raise TypeError(f"clamp: bounds must be numbers or None, got {type(min).__name__} and {type(max).__name__}")
+        return elementwise.limit(self, low=low, high=high)
 
     def where(self, mask: Tensor, other: Tensor | float) -> Tensor:
         """This tensor where ``mask`` is not 0, else ``other``."""
@@ -695,7 +723,10 @@ def tensor(data: Any, *, device: Device | str | None = None, requires_grad: bool
 
 def from_dlpack(source: Any) -> Tensor:
     """A Tensor over the memory of any DLPack exporter (such as a torch tensor) on the cpu; copied only if read-only."""
+    if isinstance(source, Tensor):
+        return source.detach()
     array = np.from_dlpack(source)
+    checked_dtype(array.dtype)
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = np.array(array, order="C")
     t = Tensor(())

@@ -29,7 +29,7 @@ def checked_seed(output: Any, grad_out: Any) -> Any:
         raise ValueError(f"grad_out has shape {grad_out.shape}, expected {output.shape}")  # type: ignore[attr-defined]
     if grad_out._device is not output._device:  # type: ignore[attr-defined]
         raise ValueError(f"grad_out is on '{grad_out._device}', expected '{output._device}'")  # type: ignore[attr-defined]
-    return grad_out
+    return grad_out if grad_out.dtype == output.dtype else grad_out.astype(output.dtype)  # type: ignore[attr-defined]
 
 
 class Sweep:
@@ -79,7 +79,7 @@ class Sweep:
         """Every tensor that requires a gradient and got one, with it."""
         for tensor in self.owners.values():
             g = self.of(tensor)
-            if g is not None:
+            if g is not None and tensor.requires_grad:
                 yield tensor, g
         yield from ((tensor, g) for tensor, g in self.leaves.values() if tensor.requires_grad)
 
@@ -142,6 +142,8 @@ class Sweep:
         return producer
 
     def _leaf(self, tensor: Any, g: Any) -> None:
+        if tensor._node is not None:  # changed in place since: what was used here was a constant
+            return
         found = self.leaves.get(id(tensor))
         self.leaves[id(tensor)] = (tensor, g if found is None else found[1] + g)
 
@@ -159,16 +161,15 @@ def backward(output: Any, grad_out: Any = None, *, retain_graph: bool = True, pr
     """
     start = time.perf_counter()
     seed = checked_seed(output, grad_out)
-    sweep = Sweep([output], [seed], profile=profile)
+    sweep = Sweep([output], [seed if grad_out is None else seed.clone()], profile=profile)
     swept = time.perf_counter()
-    given = {id(seed)} if grad_out is not None else set()
-    for tensor, g in sweep.reached():
-        if tensor.grad is None:
-            shared = id(g) in given or g._cell is not None
-            given.add(id(g))
-            tensor.grad = g.clone() if shared else g
-        else:
+    stored = set()
+    for tensor, g in [(tensor, g if g._cell is None else g.clone()) for tensor, g in sweep.reached()]:  # a cell: others use the memory
+        if tensor.grad is not None:
             tensor._accumulate_grad_(g)
+            continue
+        tensor.grad = g.clone() if id(g) in stored else g
+        stored.add(id(g))
     if sweep.times is not None:
         print(profile_table(sweep.times, swept - start, time.perf_counter() - swept, profile_topk))  # noqa: T201 - profile=True asks for it
     if not retain_graph:
@@ -177,13 +178,15 @@ def backward(output: Any, grad_out: Any = None, *, retain_graph: bool = True, pr
 
 def release(output: Any) -> None:
     """Free what the graph behind ``output`` saved; a later backward through it raises."""
-    stack = [output._node]
+    stack: list[Any] = [output._node]
+    seen: set[Any] = {None}
     while stack:
         node = stack.pop()
         node = node.node if type(node) is Output else node
-        if type(node) is Node and node.out is not None:
-            node.saved, node.aux, node.out = (), (), None
+        if node not in seen:
+            seen.add(node)
             stack.extend(node.producers)
+            node.lose("the graph was freed by backward(retain_graph=False); run the forward pass again")
 
 
 def profile_table(times: dict[str, list[float]], sweep_s: float, write_s: float, topk: int) -> str:
@@ -237,11 +240,13 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *, create_graph: b
             )
     seeds = [checked_seed(output, g) for output, g in zip(outputs, given, strict=True)]
     sweep = Sweep(outputs, seeds, create_graph=create_graph)
-    results = []
+    results: list[Any] = []
     for i, tensor in enumerate(inputs):
         g = sweep.of(tensor)
         if g is None and not allow_unused:
             raise GraphError(f"grad: the outputs do not depend on input {i} of shape {tensor.shape}; pass allow_unused=True to get None")
+        if g is not None and (any(g is other for other in (*results, *seeds)) or (g._cell is not None and g._node is None)):
+            g = g.clone() if g._node is None else g.reshape(g.shape)  # no two results are one object
         results.append(g)
     return tuple(results)
 

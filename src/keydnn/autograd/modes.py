@@ -23,6 +23,9 @@ class _GradMode(contextlib.ContextDecorator):
     def __init__(self) -> None:
         self._before: list[bool] = []
 
+    def _recreate_cm(self) -> _GradMode:
+        return type(self)()  # one per call of a decorated function: threads and recursion do not meet
+
     def __enter__(self) -> None:
         self._before.append(state.grad)
         state.grad = self._value

@@ -44,7 +44,7 @@ class Primitive:
         forward: ``forward(k, *arrays, **params)`` returning ``y``, ``(y, saved)`` or ``(y, saved, aux)``; y is an
             array, or a tuple of ``n_outputs`` arrays.  Without a gradient rule it may return just ``y``.
         tables: Mapping from Device to kernel table.
-        broadcasts: Operands broadcast; their gradients are summed back to their shapes.
+        broadcasts: Operands differ in shape or dtype; their gradients are summed and cast back.
         n_outputs: Number of results; ``n_graph`` of them (the first) take part in the graph.
         writes: Positions of the inputs that the kernel writes in place; such a primitive returns None.
         aliases: The result is a view of the first input.
@@ -62,6 +62,7 @@ class Primitive:
         aliases: bool = False,
     ) -> None:
         self.name: str = forward.__name__
+        self.label: str = self.name.removesuffix("_p").removesuffix("_scalar")  # as users know it
         self.forward = forward
         self.rule: Callable[..., Any] | None = None
         self.tables = tables
@@ -96,7 +97,7 @@ class Node(Context):
     """
 
     producers: Sequence[Any]
-    __slots__ = ("primitive", "parents", "producers", "versions", "saved", "aux", "out", "cells", "n_outputs")
+    __slots__ = ("primitive", "parents", "producers", "versions", "saved", "aux", "out", "cells", "n_outputs", "lost")
 
     def __init__(self, primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], out: Any) -> None:
         self.primitive = primitive
@@ -115,14 +116,14 @@ class Node(Context):
         self.saved = saved
         self.aux = aux
         self.out = out
-        self.cells: list[Any] | None = None
+        self.cells: list[list[int] | None] | None = None
         self.n_outputs = primitive.n_graph
 
     def pull(self, grad: Any, create_graph: bool) -> Sequence[Any]:
         """The gradients of the inputs for the gradient(s) of the output(s)."""
         primitive = self.primitive
         if self.out is None:
-            raise GraphError(f"{primitive.name}: the graph was freed by backward(retain_graph=False); run the forward pass again")
+            raise GraphError(f"{primitive.label}: {self.lost}")
         saved = self.resolve(create_graph) if self.saved or self.aux else ()
         parents = self.parents
         if len(parents) == 1:
@@ -150,41 +151,66 @@ class Node(Context):
                         values.append(t)
                         break
                 else:
-                    values.append(self._value(item, create_graph))
+                    earlier = sum(other is item for other in self.saved[: len(values)])
+                    values.append(self._value(item, create_graph, earlier))
             else:
                 values.append(item)
         if self.aux:
             make = self.parents[0]._from_op
-            values += [None if create_graph else make(item, None) for item in self.aux]
+            values += [None if create_graph else make(np.asarray(item), None) for item in self.aux]
         return values
 
-    def _value(self, array: np.ndarray, create_graph: bool) -> Any:
-        for i, t in enumerate(self.parents):
-            if t._data is array:
-                if t._cell is not None and t._cell[0] != (0 if self.versions is None else self.versions[i]):
-                    raise self._overwritten(f"input {i}")
-                return t
+    def _value(self, array: np.ndarray, create_graph: bool, earlier: int = 0) -> Any:
+        """The tensor behind a saved array; ``earlier`` counts the same array before it (``x * x.detach()`` saves one array twice)."""
+        matches = [i for i, t in enumerate(self.parents) if t._data is array]
+        if matches:
+            i = matches[min(earlier, len(matches) - 1)]
+            t = self.parents[i]
+            if t._cell is not None and t._cell[0] != (0 if self.versions is None else self.versions[i]):
+                raise self._overwritten(f"input {i}")
+            return t
         outs = self.out if type(self.out) is tuple else (self.out,)
-        for i, out in enumerate(outs):
+        for i, out in enumerate(outs[: self.n_outputs]):
             if out is array:
                 if self.cells is not None and self.cells[i] is not None and self.cells[i][0] != 0:
                     raise self._overwritten("its result")
-                if not create_graph:
-                    break
-                tensor = self.parents[0]._from_op(array, self if self.n_outputs == 1 else Output(self, i))
-                tensor._is_alias = True
-                return tensor
-        else:
-            if create_graph and self._versions_now() != (self.versions or [0] * len(self.parents)):
-                raise self._overwritten("an input")
+                return self._output(i, array) if create_graph else self.parents[0]._from_op(array, None)
+        if create_graph and self._replaced():
+            raise self._overwritten("an input")
         return self.parents[0]._from_op(array, None)
+
+    def _output(self, i: int, array: np.ndarray) -> Any:
+        """Another tensor for output i, at its place in the graph; it sees writes to the first one."""
+        tensor = self.parents[0]._from_op(array, self if self.n_outputs == 1 else Output(self, i))
+        tensor._is_alias = True
+        tensor._cell = self.cell(i)
+        return tensor
+
+    def cell(self, i: int) -> list[int]:
+        """The version cell of output i, made on first use."""
+        if self.cells is None:
+            self.cells = [None] * self.n_outputs
+        cell = self.cells[i]
+        if cell is None:
+            cell = self.cells[i] = [0]
+        return cell
+
+    def lose(self, why: str) -> None:
+        """Forget what was saved; a later backward through this node raises ``why``."""
+        self.saved, self.aux, self.out, self.lost = (), (), None, why
+
+    def _replaced(self) -> bool:
+        """Whether an input is not what it was: another value or another place in the graph."""
+        if self._versions_now() != (self.versions or [0] * len(self.parents)):
+            return True
+        return any(t._node is not producer for t, producer in zip(self.parents, self.producers, strict=True))
 
     def _versions_now(self) -> list[int]:
         return [0 if t._cell is None else t._cell[0] for t in self.parents]
 
     def _overwritten(self, what: str) -> GraphError:
         return GraphError(
-            f"{self.primitive.name}: {what} was changed in place after it was used, so its gradient cannot be computed;"
+            f"{self.primitive.label}: {what} was changed in place after it was used, so its gradient cannot be computed;"
             " call backward() before the change, or work on a clone()"
         )
 
@@ -201,11 +227,11 @@ class Node(Context):
         return tuple(g if t.requires_grad else None for g, t in zip(self.pull(grad, state.grad), self.parents, strict=True))
 
     def label(self) -> str:
-        return self.primitive.name
+        return getattr(self, "op_name", None) or self.primitive.label
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.primitive.name
+        return self.primitive.label
 
 
 class Output(Context):
@@ -261,7 +287,10 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
         else:
             y = primitive.forward(k, *[t._data for t in inputs], **params)
     except (AttributeError, TypeError, ValueError, IndexError, DeviceNotSupportedError) as error:
-        raise _explained(primitive, inputs, error) from error
+        clear = _explained(primitive, inputs, error)
+        if clear is error:
+            raise
+        raise clear from error
     if primitive.writes:
         for i in primitive.writes:
             inputs[i]._touch()
@@ -275,8 +304,9 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
             y, saved, aux = y
     if primitive.n_outputs != 1:
         return _many(primitive, inputs, saved, aux, y)
-    if type(y) is not _ndarray:
-        y = np.asarray(y)
+    if type(y) is not _ndarray:  # NumPy makes scalars of results of shape ()
+        scalar, y = y, np.asarray(y)
+        saved = tuple([y if item is scalar else item for item in saved])
     node = None
     for t in inputs:
         if t.requires_grad:
@@ -291,7 +321,10 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
 
 def create(primitive: Primitive, prototype: Any, params: Mapping[str, Any]) -> Any:
     """Run a primitive without inputs on the device of ``prototype`` (factories and random sources)."""
-    k = primitive.tables[prototype._device]
+    try:
+        k = primitive.tables[prototype._device]
+    except DeviceNotSupportedError:
+        raise DeviceNotSupportedError(primitive.label, prototype._device) from None
     if RECORDINGS and state.recorder is not None:
         k = state.recorder.table(primitive, k)
     return prototype._from_op(np.asarray(primitive.forward(k, **params)), None)
@@ -300,7 +333,11 @@ def create(primitive: Primitive, prototype: Any, params: Mapping[str, Any]) -> A
 def _many(
     primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], ys: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    ys = tuple(map(np.asarray, ys))
+    arrays = tuple(map(np.asarray, ys))
+    for scalar, array in zip(ys, arrays, strict=True):
+        if scalar is not array:
+            saved = tuple([array if item is scalar else item for item in saved])
+    ys = arrays
     make = inputs[0]._from_op
     if not (state.grad and primitive.rule is not None and any(t.requires_grad for t in inputs)):
         return tuple(make(y, None) for y in ys)
@@ -325,14 +362,14 @@ def _explained(primitive: Primitive, inputs: tuple[Any, ...], error: Exception) 
     """The error a user should see for operands that a forward rule refused."""
     for t in inputs:
         if not isinstance(t, Differentiable):
-            return TypeError(f"{primitive.name}: expected Tensors, got {type(t).__name__}")
+            return TypeError(f"{primitive.label}: expected Tensors, got {type(t).__name__}")
         if t._device is not inputs[0]._device:  # type: ignore[attr-defined]
-            return DeviceMismatchError(inputs[0]._device, t._device, primitive.name)  # type: ignore[attr-defined]
+            return DeviceMismatchError(inputs[0]._device, t._device, primitive.label)  # type: ignore[attr-defined]
     if isinstance(error, DeviceNotSupportedError):
-        return DeviceNotSupportedError(primitive.name, error.device)
+        return DeviceNotSupportedError(primitive.label, error.device)
     if isinstance(error, TypeError | AttributeError | IndexError | ShapeError):
         return error
     shapes = [t.shape for t in inputs]
     if primitive.broadcasts and len(shapes) > 1:
-        return ShapeError(f"{primitive.name}: Shape mismatch: " + " vs ".join(map(str, shapes)) + "; the shapes do not broadcast")
+        return ShapeError(f"{primitive.label}: Shape mismatch: " + " vs ".join(map(str, shapes)) + "; the shapes do not broadcast")
     return error

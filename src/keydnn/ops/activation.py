@@ -6,7 +6,8 @@ import math
 
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
-from keydnn.ops.elementwise import erf, exp, expm1, minimum, where
+from keydnn.ops.elementwise import erf, exp, expm1, limit, where
+from keydnn.ops.reduce import axes_of
 
 # The backward pieces are primitives of their own: one kernel on the way back instead of three.
 
@@ -115,13 +116,12 @@ def _(saved, g, needs):
 def softplus(k, x):
     """``log(1 + exp(x))``, finite for every finite x."""
     y = k.add(k.maximum(x, 0.0), k.log1p(k.exp(k.neg(k.abs(x)))))  # exp of nothing positive: no overflow
-    return y, (x, y)
+    return y, (x,)
 
 
 @softplus.gradient
 def _(saved, g, needs):
-    x, y = saved
-    return g * exp(x - y)  # dy/dx = sigmoid(x) = e^x / e^y
+    return g * sigmoid(saved[0])
 
 
 def gelu(x):
@@ -136,7 +136,7 @@ def silu(x):
 
 def elu(x, alpha=1.0):
     """``x`` where ``x > 0``, else ``alpha * (e ** x - 1)`` (Clevert et al. 2016, arXiv:1511.07289)."""
-    return where(x > 0, x, expm1(minimum(x, x._like_full(0.0))) * float(alpha))
+    return where(x > 0, x, expm1(limit(x, low=None, high=0.0)) * float(alpha))  # limited: no overflow in the part not taken
 
 
 # -- softmax along one axis
@@ -199,7 +199,7 @@ def softmax(x, axis=-1):
     """``exp(x) / sum(exp(x))`` along ``axis``, computed without overflow.
 
     Raises:
-        ValueError: The axis does not exist.
+        ValueError: The axis does not exist or is empty.
     """
     return softmax_p(x, axis=_one_axis("softmax", axis, x.shape))
 
@@ -208,14 +208,15 @@ def log_softmax(x, axis=-1):
     """``x - log(sum(exp(x)))`` along ``axis``, computed without overflow.
 
     Raises:
-        ValueError: The axis does not exist.
+        ValueError: The axis does not exist or is empty.
     """
     return log_softmax_p(x, axis=_one_axis("log_softmax", axis, x.shape))
 
 
-def _one_axis(name: str, axis: int, shape: tuple[int, ...]) -> int:
-    if not isinstance(axis, int) or isinstance(axis, bool):
-        raise TypeError(f"{name}: axis must be an int, got {type(axis).__name__}")
-    if not -len(shape) <= axis < len(shape):
-        raise ShapeError(f"{name}: axis {axis} does not exist in a tensor of shape {shape}")
-    return axis % len(shape)
+def _one_axis(name, axis, shape):
+    if axis is None or isinstance(axis, tuple | list):
+        raise TypeError(f"{name}: axis must be an int, got {axis!r}")
+    found = axes_of(name, (axis,), len(shape))[0]
+    if shape[found] == 0:
+        raise ShapeError(f"{name}: axis {axis} of shape {shape} is empty")
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from keydnn.ops._primitive import primitive
+from keydnn.ops._primitive import number_of, primitive
 
 # -- arithmetic between tensors
 
@@ -55,7 +55,7 @@ def div(k, x, y):
 @div.gradient
 def _(saved, g, needs):
     x, y = saved
-    return g / y if needs[0] else None, -g * x / (y * y) if needs[1] else None
+    return g / y if needs[0] else None, -g * (x / y / y) if needs[1] else None  # y * y could overflow
 
 
 @primitive(broadcasts=True)
@@ -74,38 +74,38 @@ def _(saved, g, needs):
 
 
 @primitive(broadcasts=True)
-def maximum(k, x, y):
-    """The larger of the two; NaN wins.  At a tie each operand gets half the gradient."""
+def maximum_p(k, x, y):
+    """The larger of the two."""
     return k.maximum(x, y), (x, y)
 
 
-@maximum.gradient
+@maximum_p.gradient
 def _(saved, g, needs):
     x, y = saved
-    first = g * ((x > y) + 0.5 * (x == y))
+    first = g * (gt(x, y) + 0.5 * eq(x, y))
     return first, g - first
 
 
 @primitive(broadcasts=True)
-def minimum(k, x, y):
-    """The smaller of the two; NaN wins.  At a tie each operand gets half the gradient."""
+def minimum_p(k, x, y):
+    """The smaller of the two."""
     return k.minimum(x, y), (x, y)
 
 
-@minimum.gradient
+@minimum_p.gradient
 def _(saved, g, needs):
     x, y = saved
-    first = g * ((x < y) + 0.5 * (x == y))
+    first = g * (lt(x, y) + 0.5 * eq(x, y))
     return first, g - first
 
 
-@primitive
+@primitive(broadcasts=True)
 def floordiv(k, x, y):
     """``floor(x / y)``; no gradient."""
     return k.floordiv(x, y)
 
 
-@primitive
+@primitive(broadcasts=True)
 def mod(k, x, y):
     """``x - floor(x / y) * y``; no gradient."""
     return k.mod(x, y)
@@ -178,7 +178,7 @@ def rdiv_scalar(k, x, *, c):
 @rdiv_scalar.gradient
 def _(saved, g, needs):
     x, c = saved
-    return g * (-c) / (x * x)
+    return g * (-c / x / x)  # x * x could overflow
 
 
 @primitive
@@ -203,7 +203,7 @@ def rpow_scalar(k, x, *, c):
 @rpow_scalar.gradient
 def _(saved, g, needs):
     y, c = saved
-    return g * y * math.log(c)
+    return g * y * (math.log(c) if c > 0 else 0.0 if c == 0 else math.nan)  # 0 ** x does not change with x
 
 
 @primitive
@@ -221,37 +221,37 @@ def mod_scalar(k, x, *, c, swap=False):
 # -- comparisons: masks of 0.0 and 1.0, no gradient; y is a tensor or c a number
 
 
-@primitive
+@primitive(broadcasts=True)
 def gt(k, x, y=None, *, c=None):
     """1 where ``x > y``, else 0."""
     return k.gt(x, c if y is None else y)
 
 
-@primitive
+@primitive(broadcasts=True)
 def ge(k, x, y=None, *, c=None):
     """1 where ``x >= y``, else 0."""
     return k.ge(x, c if y is None else y)
 
 
-@primitive
+@primitive(broadcasts=True)
 def lt(k, x, y=None, *, c=None):
     """1 where ``x < y``, else 0."""
     return k.lt(x, c if y is None else y)
 
 
-@primitive
+@primitive(broadcasts=True)
 def le(k, x, y=None, *, c=None):
     """1 where ``x <= y``, else 0."""
     return k.le(x, c if y is None else y)
 
 
-@primitive
+@primitive(broadcasts=True)
 def eq(k, x, y=None, *, c=None):
     """1 where ``x == y``, else 0."""
     return k.eq(x, c if y is None else y)
 
 
-@primitive
+@primitive(broadcasts=True)
 def ne(k, x, y=None, *, c=None):
     """1 where ``x != y``, else 0."""
     return k.ne(x, c if y is None else y)
@@ -269,8 +269,8 @@ def select(k, mask, x, y):
 @select.gradient
 def _(saved, g, needs):
     (mask,) = saved
-    zero = g * 0.0
-    return None, select(mask, g, zero) if needs[1] else None, select(mask, zero, g) if needs[2] else None
+    dx = select_scalar(mask, g, c=0.0) if needs[1] else None
+    return None, dx, select_scalar(mask, g, c=0.0, swap=True) if needs[2] else None
 
 
 @primitive(broadcasts=True)
@@ -296,9 +296,39 @@ def where(mask, x, y):
     Returns:
         Tensor of the broadcast shape.
     """
-    if isinstance(x, int | float):
-        return select_scalar(mask, mask._like_full(float(y)) if isinstance(y, int | float) else y, c=float(x), swap=True)
-    return select_scalar(mask, x, c=float(y)) if isinstance(y, int | float) else select(mask, x, y)
+    left, right = number_of(x), number_of(y)
+    if left is not None and right is not None:
+        y, right = _constant(mask if mask.dtype.kind == "f" else mask.astype("float32"), right), None
+    if left is not None:
+        return select_scalar(mask, y, c=float(left), swap=True)
+    return select(mask, x, y) if right is None else select_scalar(mask, x, c=float(right))
+
+
+def _constant(x, c):
+    """The number c as a tensor of shape () that promotes as a number does: not at all."""
+    return x._like_full(float(c), ())
+
+
+def maximum(x, y):
+    """The larger of the two, elementwise; NaN wins.  At a tie each operand gets half the gradient.
+
+    Args:
+        x: Tensor.
+        y: Tensor of a shape that broadcasts with x's, or a number.
+    """
+    c = number_of(y)
+    return maximum_p(x, y if c is None else _constant(x, c))
+
+
+def minimum(x, y):
+    """The smaller of the two, elementwise; NaN wins.  At a tie each operand gets half the gradient.
+
+    Args:
+        x: Tensor.
+        y: Tensor of a shape that broadcasts with x's, or a number.
+    """
+    c = number_of(y)
+    return minimum_p(x, y if c is None else _constant(x, c))
 
 
 @primitive

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from keydnn.ops import shape as shaping
 from keydnn.ops._primitive import primitive
+from keydnn.ops.reduce import cumsum
 
 
 @primitive(writes=(0,))
@@ -53,19 +55,29 @@ def ema_(k, running, batch, *, momentum):
     k.ema_(running, batch, momentum)
 
 
-@primitive
+@primitive(broadcasts=True)
 def put_p(k, x, value, *, key):
     """A copy of x with ``value`` at key."""
     y = k.copy(x)
     k.put_(y, value, key)
-    return y, (key, x, value)
+    return y, (key, value.shape)
 
 
 @put_p.gradient
 def _(saved, g, needs):
-    key, x, value = saved
+    key, shape = saved
     dx = put_p(g, g._like_full(0.0, ()), key=key) if needs[0] else None
-    return dx, g[key].sum_to_shape(value.shape) if needs[1] else None
+    return dx, _put_back(g, key, shape) if needs[1] else None
+
+
+def _put_back(g, key, shape):
+    """The gradient of a value of ``shape`` that was put at key; of values put at one place the last one counts."""
+    taken = g[key]
+    if not shaping.is_basic(key):
+        order = cumsum(taken.astype("float64")._like_full(1.0), None).reshape(taken.shape)
+        taken = taken * (put_p(g.astype("float64"), order, key=key)[key] == order).astype(g.dtype)
+    inner = shape[len(shape) - taken.ndim :] if len(shape) > taken.ndim else shape  # NumPy lets a value have more leading ones
+    return taken.sum_to_shape(inner).reshape(shape)
 
 
 # -- optimizer updates

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
 from keydnn.ops.elementwise import exp, where
@@ -21,11 +23,11 @@ def axes_of(name: str, axis, ndim: int) -> tuple[int, ...] | None:
         return None
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     for a in axes:
-        if not isinstance(a, int) or isinstance(a, bool):
+        if not isinstance(a, int | np.integer) or isinstance(a, bool):
             raise TypeError(f"{name}: axis must be None, an int or a tuple of ints, got {axis!r}")
         if not -ndim <= a < ndim:
             raise ShapeError(f"{name}: axis {a} is out of range for a tensor with {ndim} axes")
-    found = tuple(sorted(a % ndim for a in axes))
+    found = tuple(sorted(int(a) % ndim for a in axes))
     if len(set(found)) != len(found):
         raise ShapeError(f"{name}: axis {axis!r} names an axis twice")
     return found
@@ -210,7 +212,7 @@ def min(x, axis=-1, keepdims=False):
 
 
 def prod(x, axis=None, keepdims=False):
-    """Product over ``axis``; None takes everything."""
+    """Product over ``axis``; None takes everything.  Second derivatives are right where no element is 0."""
     return prod_p(x, axis=axes_of("prod", axis, x.ndim), keepdims=bool(keepdims))
 
 
@@ -258,14 +260,21 @@ def all(x, axis=None, keepdims=False):
 
 
 def cumsum(x, axis=0):
-    """Running sum along one axis."""
-    return cumsum_p(x, axis=_single("cumsum", x, axis))
+    """Running sum along one axis; None runs over all elements in order and gives one axis."""
+    if axis is None:
+        return cumsum_p(x.reshape((x.size,)), axis=0)
+    return cumsum_p(x, axis=_one("cumsum", x, axis)[0])
 
 
-def _single(name, x, axis):
+def _one(name, x, axis):
     axes = axes_of(name, axis, x.ndim)
     if axes is not None and len(axes) != 1:
         raise TypeError(f"{name}: axis must be one int or None, got {axis!r}")
+    return axes
+
+
+def _single(name, x, axis):
+    axes = _one(name, x, axis)
     _refuse_empty(name, x, axes)
     return None if axes is None else axes[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import EllipsisType
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def _(saved, g, needs):
     return transpose_p(g, axes=tuple(sorted(range(len(axes)), key=axes.__getitem__)))
 
 
-@primitive
+@primitive(broadcasts=True)
 def concat_p(k, *xs, axis):
     """Joined along an existing axis."""
     return k.concat(*xs, axis=axis), (tuple(x.shape[axis] for x in xs), axis)
@@ -65,7 +66,7 @@ def _(saved, g, needs):
     return tuple(grads)
 
 
-@primitive
+@primitive(broadcasts=True)
 def stack_p(k, *xs, axis):
     """Joined along a new axis."""
     return k.stack(*xs, axis=axis), (axis,)
@@ -124,7 +125,7 @@ def _(saved, g, needs):
     return scatter_add_p(g._like_full(0.0, shape), index, g, axis=axis), None
 
 
-@primitive
+@primitive(broadcasts=True)
 def scatter_add_p(k, x, index, src, *, axis):
     """x with src added at index along one axis."""
     return k.scatter_add(x, index, src, axis), (index, axis)
@@ -204,6 +205,12 @@ def _(saved, g, needs):
 
 
 @primitive
+def clone_p(k, x):
+    """A contiguous copy outside the graph."""
+    return k.copy(x)
+
+
+@primitive
 def one_hot_p(k, index, *, n, dtype):
     """1 at the index along a new last axis; no gradient."""
     return k.one_hot(index, n, dtype)
@@ -270,10 +277,15 @@ def broadcast_to(x, *shape):
         ValueError: The shapes do not fit.
     """
     want = shape_of("broadcast_to", shape)
-    tail = want[len(want) - x.ndim :] if len(want) >= x.ndim else None
-    if tail is None or any(n not in (1, m) for n, m in zip(x.shape, tail, strict=True)) or any(m < 0 for m in want):
+    if not broadcasts_to(x.shape, want) or any(m < 0 for m in want):
         raise ShapeError(f"Cannot broadcast shape {x.shape} to {want}")
     return broadcast_to_p(x, shape=want)
+
+
+def broadcasts_to(shape, want) -> bool:
+    """Whether broadcasting turns ``shape`` into ``want``."""
+    lead = len(want) - len(shape)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(shape, want[lead:], strict=True))
 
 
 def expand(x, *shape):
@@ -387,7 +399,7 @@ def split(x, sizes, axis=0):
         if sizes < 1:
             raise ShapeError(f"split: the size must be at least 1, got {sizes}")
         sizes = [min(sizes, n - i) for i in range(0, n, sizes)] or [0]
-    if sum(sizes) != n:
+    if sum(sizes) != n or min(sizes, default=0) < 0:
         raise ShapeError(f"split: sizes {list(sizes)} do not add up to {n}, axis {at} of shape {x.shape}")
     starts = np.cumsum([0, *sizes])
     return tuple(take_p(x, key=(slice(None),) * at + (slice(int(a), int(b)),)) for a, b in zip(starts[:-1], starts[1:], strict=True))
@@ -492,12 +504,18 @@ def key_of(key):
     """A NumPy index from what a user writes between brackets; Tensors become their arrays."""
     if isinstance(key, Differentiable):
         array = key.to_numpy()
-        return _mask(array) if array.dtype.kind == "f" else array
+        return _mask(array) if array.dtype.kind == "f" else array.copy()
     if isinstance(key, tuple):
         return tuple(key_of(part) for part in key)
     if isinstance(key, list):
         return np.asarray(key, dtype=np.int64) if not key else np.asarray(key)
-    return key
+    return key.copy() if isinstance(key, np.ndarray) else key  # the gradient needs the key as it is now
+
+
+def is_basic(key) -> bool:
+    """Whether a key meets no element twice because it has only ints, slices, None and Ellipsis."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return all(isinstance(part, int | np.integer | slice | EllipsisType | None) and not isinstance(part, bool) for part in parts)
 
 
 def _mask(array):

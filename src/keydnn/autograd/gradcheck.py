@@ -9,7 +9,6 @@ import numpy as np
 
 from keydnn.autograd.backward import grad
 from keydnn.autograd.context import Differentiable
-from keydnn.autograd.modes import no_grad
 from keydnn.domain.errors import GraphError
 
 _DEFAULTS = {"float64": (1e-6, 1e-5, 1e-7), "float32": (1e-2, 2e-2, 2e-3)}
@@ -32,12 +31,16 @@ def gradcheck(
 
     Raises:
         ValueError: No input requires a gradient.
+        TypeError: One that does holds neither float32 nor float64.
         RuntimeError: A gradient differs; the message names input, element and both numbers.
     """
     inputs = [inputs] if isinstance(inputs, Differentiable) else list(inputs)
     checked = [t for t in inputs if t.requires_grad]
     if not checked:
         raise ValueError("gradcheck: no input requires a gradient; set requires_grad=True on those to check")
+    for t in checked:
+        if str(t.dtype) not in _DEFAULTS:
+            raise TypeError(f"gradcheck: an input requires a gradient but has dtype {t.dtype}; use float64 or float32")
     out = fn(*inputs)
     weights = np.random.default_rng(0).uniform(0.5, 1.5, out.shape)
     seed = out._like_full(0.0)
@@ -47,9 +50,8 @@ def gradcheck(
     else:
         grads = grad(out, checked, seed, allow_unused=True)
 
-    def value() -> float:
-        with no_grad():
-            return float(np.sum(fn(*inputs).to_numpy().astype(np.float64) * weights))
+    def value() -> float:  # not under no_grad: fn may itself take a gradient
+        return float(np.sum(fn(*inputs).to_numpy().astype(np.float64) * weights))
 
     for i, (tensor, got) in enumerate(zip(checked, grads, strict=True)):
         step, rel, abs_ = _DEFAULTS[str(tensor.dtype)]
@@ -60,9 +62,9 @@ def gradcheck(
 
 
 def _central_differences(value: Callable[[], float], tensor: Any, eps: float) -> np.ndarray:
-    flat = tensor.to_numpy().reshape(-1)
-    want = np.empty(flat.shape)
-    for j in range(flat.size):
+    flat = tensor.to_numpy().flat  # writes the tensor itself, also where its memory has gaps
+    want = np.empty(tensor.size)
+    for j in range(tensor.size):
         kept = flat[j]
         flat[j] = kept + eps
         up, high = value(), flat[j]

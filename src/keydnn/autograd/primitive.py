@@ -116,7 +116,7 @@ class Node(Context):
         self.saved = saved
         self.aux = aux
         self.out = out
-        self.cells: list[list[int] | None] | None = None
+        self.cells: list[Any] | None = None
         self.n_outputs = primitive.n_graph
 
     def pull(self, grad: Any, create_graph: bool) -> Sequence[Any]:
@@ -190,7 +190,7 @@ class Node(Context):
         """The version cell of output i, made on first use."""
         if self.cells is None:
             self.cells = [None] * self.n_outputs
-        cell = self.cells[i]
+        cell: list[int] | None = self.cells[i]
         if cell is None:
             cell = self.cells[i] = [0]
         return cell

@@ -9,6 +9,7 @@ namespace keydnn {
 void bind_conv(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
+void bind_pool(nb::module_& m);
 
 namespace {
 
@@ -87,4 +88,5 @@ NB_MODULE(_native, m) {
   bind_conv(m);
   bind_elementwise(m);
   bind_gemm(m);
+  bind_pool(m);
 }

@@ -67,6 +67,12 @@ KEYDNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {  // a >= 0; the usual str
 KEYDNN_INLINE int64_t floor_div(int64_t a, int64_t b) { return b == 1 ? a : b == 2 ? a >> 1 : a / b; }  // a >= 0
 KEYDNN_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+// A number known at compile time, as an argument of a generic lambda.
+template <int N>
+struct Const {
+  static constexpr int value = N;
+};
+
 // Scratch memory for the length of a scope; 64-byte aligned, not cleared.
 template <class T>
 struct Scratch {

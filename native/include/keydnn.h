@@ -12,7 +12,7 @@
  *            K(T, S, layer_norm, (const T* x, T* y, int64_t rows, int64_t n), (x, y, rows, n)) \
  *            K(T, S, ...)
  *
- *      Include it below, and add the family's KEYDNN_DECLARE_FAMILY and KEYDNN_OVERLOAD_FAMILY lines.
+ *      Include it below, and add the family to KEYDNN_FAMILIES.
  *   2. native/kernels/norm.cpp: a template per row, then one line that makes all entry points:
  *
  *          #include "kernel.h"
@@ -40,6 +40,14 @@
 #include "keydnn/conv.h"
 #include "keydnn/elementwise.h"
 #include "keydnn/gemm.h"
+#include "keydnn/pool.h"
+
+#define KEYDNN_FAMILIES(X) \
+  X(KEYDNN_CONV)           \
+  X(KEYDNN_CONV_GRAD_W)    \
+  X(KEYDNN_ELEMENTWISE)    \
+  X(KEYDNN_GEMM)           \
+  X(KEYDNN_POOL)
 
 #define KEYDNN_OK 0
 #define KEYDNN_BAD_SHAPE 1  /* sizes that contradict each other */
@@ -68,10 +76,7 @@ KEYDNN_API int keydnn_isa_available(const char* name);
 #define KEYDNN_DECLARE_C(T, S, name, params, args) KEYDNN_API int keydnn_##name##_##S params;
 #define KEYDNN_DECLARE_FAMILY(FAMILY) FAMILY(KEYDNN_DECLARE_C, float, f32) FAMILY(KEYDNN_DECLARE_C, double, f64)
 
-KEYDNN_DECLARE_FAMILY(KEYDNN_CONV)
-KEYDNN_DECLARE_FAMILY(KEYDNN_CONV_GRAD_W)
-KEYDNN_DECLARE_FAMILY(KEYDNN_ELEMENTWISE)
-KEYDNN_DECLARE_FAMILY(KEYDNN_GEMM)
+KEYDNN_FAMILIES(KEYDNN_DECLARE_FAMILY)
 
 #ifdef __cplusplus
 }
@@ -82,10 +87,7 @@ KEYDNN_DECLARE_FAMILY(KEYDNN_GEMM)
 #define KEYDNN_OVERLOAD_FAMILY(FAMILY) \
   namespace keydnn::api { FAMILY(KEYDNN_DECLARE_CPP, float, f32) FAMILY(KEYDNN_DECLARE_CPP, double, f64) }
 
-KEYDNN_OVERLOAD_FAMILY(KEYDNN_CONV)
-KEYDNN_OVERLOAD_FAMILY(KEYDNN_CONV_GRAD_W)
-KEYDNN_OVERLOAD_FAMILY(KEYDNN_ELEMENTWISE)
-KEYDNN_OVERLOAD_FAMILY(KEYDNN_GEMM)
+KEYDNN_FAMILIES(KEYDNN_OVERLOAD_FAMILY)
 #endif
 
 #endif

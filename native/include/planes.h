@@ -6,7 +6,7 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-// to[i] = from[i * step] for L elements; step is 1 or 2.
+// A vector of L elements, perhaps fewer than a register holds.
 template <class T, int L>
 struct Run {
   typedef T vec __attribute__((vector_size(L * sizeof(T))));
@@ -15,49 +15,55 @@ struct Run {
   static KEYDNN_INLINE void put(T* p, vec v) { *reinterpret_cast<loose*>(p) = v; }
 };
 
-// Every second element of x, then every second but from lane 1 on of y: with y read one element early, nothing beyond the
-// last wanted element is touched.
 template <class V, int... I>
-KEYDNN_INLINE V evens(V x, V y) {
+KEYDNN_INLINE V pick(V x, V y) {
   return __builtin_shufflevector(x, y, I...);
 }
+
+// p[0], p[2], ..., L elements.  Nothing beyond the last of them is touched: the second half is read one element early.
 template <class T, int L>
-KEYDNN_INLINE void step_two(T* to, const T* from) {
-  using R = Run<T, L>;
-  const typename R::vec x = R::at(from), y = R::at(from + L - 1);
-  typename R::vec v;
+KEYDNN_INLINE typename Run<T, L>::vec every_second(const T* p) {
+  using V = typename Run<T, L>::vec;
+  const V x = Run<T, L>::at(p), y = Run<T, L>::at(p + L - 1);
   if constexpr (L == 16) {
-    v = evens<typename R::vec, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31>(x, y);
+    return pick<V, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31>(x, y);
   } else if constexpr (L == 8) {
-    v = evens<typename R::vec, 0, 2, 4, 6, 9, 11, 13, 15>(x, y);
+    return pick<V, 0, 2, 4, 6, 9, 11, 13, 15>(x, y);
   } else if constexpr (L == 4) {
-    v = evens<typename R::vec, 0, 2, 5, 7>(x, y);
+    return pick<V, 0, 2, 5, 7>(x, y);
   } else {
-    v = evens<typename R::vec, 0, 3>(x, y);
+    return pick<V, 0, 3>(x, y);
   }
-  R::put(to, v);
 }
 
-// to[i] = from[i * STEP], i < n, in vectors of L, the last one overlapping its neighbour; fewer than L: in shorter ones.
-// `to` and `from` must not overlap.
-template <class T, int STEP, int L = kLanes<T>>
-KEYDNN_INLINE void copy_run(T* to, const T* from, int64_t n) {
+// Calls step(Const<L>{}, i) so that [i, i + L) cover [0, n), the last one overlapping its neighbour; L is shorter than a
+// register where n is, and 1 for what is left then.
+template <int L, class Step>
+KEYDNN_INLINE void cover(int64_t n, Step&& step) {
   if (n >= L) {
     int64_t i = 0;
-    auto step = [&](int64_t at) {
-      if constexpr (STEP == 1) {
-        Run<T, L>::put(to + at, Run<T, L>::at(from + at));
-      } else {
-        step_two<T, L>(to + at, from + 2 * at);
-      }
-    };
-    for (; i + L <= n; i += L) step(i);
-    if (i < n) step(n - L);
+    for (; i + L <= n; i += L) step(Const<L>{}, i);
+    if (i < n) step(Const<L>{}, n - L);
   } else if constexpr (L > 2) {
-    copy_run<T, STEP, L / 2>(to, from, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) to[i] = from[i * STEP];
+    cover<L / 2>(n, step);
+  } else if (n == 1) {
+    step(Const<1>{}, 0);
   }
+}
+
+// to[i] = from[i * STEP], i < n; STEP is 1 or 2, and the two do not overlap.
+template <class T, int STEP>
+KEYDNN_INLINE void copy_run(T* to, const T* from, int64_t n) {
+  cover<kLanes<T>>(n, [&](auto lanes, int64_t i) {
+    constexpr int L = lanes.value;
+    if constexpr (L == 1) {
+      to[i] = from[i * STEP];
+    } else if constexpr (STEP == 1) {
+      Run<T, L>::put(to + i, Run<T, L>::at(from + i));
+    } else {
+      Run<T, L>::put(to + i, every_second<T, L>(from + 2 * i));
+    }
+  });
 }
 
 // A view into an image: element (r, q) of the plane is source element (row0 + r * row_step, col0 + q * col_step), or zero

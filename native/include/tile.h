@@ -32,11 +32,7 @@ KEYDNN_INLINE void tile(int64_t n_k, const T* a, int64_t a_row, int64_t a_col, R
   }
 }
 
-// Calls f(rows, first) with rows an integral constant 8, 4, 2 or 1: cuts [0, n) into the tallest tiles that fit.
-template <int N>
-struct Const {
-  static constexpr int value = N;
-};
+// Calls f(rows, first) with rows a Const of 8, 4, 2 or 1: cuts [0, n) into the tallest tiles that fit.
 template <class F>
 KEYDNN_INLINE void for_tile_rows(int64_t n, F&& f) {
   int64_t i = 0;

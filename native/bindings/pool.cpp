@@ -1,0 +1,107 @@
+// Pooling for Python.  None for operands the kernel does not take.
+#include <nanobind/stl/pair.h>
+
+#include "array.h"
+
+namespace keydnn {
+namespace {
+
+using Pair = std::pair<int64_t, int64_t>;
+
+bool is_image(const Array& x) { return x.is_float() && x.ndim() == 4; }
+
+int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t padding) {
+  const int64_t room = size + 2 * padding - kernel;
+  return room < 0 || stride < 1 ? 0 : room / stride + 1;
+}
+
+keydnn_pool_shape make_shape(int64_t planes, Pair size, Pair kernel, Pair stride, Pair padding) {
+  return {planes, size.first, size.second, window_count(size.first, kernel.first, stride.first, padding.first),
+          window_count(size.second, kernel.second, stride.second, padding.second), kernel.first, kernel.second,
+          stride.first, stride.second, padding.first, padding.second};
+}
+
+double cost_ns(const keydnn_pool_shape& s) { return 0.3 * s.planes * s.h * s.w; }
+
+nb::object maxpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
+  const Array x(hx);
+  if (!is_image(x)) return nb::none();
+  const keydnn_pool_shape s = make_shape(x.dim(0) * x.dim(1), {x.dim(2), x.dim(3)}, kernel, stride, padding);
+  const npy_intp shape[4] = {x.dim(0), x.dim(1), s.oh, s.ow};
+  nb::object y = empty(4, shape, x.type()), argmax = empty(4, shape, NPY_INT64);
+  by_type(x.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(cost_ns(s), [&] { return api::maxpool2d(x.data<T>(), data<T>(y), data<int64_t>(argmax), &s); });
+  });
+  return nb::make_tuple(y, argmax);
+}
+
+nb::object maxpool2d_grad(nb::handle hg, nb::handle hargmax, Pair size, Pair padding) {
+  const Array g(hg), argmax(hargmax);
+  if (!is_image(g) || argmax.type() != NPY_INT64 || !argmax.same_shape(g)) return nb::none();
+  keydnn_pool_shape s = make_shape(g.dim(0) * g.dim(1), size, {1, 1}, {1, 1}, padding);
+  s.oh = g.dim(2);
+  s.ow = g.dim(3);
+  const npy_intp shape[4] = {g.dim(0), g.dim(1), s.h, s.w};
+  nb::object dx = empty(4, shape, g.type());
+  by_type(g.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(cost_ns(s), [&] { return api::maxpool2d_grad(g.data<T>(), argmax.data<int64_t>(), data<T>(dx), &s); });
+  });
+  return dx;
+}
+
+nb::object avgpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
+  const Array x(hx);
+  if (!is_image(x)) return nb::none();
+  const keydnn_pool_shape s = make_shape(x.dim(0) * x.dim(1), {x.dim(2), x.dim(3)}, kernel, stride, padding);
+  const npy_intp shape[4] = {x.dim(0), x.dim(1), s.oh, s.ow};
+  nb::object y = empty(4, shape, x.type());
+  by_type(x.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(cost_ns(s), [&] { return api::avgpool2d(x.data<T>(), data<T>(y), &s); });
+  });
+  return y;
+}
+
+nb::object avgpool2d_grad(nb::handle hg, Pair size, Pair kernel, Pair stride, Pair padding) {
+  const Array g(hg);
+  if (!is_image(g)) return nb::none();
+  keydnn_pool_shape s = make_shape(g.dim(0) * g.dim(1), size, kernel, stride, padding);
+  if (g.dim(2) > s.oh || g.dim(3) > s.ow) return nb::none();
+  s.oh = g.dim(2);
+  s.ow = g.dim(3);
+  const npy_intp shape[4] = {g.dim(0), g.dim(1), s.h, s.w};
+  nb::object dx = empty(4, shape, g.type());
+  by_type(g.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(cost_ns(s), [&] { return api::avgpool2d_grad(g.data<T>(), data<T>(dx), &s); });
+  });
+  return dx;
+}
+
+nb::object global_avgpool2d(nb::handle hx) {
+  const Array x(hx);
+  if (!is_image(x)) return nb::none();
+  const int64_t planes = x.dim(0) * x.dim(1), size = x.dim(2) * x.dim(3);
+  const npy_intp shape[4] = {x.dim(0), x.dim(1), 1, 1};
+  nb::object y = empty(4, shape, x.type());
+  by_type(x.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(0.15 * planes * size, [&] { return api::plane_mean(x.data<T>(), data<T>(y), planes, size); });
+  });
+  return y;
+}
+
+}  // namespace
+
+void bind_pool(nb::module_& m) {
+  using namespace nb::literals;
+  m.def("maxpool2d", &maxpool2d, "x"_a, "kernel"_a, "stride"_a, "padding"_a);
+  m.def("maxpool2d_grad", &maxpool2d_grad, "g"_a, "argmax"_a, "size"_a, "padding"_a);
+  m.def("avgpool2d", &avgpool2d, "x"_a, "kernel"_a, "stride"_a, "padding"_a);
+  m.def("avgpool2d_grad", &avgpool2d_grad, "g"_a, "size"_a, "kernel"_a, "stride"_a, "padding"_a);
+  m.def("global_avgpool2d", &global_avgpool2d, "x"_a);
+}
+
+}  // namespace keydnn

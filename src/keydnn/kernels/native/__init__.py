@@ -1,9 +1,9 @@
 """The compiled kernels: loading `keydnn._native`, and the functions it puts over the reference table.
 
-Each family module here has ``functions(native, reference)``: a dict from contract row to a function with the row's
-operands and parameters.  The compiled function takes C-contiguous float32 or float64 operands and answers None to
-anything else; the wrapper then makes strided operands contiguous, or calls the reference function (other dtypes, rare
-shapes), silently.  A wrapper costs about 0.1 us, the compiled call 0.2 us and more.
+A compiled function has the row's operands and parameters, takes C-contiguous float32 or float64 operands and answers None
+to anything else; its guard then makes strided operands contiguous, or calls the reference function (other dtypes, rare
+shapes), silently.  Rows in ``GUARDED`` need no more than that; a family whose small calls must be cheap has a module with
+``functions(native, reference)``, a dict from row to function.
 
 Environment: ``KEYDNN_NUM_THREADS`` (default: the processors this process may use) and ``KEYDNN_ISA`` (``baseline``,
 ``avx2`` or ``avx512``; default: the best of this machine), both read once.
@@ -19,9 +19,22 @@ from types import ModuleType
 from typing import Any
 
 from keydnn.kernels.native import elementwise
+from keydnn.kernels.native.guard import guarded
 
 MODULE = "keydnn._native"
-_FAMILIES = (elementwise,)
+GUARDED = (
+    "matmul",
+    "linear",
+    "conv2d",
+    "conv2d_grad_x",
+    "conv2d_grad_w",
+    "maxpool2d",
+    "maxpool2d_grad",
+    "avgpool2d",
+    "avgpool2d_grad",
+    "global_avgpool2d",
+)
+FAMILIES = (elementwise,)
 
 
 class NativeUnavailable(Exception):
@@ -71,4 +84,7 @@ def functions(native: ModuleType, reference: Any) -> dict[str, Callable[..., Any
         native: The loaded module.
         reference: The table to fall back to.
     """
-    return {name: function for family in _FAMILIES for name, function in family.functions(native, reference).items()}
+    table = {name: guarded(getattr(native, name), getattr(reference, name)) for name in GUARDED}
+    for family in FAMILIES:
+        table |= family.functions(native, reference)
+    return table

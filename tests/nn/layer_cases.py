@@ -1,0 +1,232 @@
+"""The table of layers: adding a layer means adding a row.  A registered layer without a row fails the suite."""
+
+import numpy as np
+
+from keydnn import nn
+from keydnn.testing.layers import LayerCase, apart, labels, normal, probabilities
+from tests.nn import definitions as d
+
+
+def without_state(cls, definition, *args, draw=normal, name=None, shape=(3, 4, 2)):
+    """A row for a layer of the elements of x."""
+    return LayerCase(name or cls.__name__, cls, lambda dtype: cls(*args), (draw(*shape),), shape, definition)
+
+
+def linear(name, make, definition, x=(3, 4), y=(3, 5)):
+    return LayerCase(name, type(make(np.float32)), make, (normal(*x),), y, definition)
+
+
+def conv(name, x, y, definition, **options):
+    return LayerCase(name, nn.Conv2d, lambda dtype: nn.Conv2d(x[1], y[1], dtype=dtype, **options), (normal(*x),), y, definition)
+
+
+def transpose(name, x, y, definition, **options):
+    make = lambda dtype: nn.Conv2dTranspose(x[1], y[1], dtype=dtype, **options)  # noqa: E731
+    return LayerCase(name, nn.Conv2dTranspose, make, (normal(*x),), y, definition)
+
+
+def pool(name, cls, x, y, reduce, border, kernel, stride, padding):
+    definition = lambda x: d.pool2d(x, reduce, kernel, stride, padding, border)  # noqa: E731
+    return LayerCase(name, cls, lambda dtype: cls(kernel, stride, padding), (apart(*x),), y, definition)
+
+
+def batch_norm(name, cls, x, eps=1e-5, **options):
+    return LayerCase(
+        name,
+        cls,
+        lambda dtype: cls(x[1], dtype=dtype, eps=eps, **options),
+        (normal(*x),),
+        x,
+        lambda x, **state: d.batch_norm(x, eps, **state),
+        train_differs=True,
+        eval_definition=lambda x, **state: d.batch_norm_eval(x, eps, **state),
+    )
+
+
+def layer_norm(name, x, shape, eps=1e-5, **options):
+    axes = (-1,) if isinstance(shape, int) else tuple(range(-len(shape), 0))
+    definition = lambda x, gamma=None, beta=None: d.normalized(x, axes, eps, gamma, beta)  # noqa: E731
+    make = lambda dtype: nn.LayerNorm(shape, eps=eps, dtype=dtype, **options)  # noqa: E731
+    return LayerCase(name, nn.LayerNorm, make, (normal(*x),), x, definition)
+
+
+def loss(name, cls, inputs, definition, differentiated=1):
+    return LayerCase(name, cls, lambda dtype: cls(), inputs, (), definition, differentiated=differentiated)
+
+
+AFFINE = [
+    linear("Linear", lambda dtype: nn.Linear(4, 5, dtype=dtype), lambda x, weight, bias: x @ weight.T + bias),
+    linear("Linear-no-bias", lambda dtype: nn.Linear(4, 5, bias=False, dtype=dtype), lambda x, weight: x @ weight.T),
+    linear("Linear-one", lambda dtype: nn.Linear(1, 1, dtype=dtype), lambda x, weight, bias: x @ weight.T + bias, (1, 1), (1, 1)),
+    linear("Dense", lambda dtype: nn.Dense(5, dtype=dtype, initializer="kaiming"), lambda x, weight, bias: x @ weight.T + bias),
+    linear("Dense-no-bias", lambda dtype: nn.Dense(5, bias=False, dtype=dtype), lambda x, weight: x @ weight.T),
+]
+
+CONVOLUTIONS = [
+    conv("Conv2d", (2, 3, 5, 4), (2, 4, 3, 2), lambda x, weight, bias: d.conv2d(x, weight, bias), kernel_size=3),
+    conv(
+        "Conv2d-stride-padding-no-bias",
+        (2, 2, 6, 5),
+        (2, 3, 3, 7),
+        lambda x, weight: d.conv2d(x, weight, None, (2, 1), ((1, 1), (2, 2))),
+        kernel_size=(3, 3),
+        stride=[2, 1],
+        padding=(1, 2),
+        bias=False,
+    ),
+    conv(
+        "Conv2d-dilation-groups",
+        (2, 4, 6, 6),
+        (2, 6, 4, 2),
+        lambda x, weight, bias: d.conv2d(x, weight, bias, dilation=(1, 2), groups=2),
+        kernel_size=3,
+        dilation=(1, 2),
+        groups=2,
+        initializer="xavier",
+    ),
+    conv(
+        "Conv2d-depthwise-same",
+        (1, 3, 4, 5),
+        (1, 3, 4, 5),
+        lambda x, weight, bias: d.conv2d(x, weight, bias, sides=((1, 1), (1, 1)), groups=3),
+        kernel_size=3,
+        groups=3,
+        padding="same",
+    ),
+    conv(
+        "Conv2d-same-even-window",
+        (1, 2, 4, 5),
+        (1, 2, 4, 5),
+        lambda x, weight, bias: d.conv2d(x, weight, bias, sides=((0, 1), (1, 2))),
+        kernel_size=(2, 4),
+        padding="same",
+    ),
+    conv(
+        "Conv2d-same-stride",
+        (1, 2, 5, 6),
+        (1, 2, 3, 3),
+        lambda x, weight, bias: d.conv2d(x, weight, bias, (2, 2), ((1, 1), (0, 1))),
+        kernel_size=3,
+        stride=2,
+        padding="same",
+    ),
+    conv("Conv2d-valid", (1, 1, 3, 3), (1, 1, 2, 2), lambda x, weight, bias: d.conv2d(x, weight, bias), kernel_size=2, padding="valid"),
+    transpose(
+        "Conv2dTranspose",
+        (2, 3, 3, 2),
+        (2, 2, 5, 4),
+        lambda x, weight, bias: d.conv2d_transpose(x, weight, bias, (1, 1), (0, 0), (0, 0)),
+        kernel_size=3,
+    ),
+    transpose(
+        "Conv2dTranspose-stride-padding-no-bias",
+        (2, 2, 3, 4),
+        (2, 3, 6, 9),
+        lambda x, weight: d.conv2d_transpose(x, weight, None, (2, 3), (1, 1), (1, 0)),
+        kernel_size=(3, 2),
+        stride=(2, 3),
+        padding=1,
+        output_padding=(1, 0),
+        bias=False,
+    ),
+    transpose(
+        "Conv2dTranspose-dilation-groups",
+        (1, 4, 3, 3),
+        (1, 2, 7, 4),
+        lambda x, weight, bias: d.conv2d_transpose(x, weight, bias, (1, 1), (0, 0), (0, 0), (2, 1), 2),
+        kernel_size=(3, 2),
+        dilation=(2, 1),
+        groups=2,
+        initializer="kaiming",
+    ),
+]
+
+POOLS = [
+    pool("MaxPool2d", nn.MaxPool2d, (2, 2, 4, 6), (2, 2, 2, 3), np.max, -np.inf, (2, 2), (2, 2), (0, 0)),
+    pool("MaxPool2d-overlap-padding", nn.MaxPool2d, (1, 2, 4, 5), (1, 2, 4, 3), np.max, -np.inf, (3, 2), (1, 2), (1, 1)),
+    pool("AvgPool2d", nn.AvgPool2d, (2, 2, 4, 6), (2, 2, 2, 3), np.mean, 0.0, (2, 2), (2, 2), (0, 0)),
+    pool("AvgPool2d-overlap-padding", nn.AvgPool2d, (1, 2, 4, 5), (1, 2, 4, 3), np.mean, 0.0, (3, 2), (1, 2), (1, 1)),
+    LayerCase(
+        "GlobalAvgPool2d",
+        nn.GlobalAvgPool2d,
+        lambda dtype: nn.GlobalAvgPool2d(),
+        (normal(2, 3, 4, 5),),
+        (2, 3, 1, 1),
+        lambda x: x.mean((2, 3), keepdims=True),
+    ),
+]
+
+NORMALIZATIONS = [
+    batch_norm("BatchNorm1d", nn.BatchNorm1d, (6, 3)),
+    batch_norm("BatchNorm1d-plain", nn.BatchNorm1d, (6, 3), eps=0.1, affine=False),
+    batch_norm("BatchNorm2d", nn.BatchNorm2d, (3, 2, 3, 2), momentum=0.3),
+    batch_norm("BatchNorm2d-plain", nn.BatchNorm2d, (3, 2, 2, 2), affine=False),
+    layer_norm("LayerNorm", (2, 3, 4), (3, 4)),
+    layer_norm("LayerNorm-int", (4, 5), 5, eps=0.1),
+    layer_norm("LayerNorm-plain", (2, 3, 4), [4], affine=False),
+]
+
+ACTIVATIONS = [
+    without_state(nn.ReLU, lambda x: np.maximum(x, 0.0)),
+    without_state(nn.LeakyReLU, lambda x: np.where(x > 0, x, 0.01 * x)),
+    without_state(nn.LeakyReLU, lambda x: np.where(x > 0, x, 0.3 * x), 0.3, name="LeakyReLU-alpha"),
+    without_state(nn.Sigmoid, d.sigmoid),
+    without_state(nn.Tanh, np.tanh),
+    without_state(nn.Softmax, d.softmax),
+    without_state(nn.Softmax, lambda x: d.softmax(x, 1), 1, name="Softmax-axis"),
+    without_state(nn.LogSoftmax, lambda x: np.log(d.softmax(x))),
+    without_state(nn.GELU, d.gelu),
+    without_state(nn.SiLU, lambda x: x * d.sigmoid(x)),
+    without_state(nn.ELU, lambda x: np.where(x > 0, x, np.expm1(x))),
+    without_state(nn.ELU, lambda x: np.where(x > 0, x, 2.5 * np.expm1(x)), 2.5, name="ELU-alpha"),
+    without_state(nn.SELU, lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))),
+    without_state(nn.Softplus, lambda x: np.logaddexp(0.0, x)),
+    without_state(nn.Softsign, lambda x: x / (1.0 + np.abs(x))),
+    without_state(nn.Mish, lambda x: x * np.tanh(np.logaddexp(0.0, x))),
+    without_state(nn.ReLU6, lambda x: np.clip(x, 0.0, 6.0), draw=lambda *s: lambda rng: rng.uniform(-5, 10, s)),
+    without_state(nn.HardSigmoid, lambda x: np.clip(x / 6 + 0.5, 0, 1), draw=lambda *s: lambda rng: rng.uniform(-5, 5, s)),
+    without_state(nn.Hardswish, lambda x: x * np.clip(x + 3, 0, 6) / 6, draw=lambda *s: lambda rng: rng.uniform(-5, 5, s)),
+    LayerCase(
+        "PReLU",
+        nn.PReLU,
+        lambda dtype: nn.PReLU(dtype=dtype),
+        (normal(3, 4),),
+        (3, 4),
+        lambda x, weight: np.where(x > 0, x, weight * x),
+    ),
+    LayerCase(
+        "PReLU-channels",
+        nn.PReLU,
+        lambda dtype: nn.PReLU(4, init=0.1, dtype=dtype),
+        (normal(2, 4, 3),),
+        (2, 4, 3),
+        lambda x, weight: np.where(x > 0, x, weight[:, None] * x),
+    ),
+]
+
+OTHERS = [
+    LayerCase(
+        "Dropout",
+        nn.Dropout,
+        lambda dtype: nn.Dropout(0.4),
+        (normal(5, 6),),
+        (5, 6),
+        train_differs=True,
+        eval_definition=lambda x: x,
+    ),
+    LayerCase("Dropout-0", nn.Dropout, lambda dtype: nn.Dropout(0.0), (normal(5, 6),), (5, 6), lambda x: x),
+    LayerCase("Flatten", nn.Flatten, lambda dtype: nn.Flatten(), (normal(2, 3, 4),), (2, 12), lambda x: x.reshape(2, 12)),
+    LayerCase("Flatten-vector", nn.Flatten, lambda dtype: nn.Flatten(), (normal(3),), (3, 1), lambda x: x[:, None]),
+]
+
+LOSSES = [
+    loss("SSE", nn.SSE, (normal(3, 4), normal(3, 4)), lambda p, y: ((p - y) ** 2).sum(), 2),
+    loss("MSE", nn.MSE, (normal(3, 4), normal(3, 4)), lambda p, y: ((p - y) ** 2).mean(), 2),
+    loss("BinaryCrossEntropy", nn.BinaryCrossEntropy, (probabilities(3, 4), probabilities(3, 4)), d.bce),
+    loss("CategoricalCrossEntropy", nn.CategoricalCrossEntropy, (probabilities(3, 4), probabilities(3, 4)), d.cce),
+    loss("BCEWithLogits", nn.BCEWithLogits, (normal(3, 4), probabilities(3, 4)), lambda z, y: d.bce(d.sigmoid(z), y)),
+    loss("CrossEntropy-labels", nn.CrossEntropy, (normal(5, 4), labels(5, 4)), d.cross_entropy),
+    loss("CrossEntropy-soft", nn.CrossEntropy, (normal(5, 4), probabilities(5, 4)), d.cross_entropy),
+]
+
+LAYER_CASES = [*AFFINE, *CONVOLUTIONS, *POOLS, *NORMALIZATIONS, *ACTIVATIONS, *OTHERS, *LOSSES]

@@ -1,0 +1,192 @@
+"""Data adapters: what ``fit`` and its siblings take, as batches of Tensors.
+
+Arrays (Tensor or ndarray) are gathered row by row into batches, in an order that a 64-bit key gives:
+``Generator(Philox(key)).permutation(n)``.  Iterables of pairs are walked as they are.  An ndarray takes the dtype of the
+model when its batch is made, so a large array is never copied whole; a Tensor stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, Protocol
+
+import numpy as np
+
+from keydnn._tensor import Tensor
+from keydnn.autograd.modes import no_grad
+from keydnn.domain.errors import ShapeError
+
+Pair = tuple[Any, Any]
+
+
+class Batches(Protocol):
+    """Batches of one epoch after another."""
+
+    @property
+    def n_batches(self) -> int | None:
+        """Batches per epoch; None if unknown."""
+
+    def draw_key(self) -> int | None:
+        """What fixes the order of one epoch; None where there is nothing to fix."""
+
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
+        """The batches of an epoch from number ``first`` on."""
+
+
+def as_tensor(value: Any, dtype: Any, what: str) -> Tensor:
+    """A Tensor as it is, an ndarray as a Tensor of ``dtype``.
+
+    Raises:
+        TypeError: ``value`` is neither.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return Tensor(data=value, dtype=dtype)
+    raise TypeError(f"{what} must be a Tensor or an ndarray, got {_described(value)}")
+
+
+def _described(value: Any) -> str:
+    mend = "; pass np.asarray(...)" if isinstance(value, list | tuple) else ""
+    return f"{type(value).__name__}{mend}"
+
+
+class ArrayBatches:
+    """Rows of two arrays in batches; the last one may be short.
+
+    Args:
+        x: Tensor or ndarray (n, ...), n at least 1.
+        y: Tensor or ndarray (n, ...).
+        batch_size: Rows per batch.
+        shuffle: Whether each epoch has its own order.
+        dtype: What ndarrays are cast to.
+        owner: Named in errors.
+
+    Raises:
+        TypeError: An array is neither Tensor nor ndarray.
+        ValueError: The numbers of rows differ, or there are none.
+    """
+
+    def __init__(self, x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str) -> None:
+        for name, value in (("x", x), ("y", y)):
+            if not isinstance(value, Tensor | np.ndarray):
+                raise TypeError(f"{owner}: {name} must be a Tensor or an ndarray, got {_described(value)}")
+            if value.ndim == 0 or value.shape[0] == 0:
+                raise ShapeError(f"{owner}: {name} has no rows, its shape is {value.shape}")
+        if x.shape[0] != y.shape[0]:
+            raise ShapeError(f"{owner}: x and y have different numbers of rows\n  x {x.shape}\n  y {y.shape}")
+        self.x, self.y, self.batch_size, self.shuffle, self.dtype = x, y, batch_size, shuffle, dtype
+
+    @property
+    def n_batches(self) -> int:
+        """Batches per epoch."""
+        return -(-self.x.shape[0] // self.batch_size)
+
+    def draw_key(self) -> int | None:
+        """A fresh key from Python's global generator if rows are shuffled."""
+        return random.getrandbits(64) if self.shuffle else None
+
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
+        """Pairs of Tensors; the order follows from ``key``, None keeps that of the arrays."""
+        n, size = self.x.shape[0], self.batch_size
+        order = None if key is None else np.random.Generator(np.random.Philox(key)).permutation(n)
+        for start in range(first * size, n, size):
+            rows = slice(start, min(start + size, n)) if order is None else order[start : start + size]
+            yield self._rows(self.x, rows), self._rows(self.y, rows)
+
+    def _rows(self, array: Any, rows: Any) -> Tensor:
+        if isinstance(array, np.ndarray):
+            return Tensor(data=array[rows], dtype=self.dtype)
+        with no_grad():
+            return array[rows]
+
+
+class IterableBatches:
+    """An iterable of ``(x, y)`` pairs, walked once per epoch.
+
+    Args:
+        pairs: The iterable; items are tuples of two Tensors or ndarrays.
+        dtype: What ndarrays are cast to.
+        owner: Named in errors.
+
+    Raises:
+        TypeError: ``pairs`` is no iterable, or is an array (then ``y`` is missing).
+    """
+
+    def __init__(self, pairs: Any, *, dtype: Any, owner: str) -> None:
+        if isinstance(pairs, Tensor | np.ndarray):
+            raise TypeError(f"{owner}: y is missing for x of shape {pairs.shape}")
+        if not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes):
+            raise TypeError(f"{owner}: without y, x must be an iterable of (x, y) pairs, got {type(pairs).__name__}")
+        self.pairs, self.dtype, self.owner = pairs, dtype, owner
+
+    @property
+    def n_batches(self) -> int | None:
+        """Batches per epoch if the iterable has a length."""
+        return len(self.pairs) if isinstance(self.pairs, Sized) else None
+
+    def draw_key(self) -> None:
+        """None: the iterable has its own order."""
+
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
+        """Pairs of Tensors.
+
+        Raises:
+            TypeError: An item is no tuple of two Tensors or ndarrays.
+            ValueError: There is no batch, as in an iterator that was used up before.
+        """
+        count = 0
+        for count, item in enumerate(self.pairs, 1):
+            if not isinstance(item, tuple) or len(item) != 2:
+                size = f" of {len(item)}" if isinstance(item, tuple) else ""
+                raise TypeError(f"{self.owner}: batch {count - 1} must be a tuple (x, y), got a {type(item).__name__}{size}")
+            if count > first:
+                x, y = (
+                    as_tensor(value, self.dtype, f"{self.owner}: {name} of batch {count - 1}")
+                    for name, value in zip("xy", item, strict=True)
+                )
+                yield x, y
+        if count == 0:
+            raise ValueError(f"{self.owner}: the iterable gave no batches; an iterator can be walked only once, pass a list or a loader")
+
+
+def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str) -> Batches:
+    """The adapter for ``x`` and ``y``; without ``y`` the pairs of ``x``.
+
+    Raises:
+        TypeError: Wrong types.
+        ValueError: Shapes that do not fit.
+    """
+    if y is None:
+        return IterableBatches(x, dtype=dtype, owner=owner)
+    return ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=dtype, owner=owner)
+
+
+def split_rows(x: Any, y: Any, part: float, owner: str) -> tuple[Pair, Pair]:
+    """The first rows for training and the last ``part`` of them for validation.
+
+    Raises:
+        ValueError: ``part`` is not between 0 and 1, or leaves one side empty.
+    """
+    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part < 1:
+        raise ValueError(f"{owner}: validation_split must lie between 0 and 1, got {part!r}")
+    n = x.shape[0]
+    kept = n - int(n * part)
+    if kept in (0, n):
+        raise ValueError(f"{owner}: validation_split={part} of {n} rows leaves one side empty")
+    with no_grad():
+        return (x[:kept], y[:kept]), (x[kept:], y[kept:])
+
+
+def batch_size_of(x: Any) -> int:
+    """Rows of a batch: the first dimension, 1 if it has none."""
+    shape: tuple[int, ...] = getattr(x, "shape", ())  # foreign batches may have no shape
+    return int(shape[0]) if len(shape) else 1
+
+
+def iter_minibatches_xy(x: Any, y: Any, *, batch_size: int, shuffle: bool = False) -> Iterator[Pair]:
+    """Rows of ``x`` and ``y`` in batches, in a fresh order if ``shuffle``."""
+    batches = ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=None, owner="minibatches")
+    return itertools.chain(batches.epoch(batches.draw_key()))

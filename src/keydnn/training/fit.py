@@ -1,0 +1,261 @@
+"""``fit``: epochs of steps, validation, callbacks, progress, and how a run is taken up again.
+
+An epoch goes: ``on_epoch_begin``; a key is drawn that fixes the order of the rows; steps over all batches; validation; the
+line of progress; History; ``on_epoch_end``.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from keydnn.optim import Schedule
+from keydnn.optim.optimizer import positive
+from keydnn.random import generator_state, set_generator_state
+from keydnn.training.callbacks import CallbackList, LearningRateScheduler
+from keydnn.training.data import Batches, make_batches, split_rows
+from keydnn.training.history import History
+from keydnn.training.loop import BatchHooks, Logs, Totals, evaluate_batches, run_steps
+from keydnn.training.progress import Progress, make_progress
+from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer
+from keydnn.training.state import Run, TrainingState, capture, install
+from keydnn.training.step import is_nan
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of ``fit`` that are not data, checked."""
+
+    batch_size: int
+    epochs: int
+    first_epoch: int
+    verbose: int
+    clip_norm: float | None
+    clip_value: float | None
+
+
+def checked_count(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is smaller.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{owner}: {name} must be an int, got {value!r}")
+    number = value.__index__()
+    if number < least:
+        raise ValueError(f"{owner}: {name} must be at least {least}, got {number}")
+    return number
+
+
+def checked_settings(batch_size: Any, epochs: Any, initial_epoch: Any, verbose: Any, clip_norm: Any, clip_value: Any) -> Settings:
+    """The numbers that ``fit`` takes.
+
+    Raises:
+        TypeError: A number of a wrong type.
+        ValueError: A number out of range.
+    """
+    first = checked_count("fit", "initial_epoch", initial_epoch, 0)
+    return Settings(
+        checked_count("fit", "batch_size", batch_size),
+        checked_count("fit", "epochs", epochs),
+        first,
+        checked_count("fit", "verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0),
+        None if clip_norm is None else positive("fit", "clip_norm", clip_norm),
+        None if clip_value is None else positive("fit", "clip_value", clip_value),
+    )
+
+
+def as_callback_list(callbacks: Any) -> CallbackList:
+    """Callbacks as one object; schedules are wrapped.
+
+    Raises:
+        TypeError: An entry is no callback.
+    """
+    entries = [] if callbacks is None else callbacks.callbacks if isinstance(callbacks, CallbackList) else list(callbacks)
+    return CallbackList(LearningRateScheduler(entry) if isinstance(entry, Schedule) else entry for entry in entries)
+
+
+def validation_batches(validation_data: Any, batch_size: int, dtype: Any) -> Batches | None:
+    """Batches in order from ``(x, y)`` or from an iterable of pairs; None without data.
+
+    Raises:
+        TypeError: Wrong types.
+        ValueError: Shapes that do not fit.
+    """
+    if validation_data is None:
+        return None
+    is_pair = isinstance(validation_data, tuple) and len(validation_data) == 2 and not isinstance(validation_data[0], tuple)
+    x, y = validation_data if is_pair else (validation_data, None)
+    return make_batches(x, y, batch_size=batch_size, shuffle=False, dtype=dtype, owner="fit: validation_data")
+
+
+class Fit(BatchHooks):
+    """One call of ``fit``: everything is checked when it is made, :meth:`run` does the work.
+
+    Args:
+        model: The model; its ``train_on_batch`` runs each step.
+        data: Training batches.
+        validation: Validation batches or None.
+        loss: As in ``fit``.
+        optimizer: As in ``fit``.
+        optimizer_kwargs: As in ``fit``.
+        metrics: As in ``fit``.
+        metric_names: As in ``fit``.
+        callbacks: As in ``fit``.
+        settings: The numbers.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: Batches,
+        validation: Batches | None,
+        *,
+        loss: Any,
+        optimizer: Any,
+        optimizer_kwargs: Any,
+        metrics: Any,
+        metric_names: Any,
+        callbacks: Any,
+        settings: Settings,
+    ) -> None:
+        self.model, self.data, self.validation, self.settings = model, data, validation, settings
+        self.loss = resolve_loss(loss)
+        self.metrics, self.names = resolve_metrics(metrics, metric_names)
+        self.callbacks = as_callback_list(callbacks)
+        optimizer = resolve_optimizer(model, optimizer, optimizer_kwargs)
+        self.state = Run(optimizer=optimizer, callbacks=self.callbacks, epoch=settings.first_epoch)
+        self.progress: Progress = make_progress(settings.verbose, settings.epochs, data.n_batches)
+        self.clipping = {name: getattr(settings, name) for name in ("clip_norm", "clip_value") if getattr(settings, name) is not None}
+        self._warned = False
+
+    def run(self, resume: TrainingState | None) -> History:
+        """Train until the last epoch, or until a callback ends it."""
+        state = self.state
+        self.callbacks.set_model(self.model)
+        self.callbacks.set_run(state.optimizer, lambda: capture(self.model, state))
+        remembered = []
+        if resume is not None:
+            remembered = self.callbacks.match(resume.callbacks)
+            install(resume, self.model, state)
+        self.callbacks.on_train_begin({})
+        for callback, values in remembered:
+            callback.set_state(values)
+        if resume is not None:
+            set_generator_state(resume.random)
+        self.model.remember_run(state)
+        try:
+            while state.epoch < self.settings.epochs and not self.callbacks.stop_training:
+                self._epoch(state)
+        finally:
+            self.progress.close()
+        self.callbacks.on_train_end(state.history.last())
+        return state.history
+
+    def _epoch(self, state: Run) -> None:
+        epoch = state.epoch
+        batches = self._begin(state)
+        self.progress.begin(epoch)
+        run_steps(self._step, batches, state.totals, self)
+        totals, logs = state.totals, state.totals.means()
+        if self.validation is not None:
+            values = evaluate_batches(self.model, self.validation.epoch(None), self.loss, self.metrics, self.names)
+            logs.update({f"val_{name}": value for name, value in values.items()})
+        self.progress.end(totals.batches, logs, totals.samples)
+        state.history.append_epoch(epoch, logs)
+        state.epoch, state.totals, state.key, state.epoch_random = epoch + 1, Totals(), None, None
+        self.callbacks.on_epoch_end(epoch, logs)
+
+    def _begin(self, state: Run) -> Any:
+        """The batches of a fresh epoch, or the rest of an interrupted one."""
+        if state.epoch_random is None:
+            self.callbacks.on_epoch_begin(state.epoch, {})
+            state.epoch_random = generator_state()
+            state.key = self.data.draw_key()
+            return self.data.epoch(state.key)
+        now = generator_state()
+        set_generator_state(state.epoch_random)  # an iterable may draw from it while the batches that are done go by
+        return _resumed(self.data.epoch(state.key, state.totals.batches), now)
+
+    def _step(self, x: Any, y: Any) -> Logs:
+        return self.model.train_on_batch(
+            x, y, loss=self.loss, optimizer=self.state.optimizer, metrics=self.metrics, metric_names=self.names, **self.clipping
+        )
+
+    # -- around each batch
+
+    def before(self, i: int) -> None:
+        """Tell the callbacks."""
+        if self.callbacks.has_batch_hooks:
+            self.callbacks.on_batch_begin(i, {})
+
+    def after(self, i: int, logs: Logs, totals: Totals) -> bool:
+        """Tell the callbacks and the user."""
+        if not self._warned and is_nan(logs):
+            self._warned = True
+            warnings.warn(
+                f"fit: the loss is NaN (epoch {self.state.epoch + 1}, batch {i}); training goes on (TerminateOnNaN stops it)",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
+        if not self.callbacks.has_batch_hooks:
+            return False
+        self.callbacks.on_batch_end(i, logs)
+        return self.callbacks.stop_epoch
+
+
+def _resumed(batches: Any, random: dict[str, Any]) -> Any:
+    first = next(batches, None)
+    set_generator_state(random)
+    if first is not None:
+        yield first
+        yield from batches
+
+
+def read_resume(resume: Any) -> TrainingState | None:
+    """The state to start from: None, a TrainingState, or the path of one.
+
+    Raises:
+        TypeError: Something else.
+        ValueError: The file is damaged, or no training state.
+        OSError: It cannot be read.
+    """
+    if resume is None or isinstance(resume, TrainingState):
+        return resume
+    if not isinstance(resume, str | os.PathLike):
+        raise TypeError(f"fit: resume must be a path or a TrainingState, got {type(resume).__name__}")
+    return TrainingState.read(resume)
+
+
+def prepare(
+    model: Any,
+    x: Any,
+    y: Any,
+    dtype: Any,
+    *,
+    settings: Settings,
+    shuffle: bool,
+    validation_data: Any,
+    validation_split: float | None,
+    **choices: Any,
+) -> Fit:
+    """A :class:`Fit` from the arguments of ``fit``.
+
+    Raises:
+        TypeError: Wrong types.
+        ValueError: Numbers or shapes that do not fit, unknown names.
+        RuntimeError: The optimizer holds none of the model's parameters.
+    """
+    data = make_batches(x, y, batch_size=settings.batch_size, shuffle=shuffle, dtype=dtype, owner="fit")
+    if validation_split is not None:
+        if y is None or validation_data is not None:
+            raise ValueError("fit: validation_split needs x and y as arrays, and no validation_data")
+        (x, y), validation_data = split_rows(x, y, validation_split, "fit")
+        data = make_batches(x, y, batch_size=settings.batch_size, shuffle=shuffle, dtype=dtype, owner="fit")
+    validation = validation_batches(validation_data, settings.batch_size, dtype)
+    return Fit(model, data, validation, settings=settings, **choices)

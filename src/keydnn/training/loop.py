@@ -1,0 +1,99 @@
+"""The loop that every kind of training shares: steps over batches, with hooks around each, and means over what they log.
+
+The value of an epoch is the mean over its batches, weighted by their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keydnn.autograd.modes import no_grad
+from keydnn.nn.module import Module
+from keydnn.training.data import batch_size_of
+from keydnn.training.step import evaluation_mode, measure, read_logs
+
+Logs = dict[str, float]
+
+
+@dataclass
+class Totals:
+    """Sums of logs weighted by batch size.
+
+    Attributes:
+        sums: Name to sum of value times size.
+        sizes: Name to sum of sizes.
+        samples: Samples of all batches.
+        batches: Number of batches.
+    """
+
+    sums: Logs = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    samples: int = 0
+    batches: int = 0
+
+    def add(self, logs: Mapping[str, float], size: int) -> None:
+        """Count one batch."""
+        for name, value in logs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * size
+            self.sizes[name] = self.sizes.get(name, 0) + size
+        self.samples += size
+        self.batches += 1
+
+    def means(self) -> Logs:
+        """Means so far."""
+        return {name: total / self.sizes[name] if self.sizes[name] else 0.0 for name, total in self.sums.items()}
+
+
+class BatchHooks:
+    """What :func:`run_steps` tells around each batch; the base does nothing."""
+
+    def before(self, i: int) -> None:
+        """Batch ``i`` comes next."""
+
+    def after(self, i: int, logs: Logs, totals: Totals) -> bool:
+        """Batch ``i`` is done and counted; True ends the loop."""
+        return False
+
+
+def run_steps(
+    step: Callable[[Any, Any], Logs], batches: Iterable[tuple[Any, Any]], totals: Totals, hooks: BatchHooks | None = None
+) -> Totals:
+    """Run ``step`` over batches.
+
+    Args:
+        step: Called with x and y, returns logs.
+        batches: Pairs (x, y).
+        totals: What came before in the same epoch; added to, so the first batch has number ``totals.batches``.
+        hooks: Told before and after each batch.
+
+    Returns:
+        ``totals``.
+    """
+    hooks = BatchHooks() if hooks is None else hooks
+    for x, y in batches:
+        i = totals.batches
+        hooks.before(i)
+        logs = step(x, y)
+        totals.add(logs, batch_size_of(x))
+        if hooks.after(i, logs, totals):
+            break
+    return totals
+
+
+def evaluate_batches(
+    model: Module,
+    batches: Iterable[tuple[Any, Any]],
+    loss: Callable[[Any, Any], Any],
+    metrics: Sequence[Callable[[Any, Any], Any]],
+    names: Sequence[str],
+) -> Logs:
+    """Weighted means of loss and metrics, in evaluation mode and without a graph; flags are restored."""
+
+    def step(x: Any, y: Any) -> Logs:
+        y_pred = model(x)
+        return read_logs([loss(y_pred, y), *measure(metrics, y, y_pred)], names)
+
+    with evaluation_mode(model), no_grad():
+        return run_steps(step, batches, Totals()).means()

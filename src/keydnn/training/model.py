@@ -1,0 +1,491 @@
+"""Model: a module that can be built, trained, evaluated, asked and saved."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from keydnn import ops
+from keydnn._tensor import Tensor
+from keydnn.autograd.modes import enable_grad, no_grad
+from keydnn.domain.device import Device, as_device
+from keydnn.domain.errors import NotBuiltError
+from keydnn.nn.module import Module, latest_stamp
+from keydnn.saving import from_payload, load_payload_, load_state_, read_json, to_payload, write_json
+from keydnn.training.data import as_tensor, batch_size_of, iter_minibatches_xy, make_batches
+from keydnn.training.fit import checked_count, checked_settings, prepare, read_resume
+from keydnn.training.history import History
+from keydnn.training.loop import evaluate_batches
+from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer
+from keydnn.training.state import Run, TrainingState, capture, model_from
+from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, training_step
+from keydnn.training.summary import shape_table, structure_text
+
+T = TypeVar("T", bound="Model")
+
+
+class _Building(threading.local):
+    active = False
+
+
+_building = _Building()
+
+
+class Model(Module):
+    """A module with training utilities; subclass it and write ``forward``, or use :class:`Sequential`.
+
+    Example:
+        >>> from keydnn.nn import Linear
+        >>> from keydnn.training import Model
+        >>> class Twice(Model):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.inner = Linear(2, 2)
+        ...
+        ...     def forward(self, x):
+        ...         return self.inner(self.inner(x))
+        >>> model = Twice()
+        >>> history = model.fit(np.eye(2), np.eye(2), loss="mse", optimizer="adam", epochs=3, verbose=0)
+        >>> len(history.history["loss"])
+        3
+    """
+
+    _is_built = False
+    _ready_at = -1  # structure stamp at which no lazy layer was without parameters
+    _all: tuple[Module, ...] = ()  # every module here and below, at that stamp
+    _run: Run | None = None
+
+    # -- building
+
+    @property
+    def is_built(self) -> bool:
+        """Whether ``build`` succeeded (or a checkpoint was loaded) and no layer without parameters was added since."""
+        return self._is_built and self._first_unbuilt() is None
+
+    def build(self, x: Tensor | Sequence[int], *, device: Device | str | None = None, dtype: Any = np.float32) -> None:
+        """Run one forward pass so that lazy layers make their parameters; a built model is left as it is.
+
+        The pass runs in evaluation mode without a graph, with normalisation layers of a Sequential stepped over: no running
+        statistics move, and random numbers are drawn for the new parameters alone.
+
+        Args:
+            x: A batch, or the full shape of one with the batch size, such as ``(1, 784)``.
+            device: Where a batch of zeros is made; None is the model's ``device`` attribute if it has one, else the cpu.
+            dtype: Of that batch.
+
+        Raises:
+            TypeError: ``x`` is neither Tensor nor shape.
+            RuntimeError: The forward pass failed; the model stays unbuilt and has no new parameters.
+        """
+        sample = self._sample(x, device, dtype)
+        if self.is_built:
+            return
+        with evaluation_mode(self), no_grad(), _rollback(self):
+            self._forward_to_build(sample)
+        name = self._first_unbuilt()
+        if name is not None:
+            raise NotBuiltError(f"{type(self).__name__}.build: the forward pass did not reach layer {name}")
+        self._mark_built()
+
+    def _forward_to_build(self, x: Tensor) -> None:
+        self.forward(x)
+
+    def _sample(self, x: Any, device: Any, dtype: Any) -> Tensor:
+        if isinstance(x, Tensor):
+            return x
+        if not isinstance(x, tuple | list) or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in x):
+            raise TypeError(f"{type(self).__name__}.build: expected a Tensor or a shape such as (1, 784), got {x!r:.80}")
+        where = self.__dict__.get("device") if device is None else device
+        return Tensor(x, as_device(where, owner=f"{type(self).__name__}.build"), dtype=dtype)
+
+    def _mark_built(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Model):
+                module.__dict__["_is_built"] = True
+
+    def _first_unbuilt(self) -> str | None:
+        """Path and class of the first lazy layer without parameters, None if there is none."""
+        stamp = latest_stamp()
+        if self._ready_at == stamp:
+            return None
+        found = tuple(self.named_modules())
+        for name, module in found:
+            if not isinstance(module, Model) and not getattr(module, "is_built", True):  # only lazy layers have the attribute
+                return f"{name!r} ({type(module).__name__})"
+        self.__dict__.update(_ready_at=stamp, _all=tuple(module for _, module in found))
+        return None
+
+    def _require_built(self, what: str) -> None:
+        if self._ready_at != latest_stamp() and not _building.active:
+            name = self._first_unbuilt()
+            if name is not None:
+                raise NotBuiltError(
+                    f"{type(self).__name__}.{what}: layer {name} has no parameters yet; call build(x) first, with a batch or its full"
+                    " shape, such as build((1, 784))"
+                )
+
+    # -- running
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call :meth:`forward`.
+
+        Raises:
+            RuntimeError: A lazy layer has no parameters yet; call ``build``.
+        """
+        self._require_built("__call__")
+        return super().__call__(*args, **kwargs)
+
+    def predict(self, x: Tensor | np.ndarray, *, requires_grad: bool = False, batch_size: int | None = None) -> Any:
+        """Outputs in evaluation mode; every module has its training flag back afterwards.
+
+        Args:
+            x: Tensor, or ndarray, which is cast to the model's dtype.
+            requires_grad: Whether to record a graph.
+            batch_size: Rows per forward pass; None takes all at once.
+
+        Returns:
+            What ``forward`` returns, joined along the first axis.
+
+        Raises:
+            TypeError: ``x`` is neither Tensor nor ndarray.
+            ValueError: ``batch_size`` below 1.
+            RuntimeError: The model is not built.
+        """
+        self._require_built("predict")
+        size = None if batch_size is None else checked_count("predict", "batch_size", batch_size)
+        inputs = as_tensor(x, self._dtype(), "predict: x")
+        with evaluation_mode(self), enable_grad() if requires_grad else no_grad():
+            n = batch_size_of(inputs)
+            if size is None or n <= size:
+                return self(inputs)
+            return ops.concat([self(inputs[start : start + size]) for start in range(0, n, size)])
+
+    def _dtype(self) -> Any:
+        """The dtype of the first parameter of floating type, float32 without one."""
+        return next((p.dtype for p in self.parameters() if p.dtype.kind == "f"), np.dtype(np.float32))
+
+    # -- training
+
+    def train_on_batch(
+        self,
+        x_batch: Tensor | np.ndarray,
+        y_batch: Tensor | np.ndarray,
+        *,
+        loss: Any,
+        optimizer: Any,
+        metrics: Any = None,
+        metric_names: Sequence[str] | None = None,
+        zero_grad: bool = True,
+        backward: bool = True,
+        step: bool = True,
+        optimizer_kwargs: Mapping[str, Any] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> dict[str, float]:
+        """One step: training mode, zero gradients, forward, loss, backward, clipping, update, metrics.
+
+        Args:
+            x_batch: Tensor, or ndarray, which is cast to the model's dtype.
+            y_batch: Likewise.
+            loss: Name, loss object or function (pred, target).
+            optimizer: Optimizer, or a name; an optimizer made from a name is kept for later calls with the same settings.
+            metrics: Names or functions (y_true, y_pred).
+            metric_names: Their names in the result.
+            zero_grad: Whether to clear the gradients first.
+            backward: Whether to compute gradients.
+            step: Whether to update.
+            optimizer_kwargs: Arguments for an optimizer given by name.
+            clip_norm: Bound of the common norm of all gradients.
+            clip_value: Bound of each element of the gradients.
+
+        Returns:
+            ``loss`` and the metrics as floats.
+
+        Raises:
+            TypeError: A wrong type, or a loss value without ``backward``.
+            ValueError: Unknown names, shapes that do not fit.
+            RuntimeError: The model is not built, or the optimizer holds none of its parameters.
+        """
+        self._require_built("train_on_batch")
+        x = x_batch if isinstance(x_batch, Tensor) else as_tensor(x_batch, self._dtype(), "train_on_batch: x_batch")
+        y = y_batch if isinstance(y_batch, Tensor) else as_tensor(y_batch, self._dtype(), "train_on_batch: y_batch")
+        functions, names = resolve_metrics(metrics, metric_names)
+        loss = resolve_loss(loss)
+        plan = StepPlan(
+            loss,
+            resolve_optimizer(self, optimizer, optimizer_kwargs),
+            functions,
+            names,
+            zero_grad,
+            backward,
+            step,
+            clip_norm,
+            clip_value,
+        )
+        return read_logs(self._in_training_mode(x, y, plan), names)
+
+    def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
+        """A step; if it fails, modules that were not in training mode get their flags back."""
+        if all(module.training for module in self._all):
+            return training_step(self, x, y, plan)
+        before = [(module, module.training) for module in self._all]
+        self.train()
+        try:
+            return training_step(self, x, y, plan)
+        except BaseException:
+            restore(before)
+            raise
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        loss: Any,
+        optimizer: Any,
+        metrics: Any = None,
+        metric_names: Sequence[str] | None = None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        shuffle: bool = True,
+        verbose: int = 1,
+        validation_data: Any = None,
+        callbacks: Any = None,
+        optimizer_kwargs: Mapping[str, Any] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        resume: str | os.PathLike[str] | TrainingState | None = None,
+        compile: bool = True,
+        validation_split: float | None = None,
+        initial_epoch: int = 0,
+    ) -> History:
+        """Train for some epochs.
+
+        Args:
+            x: Tensor or ndarray (n, ...); or, without ``y``, an iterable of pairs (x, y), walked once per epoch.  ndarrays are
+                cast to the model's dtype.
+            y: Tensor or ndarray (n, ...).
+            loss: Name, loss object or function (pred, target).
+            optimizer: Optimizer, or a name: ``sgd``, ``adam``, ``adamw``.
+            metrics: Names or functions (y_true, y_pred).
+            metric_names: Their names in the logs.
+            batch_size: Rows per batch; the last batch may be shorter.
+            epochs: Train until so many epochs are done.
+            shuffle: Whether rows are in a new order each epoch, drawn from Python's global generator.
+            verbose: 0 is silent, 1 shows the progress of each epoch, 2 adds a summary line.
+            validation_data: ``(x, y)`` or an iterable of pairs, evaluated after each epoch; adds ``val_*`` to the logs.
+            callbacks: Callbacks; a learning rate schedule is applied each epoch.
+            optimizer_kwargs: Arguments for an optimizer given by name.
+            clip_norm: Bound of the common norm of all gradients.
+            clip_value: Bound of each element of the gradients.
+            resume: State, or file of one, to continue from: the run then ends as if it had never stopped.
+            compile: Whether steps may be recorded and replayed.
+            validation_split: Share of the last rows to use as validation data.
+            initial_epoch: Number of the first epoch.
+
+        Returns:
+            The values of each epoch: means over batches, weighted by their size.
+
+        Raises:
+            TypeError: A wrong type; ``y`` is missing and ``x`` no iterable of pairs.
+            ValueError: A number out of range, unknown names, shapes that do not fit, no rows.
+            RuntimeError: The model is not built, or the optimizer holds none of its parameters.
+
+        Warns:
+            RuntimeWarning: The loss became NaN; training goes on.
+
+        Example:
+            >>> from keydnn.nn import Dense, Tanh
+            >>> from keydnn.training import Sequential
+            >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+            >>> y = np.array([[0], [1], [1], [0]])
+            >>> model = Sequential(Dense(8), Tanh(), Dense(1))
+            >>> model.build((1, 2))
+            >>> history = model.fit(x, y, loss="mse", optimizer="adam", optimizer_kwargs={"lr": 0.05}, epochs=200, verbose=0)
+            >>> history.last()["loss"] < 0.05
+            True
+        """
+        self._require_built("fit")
+        settings = checked_settings(batch_size, epochs, initial_epoch, verbose, clip_norm, clip_value)
+        if resume is not None and initial_epoch:
+            raise ValueError("fit: resume knows the epoch to start at; leave initial_epoch at 0")
+        state = read_resume(resume)
+        job = prepare(
+            self,
+            x,
+            y,
+            self._dtype(),
+            settings=settings,
+            shuffle=bool(shuffle),
+            validation_data=validation_data,
+            validation_split=validation_split,
+            loss=loss,
+            optimizer=optimizer,
+            optimizer_kwargs=optimizer_kwargs,
+            metrics=metrics,
+            metric_names=metric_names,
+            callbacks=callbacks,
+        )
+        return job.run(state)
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        loss: Any,
+        metrics: Any = None,
+        batch_size: int = 32,
+        metric_names: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """Loss and metrics in evaluation mode, without a graph: means over batches, weighted by their size.
+
+        Args:
+            x: As in :meth:`fit`.
+            y: As in :meth:`fit`.
+            loss: Name, loss object or function (pred, target).
+            metrics: Names or functions (y_true, y_pred).
+            batch_size: Rows per batch.
+            metric_names: Names of the metrics in the result.
+
+        Raises:
+            TypeError: A wrong type.
+            ValueError: A number out of range, unknown names, shapes that do not fit.
+            RuntimeError: The model is not built.
+        """
+        self._require_built("evaluate")
+        size = checked_count("evaluate", "batch_size", batch_size)
+        batches = make_batches(x, y, batch_size=size, shuffle=False, dtype=self._dtype(), owner="evaluate")
+        functions, names = resolve_metrics(metrics, metric_names)
+        return evaluate_batches(self, batches.epoch(None), resolve_loss(loss), functions, names)
+
+    _batch_size_of = staticmethod(batch_size_of)
+    _iter_minibatches_xy = staticmethod(iter_minibatches_xy)
+
+    # -- saving
+
+    def save_json(self, path: str | os.PathLike[str]) -> None:
+        """Write structure, parameters and buffers as ``keydnn.json.ckpt.v1``, atomically; ``.gz`` is compressed.
+
+        Raises:
+            NotImplementedError: A class has no ``get_config``.
+            OSError: The file cannot be written.
+        """
+        write_json(path, self.to_json_payload())
+
+    @classmethod
+    def load_json(cls: type[T], path: str | os.PathLike[str], *, device: Device | str | None = None) -> T:
+        """The model in a file that :meth:`save_json` wrote.
+
+        Args:
+            path: The file.
+            device: Where the parameters shall live; None takes what the file says.
+
+        Raises:
+            TypeError: It holds another kind of model.
+            ValueError: Another format, a damaged file, an unknown layer, a wrong shape.
+            KeyError: An entry is missing.
+            OSError: The file cannot be read.
+        """
+        model = from_payload(read_json(path), cls, device=device)
+        model._mark_built()
+        return model
+
+    def to_json_payload(self) -> dict[str, Any]:
+        """What :meth:`save_json` writes, as a dict."""
+        return to_payload(self)
+
+    def from_json_payload_(self, payload: dict[str, Any]) -> None:
+        """Take over the weights (parameters, and buffers if there are any) of a payload, in place; the structure is not looked at.
+
+        Raises:
+            ValueError: Another format or shape, or a damaged entry; nothing is changed.
+            KeyError: A parameter's entry is missing; nothing is changed.
+        """
+        load_payload_(self, payload)
+
+    def load_state_payload_(self, state: dict[str, Any]) -> None:
+        """Take over the ``state`` part of a payload; errors as :meth:`from_json_payload_`."""
+        load_state_(self, state)
+
+    def save(self, path: str | os.PathLike[str], *, optimizer: Any = None) -> None:
+        """Write the full training state: structure, parameters, buffers, optimizer, callbacks, epoch, random generators, History.
+
+        Args:
+            path: The file (safetensors inside), written atomically.
+            optimizer: The optimizer; None takes that of the last ``fit``, if there was one.
+
+        Raises:
+            TypeError: The optimizer is not one of :mod:`keydnn.optim`.
+            OSError: The file cannot be written.
+        """
+        run = self._run or Run()
+        if optimizer is not None:
+            run = Run(**{**vars(run), "optimizer": optimizer})
+        capture(self, run).write(path)
+
+    @classmethod
+    def load(cls: type[T], path: str | os.PathLike[str]) -> T:
+        """The model in a file that :meth:`save` or TrainingCheckpoint wrote; ``last_run`` has its optimizer and History.
+
+        Raises:
+            TypeError: It holds another kind of model.
+            ValueError: The file is damaged, or no training state; a layer is unknown.
+            OSError: The file cannot be read.
+        """
+        model, run = model_from(TrainingState.read(path), cls, os.fspath(path))
+        model._mark_built()
+        model.remember_run(run)
+        return model
+
+    @property
+    def last_run(self) -> Run | None:
+        """Optimizer, callbacks, History and number of epochs of the latest ``fit`` or of the loaded file; None before."""
+        return self._run
+
+    def remember_run(self, run: Run) -> None:
+        """Keep ``run`` as :attr:`last_run`."""
+        self.__dict__["_run"] = run
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``copy``: everything but what belongs to runs, and what was noted about the structure."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_run", "_named_optimizers", "_ready_at", "_all")}
+
+    # -- showing
+
+    def summary(self, input_shape: Sequence[int] | None = None, *, dtype: Any = np.float32) -> str:
+        """The layers; with a full input shape (batch size included) also output shapes and parameter counts.
+
+        An unbuilt model stays unbuilt.
+
+        Raises:
+            RuntimeError: The shape does not fit the model.
+        """
+        return structure_text(self) if input_shape is None else shape_table(self, input_shape, dtype)
+
+
+@contextlib.contextmanager
+def _rollback(model: Model) -> Iterator[None]:
+    """Lets lazy layers make parameters; an error takes them away again, gives the random numbers back and becomes a RuntimeError."""
+    lazy = [m for m in model.modules() if not isinstance(m, Model) and not getattr(m, "is_built", True)]
+    before = [
+        (m, dict(m.__dict__), {k: dict(v) for k, v in m.__dict__.items() if k in ("_parameters", "_buffers", "_modules")}) for m in lazy
+    ]
+    random, outer = np.random.get_state(), _building.active
+    _building.active = True
+    try:
+        yield
+    except Exception as error:
+        for module, attributes, registries in before:
+            module.__dict__.clear()
+            module.__dict__.update(attributes, **registries)
+            module._mark()
+        np.random.set_state(random)
+        raise RuntimeError(f"{type(model).__name__}.build failed: {error}") from error
+    finally:
+        _building.active = outer

@@ -1,0 +1,128 @@
+"""One training step, and the modes of a model around it.
+
+    y_pred = model(x);  loss(y_pred, y).backward();  [clip];  optimizer.step();  metrics(y, y_pred)
+
+Between its start and :func:`read` nothing is read back to Python, so the step can be recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keydnn._tensor import Tensor
+from keydnn.autograd.modes import no_grad
+from keydnn.nn.module import Module
+from keydnn.optim import clip_grad_norm, clip_grad_value
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What a step does with a batch.
+
+    Attributes:
+        loss: Function of (prediction, target).
+        optimizer: Object with ``step``, ``zero_grad`` and ``params``.
+        metrics: Functions of (target, prediction).
+        names: Their names.
+        zero_grad: Whether to clear the gradients first.
+        backward: Whether to compute gradients.
+        step: Whether to update.
+        clip_norm: Bound of the common norm of all gradients, or None.
+        clip_value: Bound of each element of the gradients, or None.
+    """
+
+    loss: Callable[[Any, Any], Any]
+    optimizer: Any
+    metrics: Sequence[Callable[[Any, Any], Any]] = ()
+    names: Sequence[str] = ()
+    zero_grad: bool = True
+    backward: bool = True
+    step: bool = True
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+
+def training_step(model: Module, x: Any, y: Any, plan: StepPlan) -> list[Any]:
+    """Run one step; returns the loss and the metrics, unread.
+
+    Raises:
+        TypeError: The loss gave something without ``backward``.
+    """
+    if plan.zero_grad:
+        plan.optimizer.zero_grad()
+    y_pred = model(x)
+    loss = plan.loss(y_pred, y)
+    if plan.backward:
+        if not isinstance(loss, Tensor) and not callable(getattr(loss, "backward", None)):  # foreign losses have only this
+            raise TypeError(f"the loss must return a Tensor (or an object with backward()), got {type(loss).__name__}")
+        loss.backward()
+    if plan.clip_norm is not None:
+        clip_grad_norm(plan.optimizer.params, plan.clip_norm)
+    if plan.clip_value is not None:
+        clip_grad_value(plan.optimizer.params, plan.clip_value)
+    if plan.step:
+        plan.optimizer.step()
+    return [loss, *measure(plan.metrics, y, y_pred)]
+
+
+def measure(metrics: Sequence[Callable[[Any, Any], Any]], y_true: Any, y_pred: Any) -> list[Any]:
+    """The values of all metrics, unread; one that refuses (y_true, y_pred) with TypeError is tried with the order swapped."""
+    values = []
+    with no_grad():
+        for metric in metrics:
+            try:
+                values.append(metric(y_true, y_pred))
+            except TypeError as error:
+                try:
+                    values.append(metric(y_pred, y_true))
+                except TypeError:
+                    raise error from None
+    return values
+
+
+def read(value: Any) -> float:
+    """The Python number behind a loss or metric: a number, or anything with ``item()`` or ``to_numpy()``.
+
+    Raises:
+        TypeError: There is none.
+    """
+    if isinstance(value, Tensor):
+        return value.item()
+    if isinstance(value, int | float):
+        return float(value)
+    if callable(getattr(value, "item", None)):  # foreign values: NumPy scalars, tensors of other libraries
+        return float(value.item())
+    if callable(getattr(value, "to_numpy", None)):
+        return float(value.to_numpy())
+    raise TypeError(f"expected a number or an object with item(), got {type(value).__name__}")
+
+
+def read_logs(values: Sequence[Any], names: Sequence[str]) -> dict[str, float]:
+    """``loss`` first, then the metrics by name, as Python floats."""
+    return dict(zip(("loss", *names), map(read, values), strict=True))
+
+
+def is_nan(logs: dict[str, float]) -> bool:
+    """Whether the loss is NaN."""
+    return math.isnan(logs.get("loss", 0.0))
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module has its own flag back."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+def restore(flags: Sequence[tuple[Module, bool]]) -> None:
+    """Give modules their training flags back."""
+    for module, training in flags:
+        module.training = training

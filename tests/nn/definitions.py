@@ -25,10 +25,8 @@ def conv2d_transpose(x, w, b, stride, padding, output_padding, dilation=(1, 1), 
     """Every input cell adds its multiple of the kernel to the output."""
     n, c, height, width = x.shape
     _, per_group, kh, kw = w.shape
-    full = [
-        (size - 1) * s + d * (k - 1) + 1 + op
-        for size, s, d, k, op in zip((height, width), stride, dilation, (kh, kw), output_padding, strict=True)
-    ]
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, (kh, kw), strict=True)]
+    full = [(size - 1) * s + span + op for size, s, span, op in zip((height, width), stride, spans, output_padding, strict=True)]
     y = np.zeros((n, per_group * groups, *full))
     for k, i, j, u, v in product(range(c), range(height), range(width), range(kh), range(kw)):
         first = k // (c // groups) * per_group

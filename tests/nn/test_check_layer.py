@@ -53,7 +53,7 @@ class _WrongGradient(Function):
         return grad_out * 1.01
 
 
-class _NoSecondDerivative(Function):
+class _NoSlope(Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -85,34 +85,30 @@ def _always_a_graph(self, x):
     return y
 
 
-BROKEN = {
+def tripled(x, weight):
+    return 3.0 * weight * x
+
+
+def squared(x, weight):
+    return (x * weight) ** 2
+
+
+NO_PROMISE = {"definition": None}
+BY_MODE = {"train_differs": True, "eval_definition": tripled}
+PAIR = {"factor": 3.0, "dtype": "float64", "pair": (1, 2)}
+
+BROKEN = {  # what breaks -> the case, the error, what it says
     "value": (case_of(Scale, definition=lambda x, weight: 2.999 * weight * x), AssertionError, "broken"),
     "shape": (case_of(Scale, output=(4, 3)), AssertionError, "promised"),
     "dtype": (case_of(broken(forward=_wide)), AssertionError, "dtype"),
     "input changed": (case_of(broken(forward=_scribbles)), AssertionError, "input was changed"),
-    "undeclared mode": (
-        case_of(broken(forward=_by_mode), definition=None),
-        AssertionError,
-        "not declared",
-    ),
-    "mode without effect": (
-        case_of(Scale, train_differs=True, eval_definition=lambda x, weight: 3.0 * weight * x),
-        AssertionError,
-        "differ",
-    ),
-    "gradient": (case_of(broken(forward=lambda self, x: _WrongGradient.apply(x * self.weight * self.factor))), RuntimeError, "gradcheck"),
-    "second derivative": (
-        case_of(broken(forward=lambda self, x: _NoSecondDerivative.apply(x * self.weight)), definition=lambda x, weight: (x * weight) ** 2),
-        RuntimeError,
-        "gradcheck",
-    ),
+    "undeclared mode": (case_of(broken(forward=_by_mode), **NO_PROMISE), AssertionError, "not declared"),
+    "mode without effect": (case_of(Scale, **BY_MODE), AssertionError, "differ"),
+    "gradient": (case_of(broken(forward=lambda self, x: _WrongGradient.apply(x * self.weight * 3.0))), RuntimeError, "gradcheck"),
+    "slope": (case_of(broken(forward=lambda self, x: _NoSlope.apply(x * self.weight)), definition=squared), RuntimeError, "gradcheck"),
     "graph": (case_of(broken(forward=_always_a_graph)), AssertionError, "graph"),
     "config forgets": (case_of(broken(get_config=lambda self: {"dtype": self.dtype.name})), AssertionError, "differs"),
-    "config not JSON": (
-        case_of(broken(get_config=lambda self: {"factor": self.factor, "dtype": "float64", "pair": (1, 2)})),
-        AssertionError,
-        "JSON",
-    ),
+    "config not JSON": (case_of(broken(get_config=lambda self: PAIR)), AssertionError, "JSON"),
     "state": (case_of(broken(load_state_dict=lambda self, state: None)), AssertionError, "differs"),
     "copy": (case_of(broken(__deepcopy__=lambda self, memo: self)), AssertionError, "shares memory"),
     "repr": (case_of(broken(__repr__=lambda self: "<layer>")), AssertionError, "repr"),

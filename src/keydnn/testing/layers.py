@@ -22,7 +22,7 @@ from keydnn.nn import Module, Parameter
 from keydnn.saving import module_from_config, module_to_config
 
 Draw = Callable[[np.random.Generator], np.ndarray]
-TOLERANCES = {np.float32: {"rtol": 2e-5, "atol": 2e-6}, np.float64: {"rtol": 1e-11, "atol": 1e-13}}
+TOLERANCES = {np.float32: (2e-5, 2e-6), np.float64: (1e-11, 1e-13)}  # rtol, atol
 
 
 def normal(*shape: int) -> Draw:
@@ -157,7 +157,8 @@ def _computes_its_definition(case: LayerCase, dtype: Any, training: bool) -> Non
     definition = case.definition if training or not case.train_differs else case.eval_definition
     if definition is not None:
         want = definition(*(t.numpy().astype(np.float64 if t.dtype.kind == "f" else np.int64) for t in inputs), **state)
-        assert_allclose(y.to_numpy(), want, **TOLERANCES[dtype], err_msg=where)
+        rtol, atol = TOLERANCES[dtype]
+        assert_allclose(y.to_numpy(), want, rtol=rtol, atol=atol, err_msg=where)
 
 
 def _ignores_strides(case: LayerCase) -> None:

@@ -263,6 +263,41 @@ struct GradX {
   }
 };
 
+// Whether all are finite: 0 * inf and 0 * NaN are NaN.
+template <class T>
+bool is_finite(const T* p, int64_t n) {
+  Vec<T> zeros[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes<T> <= n; i += 4 * kLanes<T>)
+    for (int k = 0; k < 4; ++k) zeros[k] += T(0) * load(p + i + k * kLanes<T>);
+  T zero = lane_sum<T>((zeros[0] + zeros[1]) + (zeros[2] + zeros[3]));
+  for (; i < n; ++i) zero += T(0) * p[i];
+  return zero == 0;
+}
+
+// The gradient tap by tap, from the elements of g that exist.  solve() also multiplies the zeros that frame g, which for
+// an infinite or NaN weight would spoil elements that never meet it.
+template <class T>
+void by_taps(const GradX<T>& q, const T* g, const T* weight, T* dx) {
+  const keydnn_conv_shape& s = q.s;
+  parallel_for(s.n * s.c, 1e9, [&](int64_t plane) {
+    const int64_t n = plane / s.c, c = plane % s.c, group = c / q.in_c;
+    T* const to = dx + plane * s.h * s.w;
+    for (int64_t i = 0; i < s.h * s.w; ++i) to[i] = T(0);
+    for (int64_t o = group * q.out_c; o < (group + 1) * q.out_c; ++o)
+      for (int64_t tap = 0; tap < q.taps; ++tap) {
+        const T w = weight[(o * q.in_c + c % q.in_c) * q.taps + tap];
+        const T* const from = g + (n * s.o + o) * s.oh * s.ow;
+        const int64_t down = s.dh * (tap / s.kw) - s.ph, right = s.dw * (tap % s.kw) - s.pw;
+        for (int64_t i = 0; i < s.oh; ++i)
+          for (int64_t j = 0; j < s.ow; ++j) {
+            const int64_t row = s.sh * i + down, col = s.sw * j + right;
+            if (row >= 0 && row < s.h && col >= 0 && col < s.w) to[row * s.w + col] += w * from[i * s.ow + j];
+          }
+      }
+  });
+}
+
 template <class T>
 int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* shape) {
   const keydnn_conv_shape& s = *shape;
@@ -274,6 +309,10 @@ int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* s
   }
   GradX<T> q(s);
   if (!q) return KEYDNN_NO_MEMORY;
+  if (!is_finite(weight, s.o * q.in_c * q.taps)) {
+    by_taps(q, g, weight, dx);
+    return KEYDNN_OK;
+  }
   q.prepare(weight);
   const Problem<T> problem{s.n, s.groups, s.o, q.size, q.n_phases, double(s.n) * s.o * s.oh * s.ow * q.in_c * q.taps};
   auto fill = [&](int64_t image, int64_t channel, T* to) {

@@ -85,7 +85,7 @@ def test_sharing_does_not_depend_on_the_order_of_reading():
 
 
 @register_module()
-class Residual(keydnn.Module):
+class TwoLayers(keydnn.Module):
     """A user's module: children from attributes, config of its own."""
 
     def __init__(self, width, scale=1.0):
@@ -99,7 +99,13 @@ class Residual(keydnn.Module):
         return x + self.second(self.first(x).relu()) * self.scale
 
     def get_config(self):
-        return {"width": np.int64(self.width), "scale": self.scale, "sizes": (1, 2), "dtype": np.dtype("f4"), "device": keydnn.Device("cpu")}
+        return {
+            "width": np.int64(self.width),
+            "scale": self.scale,
+            "sizes": (1, 2),
+            "dtype": np.dtype("f4"),
+            "device": keydnn.Device("cpu"),
+        }
 
     @classmethod
     def from_config(cls, config):
@@ -110,7 +116,7 @@ class Residual(keydnn.Module):
 
 
 def test_a_users_module():
-    model = keydnn.Sequential(Residual(3, scale=0.5), keydnn.Linear(3, 1))
+    model = keydnn.Sequential(TwoLayers(3, scale=0.5), keydnn.Linear(3, 1))
     node = module_to_config(model)
     assert node["children"]["0"]["config"] == {"width": 3, "scale": 0.5, "sizes": [1, 2], "dtype": "float32", "device": "cpu"}
     assert "order" not in node["children"]["0"]
@@ -122,9 +128,9 @@ def test_a_users_module():
 
 
 def test_a_config_that_json_cannot_hold():
-    module = Residual(2)
+    module = TwoLayers(2)
     module.get_config = lambda: {"fn": print}
-    with pytest.raises(TypeError, match=r"Residual\['fn'\].*builtin_function"):
+    with pytest.raises(TypeError, match=r"TwoLayers\['fn'\].*builtin_function"):
         module_to_config(module)
 
 

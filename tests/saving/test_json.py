@@ -34,7 +34,9 @@ def test_the_envelope_and_an_entry_to_the_letter(tmp_path):
     model[0].weight.copy_from_numpy(np.array([[1.0, -2.5]]))
     model[0].bias.copy_from_numpy(np.array([0.5]))
     model.save_json(tmp_path / "m.json")
-    assert (tmp_path / "m.json").read_text(encoding="utf-8") == """{
+    assert (
+        (tmp_path / "m.json").read_text(encoding="utf-8")
+        == """{
   "arch": {
     "children": {
       "0": {
@@ -74,6 +76,7 @@ def test_the_envelope_and_an_entry_to_the_letter(tmp_path):
     }
   }
 }"""
+    )
 
 
 @given(
@@ -232,7 +235,12 @@ def node_damages():
         ("a child with dots", lambda arch: arch["children"].update({"0.x": arch["children"]["2"]}), ValueError, "named '0.x'"),
         ("config lacks a key", lambda arch: arch["children"]["0"]["config"].pop("out_features"), KeyError, "Linear at '0'.*out_features"),
         ("config with a bad value", lambda arch: arch["children"]["0"]["config"].update(out_features=-1), ValueError, "Linear at '0'.*-1"),
-        ("config of a wrong type", lambda arch: arch["children"]["0"]["config"].update(out_features="many"), ValueError, "Linear at '0'.*many"),
+        (
+            "config of a wrong type",
+            lambda arch: arch["children"]["0"]["config"].update(out_features="many"),
+            ValueError,
+            "Linear at '0'.*many",
+        ),
         ("dtype", lambda arch: arch["children"]["0"]["config"].update(dtype="float7"), ValueError, "float7"),
         ("device", lambda arch: arch["children"]["0"]["config"].update(device="tpu"), ValueError, "Invalid device 'tpu'"),
         ("order misses a child", lambda arch: arch.update(order=["0"]), ValueError, "'order' of the root node"),

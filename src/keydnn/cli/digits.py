@@ -21,6 +21,7 @@ from keydnn.kernels.dispatch import native_status
 from keydnn.random import seed as set_seed
 
 TEST_PART, VALIDATION_PART = 0.25, 0.15
+LEARNING_RATE, BATCH_SIZE, PATIENCE = 2e-3, 32, 8
 
 
 class Digits(NamedTuple):
@@ -94,14 +95,14 @@ def train(data: Digits, epochs: int, verbose: int = 1) -> tuple[keydnn.Sequentia
     """
     model = network()
     model.build((1, 1, 8, 8))
-    watch, stopping = Stopwatch(), keydnn.EarlyStopping(monitor="val_loss", patience=8, restore_best_weights=True)
+    watch, stopping = Stopwatch(), keydnn.EarlyStopping(monitor="val_loss", patience=PATIENCE, restore_best_weights=True)
     history = model.fit(
         data.x_train,
         data.y_train,
         loss="cross_entropy",
-        optimizer=keydnn.Adam(model.parameters(), lr=2e-3),
+        optimizer=keydnn.Adam(model.parameters(), lr=LEARNING_RATE),
         metrics=["acc"],
-        batch_size=32,
+        batch_size=BATCH_SIZE,
         epochs=epochs,
         validation_data=(data.x_validation, data.y_validation),
         callbacks=[watch, stopping],

@@ -1,0 +1,1 @@
+"""Import paths that older programs use.  Nothing is defined here: see :mod:`keydnn`."""

@@ -1,0 +1,81 @@
+"""How the files of `ours/` were made: ``python tests/golden/write.py NAME...`` (see README.md; existing files are left alone)."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import keydnn
+
+FOLDER = Path(__file__).parent / "ours"
+
+
+def filled(model, shape):
+    """Every weight and statistic away from its default."""
+    model.build(shape)
+    rng = np.random.default_rng(1)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        low = 0.5 if name.endswith(("running_var", "gamma")) else -0.5
+        tensor.copy_from_numpy(rng.uniform(low, low + 1, tensor.shape))
+    return model, rng.normal(size=shape)
+
+
+def cnn():
+    return filled(
+        keydnn.Sequential(
+            keydnn.Conv2d(2, 4, (3, 2), stride=(1, 2), padding=1, bias=False),
+            keydnn.BatchNorm2d(4, eps=1e-3, momentum=0.2),
+            keydnn.LeakyReLU(0.2),
+            keydnn.MaxPool2d(2, stride=1, padding=1),
+            keydnn.Conv2dTranspose(4, 3, 3, stride=2, padding=1, output_padding=1),
+            keydnn.Sigmoid(),
+            keydnn.AvgPool2d((2, 1)),
+            keydnn.Dropout(0.3),
+            keydnn.Flatten(),
+            keydnn.Dense(5),
+            keydnn.Softmax(),
+        ),
+        (2, 2, 6, 5),
+    )
+
+
+def conv_extras():
+    return filled(
+        keydnn.Sequential(
+            keydnn.Conv2d(4, 4, 3, padding="same", dilation=2, groups=2, initializer="xavier"),
+            keydnn.Tanh(),
+            keydnn.GlobalAvgPool2d(),
+            keydnn.Flatten(),
+            keydnn.Linear(4, 2),
+        ),
+        (2, 4, 7, 6),
+    )
+
+
+def float64_named_shared():
+    shared = keydnn.Linear(3, 3, dtype="float64")
+    model = keydnn.Sequential()
+    for name, layer in [
+        ("stem", keydnn.Dense(3, dtype="float64")),
+        ("again", shared),
+        ("act", keydnn.ReLU()),
+        ("inner", keydnn.Sequential(shared, keydnn.LayerNorm((3,), dtype="float64"))),
+        ("final", keydnn.Linear(3, 2, bias=False, dtype="float64")),
+    ]:
+        model.add(layer, name)
+    model.build(keydnn.zeros((1, 4), dtype="float64"))
+    return filled(model, (5, 4))
+
+
+WRITERS = {function.__name__: function for function in (cnn, conv_extras, float64_named_shared)}
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or WRITERS:
+        path = FOLDER / f"{chosen}.json"
+        if path.exists():
+            print(f"{path} exists and stays as it is")
+            continue
+        net, x = WRITERS[chosen]()
+        x = x.astype(next(net.parameters()).dtype)
+        net.save_json(path)
+        np.savez(path.with_suffix(".npz"), x=x, y=net.predict(x).to_numpy())

@@ -10,6 +10,7 @@ void bind_conv(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
 void bind_pool(nb::module_& m);
+void bind_reduce(nb::module_& m);
 
 namespace {
 
@@ -89,4 +90,5 @@ NB_MODULE(_native, m) {
   bind_elementwise(m);
   bind_gemm(m);
   bind_pool(m);
+  bind_reduce(m);
 }

@@ -18,6 +18,7 @@
 #endif
 
 #define KEYDNN_INLINE inline __attribute__((always_inline))
+#define KEYDNN_NOINLINE __attribute__((noinline))  // on the body of a parallel_for: one copy for its two paths
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -61,6 +62,10 @@ template <class T>
 KEYDNN_INLINE T greater(T a, T b) {
   return a < b ? b : a;
 }
+KEYDNN_INLINE float size_of(float x) { return __builtin_fabsf(x); }
+KEYDNN_INLINE double size_of(double x) { return __builtin_fabs(x); }
+KEYDNN_INLINE float root(float x) { return __builtin_sqrtf(x); }
+KEYDNN_INLINE double root(double x) { return __builtin_sqrt(x); }
 KEYDNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {  // a >= 0; the usual strides do without a slow division
   return b == 1 ? a : b == 2 ? (a + 1) >> 1 : (a + b - 1) / b;
 }

@@ -41,13 +41,16 @@
 #include "keydnn/elementwise.h"
 #include "keydnn/gemm.h"
 #include "keydnn/pool.h"
+#include "keydnn/reduce.h"
 
 #define KEYDNN_FAMILIES(X) \
+  X(KEYDNN_BINARY)         \
   X(KEYDNN_CONV)           \
   X(KEYDNN_CONV_GRAD_W)    \
   X(KEYDNN_ELEMENTWISE)    \
   X(KEYDNN_GEMM)           \
-  X(KEYDNN_POOL)
+  X(KEYDNN_POOL)           \
+  X(KEYDNN_REDUCE)
 
 #define KEYDNN_OK 0
 #define KEYDNN_BAD_SHAPE 1  /* sizes that contradict each other */

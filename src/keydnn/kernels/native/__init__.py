@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from keydnn.kernels.native import elementwise
+from keydnn.kernels.native import direct
 from keydnn.kernels.native.guard import guarded
 
 MODULE = "keydnn._native"
@@ -34,7 +34,7 @@ GUARDED = (
     "avgpool2d_grad",
     "global_avgpool2d",
 )
-FAMILIES = (elementwise,)
+FAMILIES = (direct,)
 
 
 class NativeUnavailable(Exception):

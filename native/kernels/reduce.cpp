@@ -1,0 +1,133 @@
+// Sum, mean, largest and smallest over the axes r0 and r1 of x (k0, r0, k1, r1).
+// Meaning: kernels/reference/reduce.py.
+// Numerics: sums in double (see sums.h), rounded once; NaN wins in max and min.
+//
+// Work is cut into parts of about kPart elements: part p of an output covers fixed positions of r0 (or of r1, where r0
+// is 1), and parts are combined in order, so bits depend on the shape alone.
+#include "sums.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr int64_t kPart = 32768;
+constexpr int64_t kColumns = 256;  // columns that are summed side by side where r1 is 1
+
+// A rule has its accumulator Acc, run(x, n, count, stride) over `count`
+// runs of n neighbours, join(a, b), and finish(a, count).
+template <class T>
+struct Sum {
+  using Acc = double;
+  static KEYDNN_INLINE double run(const T* x, int64_t n, int64_t count, int64_t stride) { return sum_of(x, n, count, stride); }
+  static KEYDNN_INLINE double join(double a, double b) { return a + b; }
+  static KEYDNN_INLINE T finish(double a, int64_t) { return static_cast<T>(a); }
+};
+template <class T>
+struct Mean : Sum<T> {
+  static KEYDNN_INLINE T finish(double a, int64_t count) { return static_cast<T>(a / static_cast<double>(count)); }
+};
+template <class T, bool Up>
+struct Extreme {
+  using Acc = T;
+  static KEYDNN_INLINE T run(const T* x, int64_t n, int64_t count, int64_t stride) { return extreme_of<Up>(x, n, count, stride); }
+  static KEYDNN_INLINE T join(T a, T b) { return extreme<Up>(a, b); }
+  static KEYDNN_INLINE T finish(T a, int64_t) { return a; }
+};
+
+// r1 > 1: every output is a number of contiguous runs.
+template <class T, class Rule>
+int reduce_rows(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
+  using Acc = typename Rule::Acc;
+  const int64_t outputs = k0 * k1, each = r0 * r1;
+  const double cost = 0.15 * static_cast<double>(outputs * each);
+  if (each <= kPart || outputs >= 64) {  // whole outputs
+    parallel_ranges(outputs, greater<int64_t>(1, kPart / each), cost, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
+      for (int64_t o = begin; o < end; ++o) {
+        const T* from = x + (o / k1 * r0 * k1 + o % k1) * r1;
+        y[o] = Rule::finish(Rule::run(from, r1, r0, k1 * r1), each);
+      }
+    });
+    return KEYDNN_OK;
+  }
+  const bool along_r0 = r0 > 1;
+  const int64_t step = along_r0 ? greater<int64_t>(1, kPart / r1) : kPart;  // positions of r0 or of r1 in a part
+  const int64_t parts = ceil_div(along_r0 ? r0 : r1, step);
+  const Scratch<Acc> partial(outputs * parts);
+  if (!partial) return KEYDNN_NO_MEMORY;
+  Acc* const totals = partial.data;
+  parallel_for(outputs * parts, cost, [=](int64_t unit) KEYDNN_NOINLINE {
+    const int64_t o = unit / parts, begin = unit % parts * step;
+    const T* from = x + (o / k1 * r0 * k1 + o % k1) * r1;
+    totals[unit] = along_r0 ? Rule::run(from + begin * k1 * r1, r1, lesser(step, r0 - begin), k1 * r1)
+                            : Rule::run(from + begin, lesser(step, r1 - begin), 1, 0);
+  });
+  for (int64_t o = 0; o < outputs; ++o) {
+    Acc total = totals[o * parts];
+    for (int64_t p = 1; p < parts; ++p) total = Rule::join(total, totals[o * parts + p]);
+    y[o] = Rule::finish(total, each);
+  }
+  return KEYDNN_OK;
+}
+
+// r1 = 1: k1 neighbouring outputs are reduced side by side, kColumns at a time.
+template <class T, class Rule>
+int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
+  using Acc = typename Rule::Acc;
+  const int64_t width = lesser(k1, kColumns), blocks = ceil_div(k1, kColumns);
+  const int64_t step = greater<int64_t>(1, kPart / width), parts = ceil_div(r0, step);
+  const Scratch<Acc> partial(parts > 1 ? k0 * parts * k1 : 1);
+  if (!partial) return KEYDNN_NO_MEMORY;
+  Acc* const totals = partial.data;
+  parallel_for(k0 * parts * blocks, 0.2 * static_cast<double>(k0 * r0 * k1), [=](int64_t unit) KEYDNN_NOINLINE {
+    const int64_t block = unit % blocks, part = unit / blocks % parts, o = unit / blocks / parts;
+    const int64_t column = block * kColumns, n = lesser(kColumns, k1 - column);
+    const T* from = x + (o * r0 + part * step) * k1 + column;
+    Acc sums[kColumns];
+    for (int64_t j = 0; j < n; ++j) sums[j] = from[j];
+    const int64_t rows = lesser(step, r0 - part * step);
+    for (int64_t i = 1; i < rows; ++i) {
+      const T* row = from + i * k1;
+      for (int64_t j = 0; j < n; ++j) sums[j] = Rule::join(sums[j], static_cast<Acc>(row[j]));
+    }
+    if (parts == 1) {
+      for (int64_t j = 0; j < n; ++j) y[o * k1 + column + j] = Rule::finish(sums[j], r0);
+    } else {
+      for (int64_t j = 0; j < n; ++j) totals[(o * parts + part) * k1 + column + j] = sums[j];
+    }
+  });
+  if (parts == 1) return KEYDNN_OK;
+  for (int64_t o = 0; o < k0; ++o) {
+    Acc* const first = totals + o * parts * k1;
+    for (int64_t p = 1; p < parts; ++p)
+      for (int64_t j = 0; j < k1; ++j) first[j] = Rule::join(first[j], first[p * k1 + j]);
+    for (int64_t j = 0; j < k1; ++j) y[o * k1 + j] = Rule::finish(first[j], r0);
+  }
+  return KEYDNN_OK;
+}
+
+template <class T, class Rule>
+int reduce(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
+  if (k0 < 1 || r0 < 1 || k1 < 1 || r1 < 1) return KEYDNN_BAD_SHAPE;
+  return r1 > 1 ? reduce_rows<T, Rule>(x, y, k0, r0, k1, r1) : reduce_columns<T, Rule>(x, y, k0, r0, k1);
+}
+
+template <class T>
+int sum(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
+  return reduce<T, Sum<T>>(x, y, k0, r0, k1, r1);
+}
+template <class T>
+int mean(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
+  return reduce<T, Mean<T>>(x, y, k0, r0, k1, r1);
+}
+template <class T>
+int max(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
+  return reduce<T, Extreme<T, true>>(x, y, k0, r0, k1, r1);
+}
+template <class T>
+int min(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
+  return reduce<T, Extreme<T, false>>(x, y, k0, r0, k1, r1);
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS
+
+KEYDNN_EXPORT(KEYDNN_REDUCE)

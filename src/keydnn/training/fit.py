@@ -141,6 +141,9 @@ class Fit(BatchHooks):
         remembered = []
         if resume is not None:
             remembered = self.callbacks.match(resume.callbacks)
+            now = generator_state()
+            set_generator_state(resume.random)  # raises for a state that makes no sense, before anything is changed
+            set_generator_state(now)
             install(resume, self.model, state)
         self.callbacks.on_train_begin({})
         for callback, values in remembered:

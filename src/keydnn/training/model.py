@@ -392,7 +392,8 @@ class Model(Module):
             KeyError: An entry is missing.
             OSError: The file cannot be read.
         """
-        model = from_payload(read_json(path), cls, device=device)
+        with _generator_restored():
+            model = from_payload(read_json(path), cls, device=device)
         model._mark_built()
         return model
 
@@ -438,7 +439,8 @@ class Model(Module):
             ValueError: The file is damaged, or no training state; a layer is unknown.
             OSError: The file cannot be read.
         """
-        model, run = model_from(TrainingState.read(path), cls, os.fspath(path))
+        with _generator_restored():
+            model, run = model_from(TrainingState.read(path), cls, os.fspath(path))
         model._mark_built()
         model.remember_run(run)
         return model
@@ -467,6 +469,16 @@ class Model(Module):
             RuntimeError: The shape does not fit the model.
         """
         return structure_text(self) if input_shape is None else shape_table(self, input_shape, dtype)
+
+
+@contextlib.contextmanager
+def _generator_restored() -> Iterator[None]:
+    """What is loaded is drawn first and then written over: those draws are not seen outside."""
+    before = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
 
 
 @contextlib.contextmanager

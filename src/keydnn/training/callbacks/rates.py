@@ -112,7 +112,7 @@ class ReduceLROnPlateau(Callback):
                 raise ValueError(f"ReduceLROnPlateau: {name} must be at least {least}, got {value!r}")
         self._monitor = Monitor("ReduceLROnPlateau", monitor, mode, min_delta)
         self.monitor, self.factor, self.patience, self.cooldown, self.min_lr = monitor, factor, patience, cooldown, min_lr
-        self.verbose = verbose
+        self.mode, self.min_delta, self.verbose = self._monitor.mode, self._monitor.min_delta, verbose
         self.wait = self.resting = 0
 
     @property

@@ -64,6 +64,12 @@ class _NoSlope(Function):
         return Tensor(data=2.0 * ctx.saved_tensors[0].to_numpy() * grad_out.to_numpy(), dtype=grad_out.dtype)
 
 
+def _cycle(self, x):
+    y = x * self.weight * self.factor
+    y.myself = y
+    return y
+
+
 def _wide(self, x):
     return (x * self.weight * self.factor).astype("float64")
 
@@ -107,6 +113,7 @@ BROKEN = {  # what breaks -> the case, the error, what it says
     "gradient": (case_of(broken(forward=lambda self, x: _WrongGradient.apply(x * self.weight * 3.0))), RuntimeError, "gradcheck"),
     "slope": (case_of(broken(forward=lambda self, x: _NoSlope.apply(x * self.weight)), definition=squared), RuntimeError, "gradcheck"),
     "graph": (case_of(broken(forward=_always_a_graph)), AssertionError, "graph"),
+    "cycle": (case_of(broken(forward=_cycle)), AssertionError, "cycle"),
     "config forgets": (case_of(broken(get_config=lambda self: {"dtype": self.dtype.name})), AssertionError, "differs"),
     "config not JSON": (case_of(broken(get_config=lambda self: PAIR)), AssertionError, "JSON"),
     "state": (case_of(broken(load_state_dict=lambda self, state: None)), AssertionError, "differs"),

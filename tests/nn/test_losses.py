@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import keydnn
 from keydnn import Context, Tensor, enable_grad, grad, gradcheck, nn, no_grad, ops
-from keydnn.nn.losses import LOSSES, get_loss
+from keydnn.nn import functions
+from keydnn.nn.losses import LOSSES
 from tests.nn import definitions as d
 
 
@@ -30,7 +31,7 @@ def test_the_forms_agree_in_value_and_gradient(name):
     p, y = uniform(3, 4), uniform(3, 4, requires_grad=name in ("sse", "mse"))
     want = definition(p.to_numpy(), y.to_numpy())
     grads = []
-    for form in (module(), fn.apply, fn.as_loss(), factory(), get_loss(name)):
+    for form in (module(), fn.apply, fn.as_loss(), factory(), LOSSES[name]):
         p.zero_grad()
         y.zero_grad()
         loss = form(p, y)
@@ -51,7 +52,7 @@ def test_the_promised_gradients():
     want = {"sse": 2 * (a - b), "mse": 2 * (a - b) / 12, "bce": (a - b) / (a * (1 - a)) / 12, "cce": -(b / a) / 3}
     for name, gradient in want.items():
         p.zero_grad()
-        get_loss(name)(p, y).backward()
+        LOSSES[name](p, y).backward()
         assert_allclose(p.grad.to_numpy(), gradient, rtol=1e-12, err_msg=name)
 
 
@@ -73,7 +74,7 @@ def test_the_function_classes_give_two_gradients():
 def test_probabilities_are_limited_and_the_gradient_is_not_zeroed_outside(name, dtype):
     p = Tensor(data=np.array([[0.0, 1.0, -3.0, 7.0]]), requires_grad=True, dtype=dtype)
     y = Tensor(data=np.array([[1.0, 0.0, 1.0, 0.0]]), dtype=dtype)
-    loss = get_loss(name)(p, y)
+    loss = LOSSES[name](p, y)
     loss.backward()
     low, high = dtype(1e-7), dtype(1 - 1e-7)
     limited = np.array([[low, high, low, high]], dtype=np.float64)
@@ -116,7 +117,7 @@ BAD = {
 def test_shapes_must_be_equal(case):
     name, pred, target, error, match = BAD[case]
     with pytest.raises(error, match=match):
-        get_loss(name)(keydnn.ones(pred), keydnn.ones(target))
+        LOSSES[name](keydnn.ones(pred), keydnn.ones(target))
 
 
 @pytest.mark.parametrize("label", [-1, 3])
@@ -131,15 +132,15 @@ def test_arrays_are_no_targets():
 
 
 def test_names():
-    for name in ("mse", " MSE ", "Bce", "binary_crossentropy", "BinaryCrossEntropy", "categorical_crossentropy", "CategoricalCrossentropy"):
-        assert callable(get_loss(name))
-    assert get_loss("bce") is get_loss("binarycrossentropy") is ops.bce
-    with pytest.raises(ValueError, match="unknown loss 'mae2'; supported: .*bce.*mse"):
-        get_loss("mae2")
-    with pytest.raises(TypeError, match="int"):
-        get_loss(3)
-    loss = nn.MSE()
-    assert get_loss(loss) is loss and set(LOSSES) >= {"mse", "sse", "bce", "cce"}
+    spellings = {
+        ops.sse: "sse",
+        ops.mse: "mse",
+        ops.bce: "bce binary_crossentropy binarycrossentropy",
+        ops.cce: "cce categorical_crossentropy categoricalcrossentropy",
+        ops.bce_logits: "bce_logits",
+        ops.cross_entropy: "cross_entropy sparse_cce",
+    }
+    assert {name: op for op, names in spellings.items() for name in names.split()} == LOSSES
 
 
 def test_factories_return_a_frozen_record():
@@ -272,3 +273,23 @@ def test_exp_is_a_free_function():
     assert_allclose(y.to_numpy(), np.exp([0.0, 1.0]), rtol=1e-15)
     with pytest.raises(TypeError, match="float"):
         nn.exp(1.0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["conv2d", "conv2d_transpose"])
+def test_convolutions_of_tensors(kind, bias):
+    shapes = (X, (4, 3, 3, 2), (4,)) if kind == "conv2d" else (X, (3, 4, 3, 2), (4,))
+    x, w, b = drawn(shapes)
+    b = b if bias else None
+    options = {"stride": (2, 1), "padding": (1, 0)} | ({} if kind == "conv2d" else {"output_padding": (1, 0)})
+    want = getattr(ops, kind)(x, w, b, **options)
+    out = getattr(functions, f"{kind}_forward_cpu_tensor")(x, w, b, out_requires_grad=True, **options)
+    assert_array_equal(out.to_numpy(), want.to_numpy())
+    assert out.requires_grad and out._get_ctx() is None
+    g = Tensor(data=np.random.normal(size=out.shape), dtype="f8")
+    want.backward(g)
+    grads = getattr(functions, f"{kind}_backward_cpu_tensor")(x, w, b, g, **options)
+    for t, have in zip((x, w, b), grads, strict=True):
+        assert (have is None) == (t is None)
+        if t is not None:
+            assert_array_equal(have.to_numpy(), t.grad.to_numpy())

@@ -84,7 +84,6 @@ from keydnn.nn.losses import (
     SSEFn,
     bce_loss,
     cce_loss,
-    get_loss,
     mse_loss,
     sse_loss,
 )
@@ -100,5 +99,5 @@ __all__ = [
     "Linear", "LogSoftmax", "LossFromFn", "MSE", "MSEFn", "MaxPool2D", "MaxPool2d", "MaxPool2dFn", "Mish", "Module",
     "Normalization", "PReLU", "Parameter", "Pool2dConfigMixin", "ReLU", "ReLU6", "ReLUFn", "SELU", "SSE", "SSEFn", "SiLU",
     "Sigmoid", "SigmoidFn", "Softmax", "SoftmaxFn", "Softplus", "Softsign", "StatelessConfigMixin", "Tanh", "TanhFn",
-    "WeightInitializer", "bce_loss", "cce_loss", "exp", "get_loss", "latest_stamp", "mse_loss", "sse_loss", "structure_stamp",
+    "WeightInitializer", "bce_loss", "cce_loss", "exp", "latest_stamp", "mse_loss", "sse_loss", "structure_stamp",
 ]  # fmt: skip

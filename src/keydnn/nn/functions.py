@@ -14,7 +14,7 @@ What each saves in its context is part of the interface:
 
 ``forward`` computes without a graph of its own and marks its result as requiring a gradient if an input does; attach the
 context with ``out._set_ctx(ctx)``, or call ``apply``, which does it all.  ``backward`` is written in operations, so it can be
-differentiated again.
+differentiated again.  At the end stand the convolutions as plain functions of tensors, without contexts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from keydnn.ops.conv import conv2d_p, conv2d_transpose_p
 from keydnn.ops.pool import avgpool2d_grad, check, maxpool2d_argmax, maxpool2d_grad
 from keydnn.ops.shape import reshape_p
 
-IntOrPair = int | tuple[int, int] | list[int]
+Pair = tuple[int, int]
+IntOrPair = int | Pair | list[int]
+Grads = tuple[Tensor, Tensor, Tensor | None]
 
 
 def _run(op: Callable[..., Any], *inputs: Tensor | None, **options: Any) -> Tensor:
@@ -299,3 +301,44 @@ class Conv2dTransposeFn(Function):
     def backward(ctx: Context, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         """(dx, dweight[, dbias]), None where not required."""
         return _convolution_grads(conv2d_transpose_p.rule, ctx, grad_out)
+
+
+# -- convolutions of tensors, without contexts; pairs are tuples
+
+
+def conv2d_forward_cpu_tensor(
+    x: Tensor, w: Tensor, b: Tensor | None, *, stride: Pair, padding: Pair, out_requires_grad: bool = False
+) -> Tensor:
+    """:func:`keydnn.ops.conv2d` outside the graph; the result's ``requires_grad`` is set as told."""
+    with no_grad():
+        out = ops.conv2d(x, w, b, stride=stride, padding=padding)
+    out.requires_grad = out_requires_grad
+    return out
+
+
+def conv2d_backward_cpu_tensor(x: Tensor, w: Tensor, b: Tensor | None, grad_out: Tensor, *, stride: Pair, padding: Pair) -> Grads:
+    """(dx, dw, db or None) of :func:`keydnn.ops.conv2d` for the upstream gradient ``grad_out``."""
+    return _all_grads(conv2d_p.rule, x, w, b, grad_out, stride, padding)
+
+
+def conv2d_transpose_forward_cpu_tensor(
+    x: Tensor, w: Tensor, b: Tensor | None, *, stride: Pair, padding: Pair, output_padding: Pair = (0, 0), out_requires_grad: bool = False
+) -> Tensor:
+    """:func:`keydnn.ops.conv2d_transpose` outside the graph; the result's ``requires_grad`` is set as told."""
+    with no_grad():
+        out = ops.conv2d_transpose(x, w, b, stride=stride, padding=padding, output_padding=output_padding)
+    out.requires_grad = out_requires_grad
+    return out
+
+
+def conv2d_transpose_backward_cpu_tensor(
+    x: Tensor, w: Tensor, b: Tensor | None, grad_out: Tensor, *, stride: Pair, padding: Pair, output_padding: Pair = (0, 0)
+) -> Grads:
+    """(dx, dw, db or None) of :func:`keydnn.ops.conv2d_transpose`; ``grad_out`` has the size that ``output_padding`` gave."""
+    return _all_grads(conv2d_transpose_p.rule, x, w, b, grad_out, stride, padding)
+
+
+def _all_grads(rule: Any, x: Tensor, w: Tensor, b: Tensor | None, grad_out: Tensor, stride: Pair, padding: Pair) -> Grads:
+    with no_grad():
+        dx, dw, *db = rule((x, w, (stride, padding, (1, 1), 1)), grad_out, (True, True) if b is None else (True, True, True))
+    return dx, dw, db[0] if db else None

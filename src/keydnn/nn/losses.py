@@ -273,20 +273,3 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": ops.cross_entropy,
     "sparse_cce": ops.cross_entropy,
 }
-
-
-def get_loss(loss: str | Loss) -> Loss:
-    """A callable ``f(pred, target)`` from a name (case and surrounding blanks ignored) or from any callable.
-
-    Raises:
-        ValueError: The name is unknown; the message lists the names.
-        TypeError: ``loss`` is neither a string nor callable.
-    """
-    if isinstance(loss, str):
-        found = LOSSES.get(loss.strip().lower())
-        if found is None:
-            raise ValueError(f"unknown loss {loss!r}; supported: {', '.join(sorted(LOSSES))}")
-        return found
-    if not callable(loss):
-        raise TypeError(f"loss must be a name or a callable f(pred, target), got {type(loss).__name__}")
-    return loss

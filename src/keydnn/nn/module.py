@@ -88,10 +88,10 @@ class Module:
     # -- registries
 
     def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
         if name != "training":
             self._enter(name, value)
             self._mark()
-        object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
@@ -249,7 +249,7 @@ class Module:
 
     def train(self: M, mode: bool = True) -> M:
         """Set training mode here and below; returns self."""
-        self.training = mode
+        self.__dict__["training"] = bool(mode)
         for child in self._modules.values():
             child.train(mode)
         return self

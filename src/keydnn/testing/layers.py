@@ -8,7 +8,9 @@ A layer's row is a :class:`LayerCase`; :func:`check_layer` holds it to the promi
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,8 +82,9 @@ def check_layer(case: LayerCase) -> None:
     """Hold a layer to its promises.
 
     Shape and dtype of the result and its value (float32 and float64) in training and evaluation mode; strided inputs; the
-    gradients of inputs and parameters, and their derivatives, against central differences; no graph unless one is wanted; the
-    round trips of config (through JSON, unknown keys ignored) and state; a deep copy that shares nothing; a repr.
+    gradients of inputs and parameters, and their derivatives, against central differences; no graph unless one is wanted, and
+    none that only the garbage collector can free; the round trips of config (through JSON, unknown keys ignored) and state;
+    a deep copy that shares nothing; a repr.
 
     Raises:
         AssertionError: A promise is broken.
@@ -96,6 +99,7 @@ def check_layer(case: LayerCase) -> None:
         _differentiates(case, training)
     _keeps_gradient_dtypes(case)
     _leaves_no_graph_unasked(case)
+    _frees_its_graph(case)
     _survives_json(case)
     _survives_state(case)
     _copies_deeply(case)
@@ -232,6 +236,23 @@ def _leaves_no_graph_unasked(case: LayerCase) -> None:
         t.requires_grad = False
     y = _run(layer, inputs)
     assert not y.requires_grad and y._get_ctx() is None, f"{case}: a graph was recorded although nothing requires a gradient"
+
+
+def _frees_its_graph(case: LayerCase) -> None:
+    layer, inputs = _built(case)
+    _wanting(case, inputs)
+    y = _run(layer, inputs)
+    y.sum().backward()
+    refs = [weakref.ref(t) for t in (y, *inputs)]
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        del y
+        inputs.clear()
+        assert all(ref() is None for ref in refs), f"{case}: a reference cycle keeps the result or an input alive"
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _survives_json(case: LayerCase) -> None:

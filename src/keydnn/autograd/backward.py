@@ -245,8 +245,8 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *, create_graph: b
         g = sweep.of(tensor)
         if g is None and not allow_unused:
             raise GraphError(f"grad: the outputs do not depend on input {i} of shape {tensor.shape}; pass allow_unused=True to get None")
-        if g is not None and (any(g is other for other in (*results, *seeds)) or (g._cell is not None and g._node is None)):
-            g = g.clone() if g._node is None else g.reshape(g.shape)  # no two results are one object
+        if g is not None and (g._cell is not None or any(g is other for other in (*results, *seeds))):
+            g = g.reshape(g.shape) if g.requires_grad else g.clone()  # no two results are one object
         results.append(g)
     return tuple(results)
 

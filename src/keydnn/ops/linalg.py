@@ -43,7 +43,7 @@ def _(saved, g, needs):
     return (dx, dw) if len(needs) == 2 else (dx, dw, g.sum(0) if needs[2] else None)
 
 
-@primitive
+@primitive(broadcasts=True)
 def einsum_p(k, *xs, subscripts):
     """Einstein summation."""
     return k.einsum(*xs, subscripts=subscripts), (subscripts, *xs)

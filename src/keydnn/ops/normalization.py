@@ -39,7 +39,7 @@ def batch_norm_grad(k, g, x, mean, inv, gamma=None):
     return k.batch_norm_grad(g, x, gamma, mean, inv), ()
 
 
-@primitive
+@primitive(broadcasts=True)
 def normalize_by_p(k, x, mean, var, gamma=None, beta=None, *, eps):
     """Normalised over all axes but 1 with given statistics, which are constants for the gradient."""
     shape = _channels(x)

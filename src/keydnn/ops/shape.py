@@ -10,6 +10,7 @@ import numpy as np
 from keydnn.autograd.context import Differentiable
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
+from keydnn.ops._dtypes import promoted
 from keydnn.ops._primitive import primitive
 from keydnn.ops.reduce import axes_of, sum_p
 
@@ -125,7 +126,7 @@ def _(saved, g, needs):
     return scatter_add_p(g._like_full(0.0, shape), index, g, axis=axis), None
 
 
-@primitive(broadcasts=True)
+@primitive
 def scatter_add_p(k, x, index, src, *, axis):
     """x with src added at index along one axis."""
     return k.scatter_add(x, index, src, axis), (index, axis)
@@ -480,7 +481,7 @@ def tile(x, reps):
 def take(x, index, axis=0):
     """Slices of x at ``index`` (ints, array or integer Tensor) along ``axis``; repeats are allowed."""
     (at,) = axes_of("take", axis, x.ndim)
-    return take_p(x, key=(slice(None),) * at + (key_of(index),))
+    return take_p(x, key=(slice(None),) * at + (_part(index),))
 
 
 def gather(x, axis, index):
@@ -497,25 +498,29 @@ def gather(x, axis, index):
 def scatter_add(x, axis, index, src):
     """A copy of x with ``src`` added at ``index`` along ``axis``; repeats accumulate."""
     (at,) = axes_of("scatter_add", axis, x.ndim)
+    if x.dtype is not src.dtype:
+        x, src = promoted("scatter_add", x, src)
     return scatter_add_p(x, index, src, axis=at)
 
 
 def key_of(key):
-    """A NumPy index from what a user writes between brackets; Tensors become their arrays."""
+    """A NumPy index, always a tuple, from what a user writes between brackets; Tensors become their arrays."""
+    return tuple([_part(part) for part in (key if isinstance(key, tuple) else (key,))])
+
+
+def _part(key):
+    """One entry of an index; arrays are copied, because the gradient needs them as they are now."""
     if isinstance(key, Differentiable):
         array = key.to_numpy()
         return _mask(array) if array.dtype.kind == "f" else array.copy()
-    if isinstance(key, tuple):
-        return tuple(key_of(part) for part in key)
-    if isinstance(key, list):
-        return np.asarray(key, dtype=np.int64) if not key else np.asarray(key)
-    return key.copy() if isinstance(key, np.ndarray) else key  # the gradient needs the key as it is now
+    if isinstance(key, list | tuple):
+        return np.asarray(key) if key else np.empty(0, np.int64)
+    return key.copy() if isinstance(key, np.ndarray) else key
 
 
 def is_basic(key) -> bool:
     """Whether a key meets no element twice because it has only ints, slices, None and Ellipsis."""
-    parts = key if isinstance(key, tuple) else (key,)
-    return all(isinstance(part, int | np.integer | slice | EllipsisType | None) and not isinstance(part, bool) for part in parts)
+    return all(isinstance(part, int | np.integer | slice | EllipsisType | None) and not isinstance(part, bool) for part in key)
 
 
 def _mask(array):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,10 +11,11 @@ import numpy as np
 from keydnn import ops
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import enable_grad, no_grad
-from keydnn.domain.device import Device, as_device
+from keydnn.domain.device import Device
 from keydnn.domain.errors import NotBuiltError
 from keydnn.nn.module import Module, latest_stamp
 from keydnn.saving import from_payload, load_payload_, load_state_, read_json, to_payload, write_json
+from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
 from keydnn.training.data import as_tensor, batch_size_of, iter_minibatches_xy, make_batches
 from keydnn.training.fit import checked_count, checked_settings, prepare, read_resume
 from keydnn.training.history import History
@@ -29,14 +28,7 @@ from keydnn.training.summary import shape_table, structure_text
 T = TypeVar("T", bound="Model")
 
 
-class _Building(threading.local):
-    active = False
-
-
-_building = _Building()
-
-
-class Model(Module):
+class Model(Buildable):
     """A module with training utilities; subclass it and write ``forward``, or use :class:`Sequential`.
 
     Example:
@@ -55,7 +47,6 @@ class Model(Module):
         3
     """
 
-    _is_built = False
     _ready_at = -1  # structure stamp at which no lazy layer was without parameters
     _all: tuple[Module, ...] = ()  # every module here and below, at that stamp
     _run: Run | None = None
@@ -82,10 +73,10 @@ class Model(Module):
             TypeError: ``x`` is neither Tensor nor shape.
             RuntimeError: The forward pass failed; the model stays unbuilt and has no new parameters.
         """
-        sample = self._sample(x, device, dtype)
+        sample = sample_of(self, x, device, dtype)
         if self.is_built:
             return
-        with evaluation_mode(self), no_grad(), _rollback(self):
+        with evaluation_mode(self), no_grad(), building(self):
             self._forward_to_build(sample)
         name = self._first_unbuilt()
         if name is not None:
@@ -94,14 +85,6 @@ class Model(Module):
 
     def _forward_to_build(self, x: Tensor) -> None:
         self.forward(x)
-
-    def _sample(self, x: Any, device: Any, dtype: Any) -> Tensor:
-        if isinstance(x, Tensor):
-            return x
-        if not isinstance(x, tuple | list) or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in x):
-            raise TypeError(f"{type(self).__name__}.build: expected a Tensor or a shape such as (1, 784), got {x!r:.80}")
-        where = self.__dict__.get("device") if device is None else device
-        return Tensor(x, as_device(where, owner=f"{type(self).__name__}.build"), dtype=dtype)
 
     def _mark_built(self) -> None:
         for module in self.modules():
@@ -115,13 +98,13 @@ class Model(Module):
             return None
         found = tuple(self.named_modules())
         for name, module in found:
-            if not isinstance(module, Model) and not getattr(module, "is_built", True):  # only lazy layers have the attribute
+            if is_unbuilt(module):
                 return f"{name!r} ({type(module).__name__})"
         self.__dict__.update(_ready_at=stamp, _all=tuple(module for _, module in found))
         return None
 
     def _require_built(self, what: str) -> None:
-        if self._ready_at != latest_stamp() and not _building.active:
+        if self._ready_at != latest_stamp() and not is_building():
             name = self._first_unbuilt()
             if name is not None:
                 raise NotBuiltError(
@@ -392,7 +375,7 @@ class Model(Module):
             KeyError: An entry is missing.
             OSError: The file cannot be read.
         """
-        with _generator_restored():
+        with generator_restored():
             model = from_payload(read_json(path), cls, device=device)
         model._mark_built()
         return model
@@ -439,7 +422,7 @@ class Model(Module):
             ValueError: The file is damaged, or no training state; a layer is unknown.
             OSError: The file cannot be read.
         """
-        with _generator_restored():
+        with generator_restored():
             model, run = model_from(TrainingState.read(path), cls, os.fspath(path))
         model._mark_built()
         model.remember_run(run)
@@ -469,35 +452,3 @@ class Model(Module):
             RuntimeError: The shape does not fit the model.
         """
         return structure_text(self) if input_shape is None else shape_table(self, input_shape, dtype)
-
-
-@contextlib.contextmanager
-def _generator_restored() -> Iterator[None]:
-    """What is loaded is drawn first and then written over: those draws are not seen outside."""
-    before = np.random.get_state()
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
-
-
-@contextlib.contextmanager
-def _rollback(model: Model) -> Iterator[None]:
-    """Lets lazy layers make parameters; an error takes them away again, gives the random numbers back and becomes a RuntimeError."""
-    lazy = [m for m in model.modules() if not isinstance(m, Model) and not getattr(m, "is_built", True)]
-    before = [
-        (m, dict(m.__dict__), {k: dict(v) for k, v in m.__dict__.items() if k in ("_parameters", "_buffers", "_modules")}) for m in lazy
-    ]
-    random, outer = np.random.get_state(), _building.active
-    _building.active = True
-    try:
-        yield
-    except Exception as error:
-        for module, attributes, registries in before:
-            module.__dict__.clear()
-            module.__dict__.update(attributes, **registries)
-            module._mark()
-        np.random.set_state(random)
-        raise RuntimeError(f"{type(model).__name__}.build failed: {error}") from error
-    finally:
-        _building.active = outer

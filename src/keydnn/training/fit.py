@@ -135,9 +135,9 @@ class Fit(BatchHooks):
 
     def run(self, resume: TrainingState | None) -> History:
         """Train until the last epoch, or until a callback ends it."""
-        state = self.state
-        self.callbacks.set_model(self.model)
-        self.callbacks.set_run(state.optimizer, lambda: capture(self.model, state))
+        model, state = self.model, self.state
+        self.callbacks.set_model(model)
+        self.callbacks.set_run(state.optimizer, lambda: capture(model, state))  # without self: no cycle through the callbacks
         remembered = []
         if resume is not None:
             remembered = self.callbacks.match(resume.callbacks)
@@ -154,9 +154,10 @@ class Fit(BatchHooks):
         try:
             while state.epoch < self.settings.epochs and not self.callbacks.stop_training:
                 self._epoch(state)
+            self.callbacks.on_train_end(state.history.last())
         finally:
             self.progress.close()
-        self.callbacks.on_train_end(state.history.last())
+            state.close()
         return state.history
 
     def _epoch(self, state: Run) -> None:

@@ -48,7 +48,7 @@ class Model(Buildable):
     """
 
     _ready_at = -1  # structure stamp at which no lazy layer was without parameters
-    _all: tuple[Module, ...] = ()  # every module here and below, at that stamp
+    _below: tuple[Module, ...] = ()  # every module below, at that stamp
     _run: Run | None = None
 
     # -- building
@@ -100,7 +100,7 @@ class Model(Buildable):
         for name, module in found:
             if is_unbuilt(module):
                 return f"{name!r} ({type(module).__name__})"
-        self.__dict__.update(_ready_at=stamp, _all=tuple(module for _, module in found))
+        self.__dict__.update(_ready_at=stamp, _below=tuple(module for _, module in found[1:]))  # without self: no cycle
         return None
 
     def _require_built(self, what: str) -> None:
@@ -214,9 +214,9 @@ class Model(Buildable):
 
     def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
         """A step; if it fails, modules that were not in training mode get their flags back."""
-        if all(module.training for module in self._all):
+        if self.training and all(module.training for module in self._below):
             return training_step(self, x, y, plan)
-        before = [(module, module.training) for module in self._all]
+        before = [(module, module.training) for module in (self, *self._below)]
         self.train()
         try:
             return training_step(self, x, y, plan)
@@ -439,7 +439,7 @@ class Model(Buildable):
 
     def __getstate__(self) -> dict[str, Any]:
         """For ``copy``: everything but what belongs to runs, and what was noted about the structure."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_run", "_named_optimizers", "_ready_at", "_all")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_run", "_named_optimizers", "_ready_at", "_below")}
 
     # -- showing
 

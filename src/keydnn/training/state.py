@@ -37,7 +37,8 @@ class Run:
 
     Attributes:
         optimizer: The optimizer.
-        callbacks: The callbacks.
+        callbacks: The callbacks; none once the run is over, so that a model is not kept alive by what it told.
+        remembered: What they remember, once the run is over.
         history: What was logged.
         epoch: Finished epochs.
         totals: What the unfinished epoch has so far.
@@ -47,11 +48,16 @@ class Run:
 
     optimizer: Any = None
     callbacks: CallbackList = field(default_factory=CallbackList)
+    remembered: list[dict[str, Any]] = field(default_factory=list)
     history: History = field(default_factory=History)
     epoch: int = 0
     totals: Totals = field(default_factory=Totals)
     key: int | None = None
     epoch_random: dict[str, Any] | None = None
+
+    def close(self) -> None:
+        """Let go of the callbacks, keeping what they remember."""
+        self.remembered, self.callbacks = self.callbacks.get_states(), CallbackList()
 
 
 @dataclass
@@ -142,7 +148,7 @@ def capture(model: Module, run: Run) -> TrainingState:
         arch=arch,
         model=model.state_dict(),
         optimizer=None if run.optimizer is None else _optimizer_state(model, run.optimizer),
-        callbacks=run.callbacks.get_states(),
+        callbacks=[*run.remembered, *run.callbacks.get_states()],
         progress={"epoch": run.epoch, "totals": asdict(run.totals), "key": run.key, "epoch_random": run.epoch_random},
         history=asdict(run.history),
         random=generator_state(),

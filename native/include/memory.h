@@ -1,8 +1,9 @@
 // Memory that is kept for the next call: outputs of eager kernels and scratch space come from here.
 //
 // Blocks are 64-byte aligned and come in size classes (four per power of two).  A freed block waits in its class's list
-// for the next request, until the lists hold kCacheLimit bytes; beyond that blocks go back to the system.  Fresh pages
-// cost more than most kernels do, so a training step must not get new ones each time.
+// for the next request; when the lists would hold more than kCacheLimit bytes, blocks of the size that has been asked for
+// least recently go back to the system.  Fresh pages cost more than most kernels do, so a training step must not get new
+// ones each time.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -23,18 +23,14 @@ struct Header {
 };
 static_assert(sizeof(Header) <= kAlign, "the header must fit before an aligned block");
 
-// Classes are 1, 1.25, 1.5 and 1.75 times a power of two.
+// Classes are 1, 1.25, 1.5 and 1.75 times a power of two; steps of octave o are kSmallest / 4 * 2^o.
 int class_of(size_t bytes, size_t* rounded) {
-  size_t step = kSmallest / 4;
-  int octave = 0;
-  while (bytes > 8 * step) {
-    step *= 2;
-    ++octave;
-  }
-  size_t quarters = (bytes + step - 1) / step;
+  const int octave = bytes <= 2 * kSmallest ? 0 : 64 - __builtin_clzll((bytes - 1) / (2 * kSmallest));
+  const size_t step = kSmallest / 4 << octave;
+  size_t quarters = (bytes + step - 1) / step;  // 5 .. 8, fewer in octave 0
   if (quarters < 4) quarters = 4;
   *rounded = quarters * step;
-  return quarters == 8 ? 4 * (octave + 1) : 4 * octave + static_cast<int>(quarters) - 4;
+  return 4 * octave + static_cast<int>(quarters) - 4;
 }
 
 void* system_allocate(size_t bytes) {
@@ -57,7 +53,30 @@ void system_release(void* p) {
 struct Cache {
   std::mutex mutex;
   Header* lists[kClasses] = {};
+  int64_t served[kClasses] = {};  // when each list last served a request, on this clock
+  int64_t clock = 0;
   MemoryStats stats = {0, 0, 0};
+
+  Header* pop(int size_class) {
+    Header* header = lists[size_class];
+    lists[size_class] = header->next;
+    stats.cached_bytes -= static_cast<int64_t>(header->bytes);
+    return header;
+  }
+  void push(Header* header) {
+    header->next = lists[header->size_class];
+    lists[header->size_class] = header;
+    stats.cached_bytes += static_cast<int64_t>(header->bytes);
+  }
+  // Gives back blocks until `bytes` more may wait, from the list first that has not served for the longest time.
+  void make_room(int64_t bytes) {
+    while (stats.cached_bytes > 0 && stats.cached_bytes + bytes > static_cast<int64_t>(kCacheLimit)) {
+      int oldest = -1;
+      for (int i = 0; i < kClasses; ++i)
+        if (lists[i] && (oldest < 0 || served[i] < served[oldest])) oldest = i;
+      system_release(pop(oldest));
+    }
+  }
 };
 
 Cache& cache() {
@@ -77,16 +96,13 @@ Cache& cache() {
 void* allocate(size_t bytes) {
   size_t rounded;
   const int size_class = class_of(bytes, &rounded);
-  if (size_class >= kClasses) return nullptr;
+  if (size_class >= kClasses || bytes > SIZE_MAX / 2) return nullptr;
   Cache& c = cache();
   {
     std::lock_guard<std::mutex> lock(c.mutex);
     c.stats.live_bytes += static_cast<int64_t>(rounded);
-    if (Header* header = c.lists[size_class]) {
-      c.lists[size_class] = header->next;
-      c.stats.cached_bytes -= static_cast<int64_t>(rounded);
-      return reinterpret_cast<char*>(header) + kAlign;
-    }
+    c.served[size_class] = ++c.clock;
+    if (c.lists[size_class]) return reinterpret_cast<char*>(c.pop(size_class)) + kAlign;
     ++c.stats.system_calls;
   }
   char* raw = static_cast<char*>(system_allocate(rounded + kAlign));
@@ -113,11 +129,9 @@ void release(void* block) {
     std::lock_guard<std::mutex> lock(c.mutex);
     const int64_t bytes = static_cast<int64_t>(header->bytes);
     c.stats.live_bytes -= bytes;
-    if (c.stats.cached_bytes + bytes <= static_cast<int64_t>(kCacheLimit)) {
-      header->next = c.lists[header->size_class];
-      c.lists[header->size_class] = header;
-      c.stats.cached_bytes += bytes;
-      return;
+    if (bytes <= static_cast<int64_t>(kCacheLimit)) {
+      c.make_room(bytes);
+      return c.push(header);
     }
   }
   system_release(header);
@@ -126,14 +140,8 @@ void release(void* block) {
 void trim_memory() {
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
-  for (Header*& list : c.lists) {
-    while (list) {
-      Header* header = list;
-      list = header->next;
-      c.stats.cached_bytes -= static_cast<int64_t>(header->bytes);
-      system_release(header);
-    }
-  }
+  for (int i = 0; i < kClasses; ++i)
+    while (c.lists[i]) system_release(c.pop(i));
 }
 
 MemoryStats memory_stats() {

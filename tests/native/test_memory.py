@@ -110,3 +110,20 @@ def test_a_child_frees_what_it_inherited(module):
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert (x == 1).all()
+
+
+def test_sizes_no_longer_asked_for_make_room(module):
+    old = [module.empty((1 << 24,), np.float64) for _ in range(4)]  # 4 x 128 MiB: all that the cache holds
+    del old
+    new = module.empty((3 << 22,), np.float64)
+    address = new.ctypes.data
+    del new
+    assert module.empty((3 << 22,), np.float64).ctypes.data == address
+
+
+@pytest.mark.parametrize("n", [8193, 10240, 10241, 12288, 12289, 14337, 16384, 16385, 1 << 20, (1 << 20) + 1])
+def test_a_block_is_at_most_a_quarter_larger_than_asked(module, n):
+    before = module.memory_stats()["live_bytes"]
+    x = module.empty((n,), np.float32)
+    size = module.memory_stats()["live_bytes"] - before
+    assert x.nbytes <= size <= 1.25 * x.nbytes

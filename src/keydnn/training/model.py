@@ -26,6 +26,7 @@ from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, 
 from keydnn.training.summary import shape_table, structure_text
 
 T = TypeVar("T", bound="Model")
+_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below")
 
 
 class Model(Buildable):
@@ -439,7 +440,7 @@ class Model(Buildable):
 
     def __getstate__(self) -> dict[str, Any]:
         """For ``copy``: everything but what belongs to runs, and what was noted about the structure."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_run", "_named_optimizers", "_ready_at", "_below")}
+        return {key: value for key, value in self.__dict__.items() if key not in _NOT_COPIED}
 
     # -- showing
 

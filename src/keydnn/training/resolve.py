@@ -13,7 +13,7 @@ from typing import Any
 from keydnn._tensor import Tensor
 from keydnn.domain.protocols import IOptimizer
 from keydnn.nn.losses import LOSSES
-from keydnn.nn.module import Module
+from keydnn.nn.module import Module, latest_stamp
 from keydnn.optim import OPTIMIZERS, Optimizer
 from keydnn.training.metrics import METRICS
 
@@ -89,7 +89,9 @@ def resolve_optimizer(model: Module, optimizer: Any, settings: Mapping[str, Any]
         raise ValueError(
             f"optimizer_kwargs {dict(settings)} belong to an optimizer given by name; set them on the {type(optimizer).__name__}"
         )
-    _check_holds(model, optimizer.params)
+    if model.__dict__.get("_stepped_by") != (optimizer, latest_stamp()):  # asked once, not at every step
+        _check_holds(model, optimizer.params)
+        model.__dict__["_stepped_by"] = (optimizer, latest_stamp())
     return optimizer
 
 

@@ -9,8 +9,12 @@ namespace keydnn {
 void bind_conv(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
+void bind_norm(nb::module_& m);
 void bind_pool(nb::module_& m);
+void bind_random(nb::module_& m);
 void bind_reduce(nb::module_& m);
+void bind_softmax(nb::module_& m);
+void bind_update(nb::module_& m);
 
 namespace {
 
@@ -89,6 +93,10 @@ NB_MODULE(_native, m) {
   bind_conv(m);
   bind_elementwise(m);
   bind_gemm(m);
+  bind_norm(m);
   bind_pool(m);
+  bind_random(m);
   bind_reduce(m);
+  bind_softmax(m);
+  bind_update(m);
 }

@@ -40,8 +40,12 @@
 #include "keydnn/conv.h"
 #include "keydnn/elementwise.h"
 #include "keydnn/gemm.h"
+#include "keydnn/norm.h"
 #include "keydnn/pool.h"
+#include "keydnn/random.h"
 #include "keydnn/reduce.h"
+#include "keydnn/softmax.h"
+#include "keydnn/update.h"
 
 #define KEYDNN_FAMILIES(X) \
   X(KEYDNN_BINARY)         \
@@ -49,8 +53,12 @@
   X(KEYDNN_CONV_GRAD_W)    \
   X(KEYDNN_ELEMENTWISE)    \
   X(KEYDNN_GEMM)           \
+  X(KEYDNN_NORM)           \
   X(KEYDNN_POOL)           \
-  X(KEYDNN_REDUCE)
+  X(KEYDNN_RANDOM)         \
+  X(KEYDNN_REDUCE)         \
+  X(KEYDNN_SOFTMAX)        \
+  X(KEYDNN_UPDATE)
 
 #define KEYDNN_OK 0
 #define KEYDNN_BAD_SHAPE 1  /* sizes that contradict each other */

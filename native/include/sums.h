@@ -40,51 +40,47 @@ KEYDNN_INLINE T add_lanes(Vec<T> v) {
   return lanes[0];
 }
 
-// N sums at once over i in [0, n): body(i, sums) adds kWide elements from i on to sums[0..N); rest(i, sums) adds one element to doubles.
+// N sums at once over `count` runs of n elements that start `stride` apart.  body(i, s) adds kWide elements from offset i
+// on to the registers s[0..N), rest(i, s) adds one element to the doubles s[0..N).
 template <int N, class Body, class Rest>
-KEYDNN_INLINE void sum_blocks(int64_t n, double* sums, Body body, Rest rest) {
-  for (int k = 0; k < N; ++k) sums[k] = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t end = lesser(begin + kBlock, n);
-    Vec<double> even[N] = {}, odd[N] = {};
-    int64_t i = begin;
-    for (; i + 2 * kWide <= end; i += 2 * kWide) {
-      body(i, even);
-      body(i + kWide, odd);
+KEYDNN_INLINE void sum_runs(int64_t n, int64_t count, int64_t stride, double* sums, Body body, Rest rest) {
+  constexpr int kChains = N == 1 ? 4 : 2;  // independent additions, to hide their latency
+  Vec<double> chain[kChains][N] = {};
+  double tail[N] = {};
+  int64_t pending = 0;
+  const auto flush = [&] {
+    for (int k = 0; k < N; ++k) {
+      Vec<double> v = chain[0][k];
+      for (int c = 1; c < kChains; ++c) v += chain[c][k];
+      sums[k] += add_lanes<double>(v) + tail[k];
+      for (int c = 0; c < kChains; ++c) chain[c][k] = Vec<double>{};
+      tail[k] = 0;
     }
-    double tail[N] = {};
-    for (; i < end; ++i) rest(i, tail);
-    for (int k = 0; k < N; ++k) sums[k] += add_lanes<double>(even[k] + odd[k]) + tail[k];
+    pending = 0;
+  };
+  for (int k = 0; k < N; ++k) sums[k] = 0;
+  for (int64_t run = 0; run < count; ++run) {
+    int64_t i = run * stride;
+    for (const int64_t run_end = i + n; i < run_end;) {
+      const int64_t end = lesser(i + kBlock, run_end);
+      pending += end - i;
+      for (; i + kChains * kWide <= end; i += kChains * kWide)
+        for (int c = 0; c < kChains; ++c) body(i + c * kWide, chain[c]);
+      for (; i + kWide <= end; i += kWide) body(i, chain[0]);
+      for (; i < end; ++i) rest(i, tail);
+      if (pending >= kBlock) flush();
+    }
   }
+  flush();
 }
 
-// Sum of `count` runs of n elements that start `stride` apart.
 template <class T>
 KEYDNN_INLINE double sum_of(const T* x, int64_t n, int64_t count = 1, int64_t stride = 0) {
-  double total = 0, tail = 0;
-  Vec<double> a = {}, b = {}, c = {}, d = {};
-  int64_t pending = 0;
-  for (int64_t run = 0; run < count; ++run, x += stride) {
-    for (int64_t i = 0; i < n;) {
-      const int64_t end = lesser(i + kBlock, n);
-      pending += end - i;
-      for (; i + 4 * kWide <= end; i += 4 * kWide) {
-        a += load_wide(x + i);
-        b += load_wide(x + i + kWide);
-        c += load_wide(x + i + 2 * kWide);
-        d += load_wide(x + i + 3 * kWide);
-      }
-      for (; i + kWide <= end; i += kWide) a += load_wide(x + i);
-      for (; i < end; ++i) tail += static_cast<double>(x[i]);
-      if (pending >= kBlock) {
-        total += add_lanes<double>((a + b) + (c + d)) + tail;
-        a = b = c = d = Vec<double>{};
-        tail = 0;
-        pending = 0;
-      }
-    }
-  }
-  return total + (add_lanes<double>((a + b) + (c + d)) + tail);
+  double sum;
+  sum_runs<1>(
+      n, count, stride, &sum, [=](int64_t i, Vec<double>* s) { s[0] += load_wide(x + i); },
+      [=](int64_t i, double* s) { s[0] += static_cast<double>(x[i]); });
+  return sum;
 }
 
 // The larger (Up) or smaller of two; NaN wins.

@@ -58,13 +58,17 @@ def uniform(key, shape, dtype):
     return u.astype(dtype).reshape(shape)
 
 
+def box_muller(uniforms: np.ndarray) -> np.ndarray:
+    """As many standard normal numbers as uniforms; their number is even."""
+    u, v = uniforms.reshape(-1, 2).T
+    radius, angle = np.sqrt(-2.0 * np.log1p(-u)), 2.0 * np.pi * v
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+
+
 def normal(key, shape, dtype):
     """Standard normal: elements 2j and 2j + 1 are ``sqrt(-2 ln(1 - u)) * (cos, sin)(2 pi v)`` of the f8 uniforms u, v = 2j, 2j + 1."""
     n = prod(shape)
-    u, v = uniform(key, (n + n % 2,), np.float64).reshape(-1, 2).T
-    radius, angle = np.sqrt(-2.0 * np.log1p(-u)), 2.0 * np.pi * v
-    z = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:n]
-    return z.astype(dtype).reshape(shape)
+    return box_muller(uniform(key, (n + n % 2,), np.float64))[:n].astype(dtype).reshape(shape)
 
 
 def dropout_mask(key, shape, p, dtype):

@@ -1,0 +1,254 @@
+// Batch and layer normalisation with the operand's own statistics, and their gradients.
+// Meaning: kernels/reference/norm.py.
+// Numerics: statistics and the sums of the gradients in double.  The variance comes from one pass over x - shift, where
+// the shift is the mean of the first elements, so that nothing cancels.  Every channel or row is computed by itself;
+// dgamma and dbeta of layer norm add up rows in fixed groups.
+#include "sums.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+struct Moments {
+  double mean, var;
+};
+
+// Mean and biased variance of `count` runs of n elements that start `stride` apart.
+template <class T>
+KEYDNN_INLINE Moments moments(const T* x, int64_t n, int64_t count, int64_t stride) {
+  const int64_t first = lesser(n, kBlock);
+  const double shift = sum_of(x, first) / static_cast<double>(first);
+  double s[2];
+  sum_runs<2>(
+      n, count, stride, s,
+      [=](int64_t i, Vec<double>* sums) {
+        const Vec<double> d = load_wide(x + i) - shift;
+        sums[0] += d;
+        sums[1] += d * d;
+      },
+      [=](int64_t i, double* sums) {
+        const double d = static_cast<double>(x[i]) - shift;
+        sums[0] += d;
+        sums[1] += d * d;
+      });
+  const double m = static_cast<double>(n * count), offset = s[0] / m, var = s[1] / m - offset * offset;
+  return {shift + offset, var < 0 ? 0 : var};  // NaN stays
+}
+
+// s[0] = sum of g, s[1] = sum of g * (x - mean), over runs as above.
+template <class T>
+KEYDNN_INLINE void gradient_sums(const T* g, const T* x, double mean, int64_t n, int64_t count, int64_t stride, double* s) {
+  sum_runs<2>(
+      n, count, stride, s,
+      [=](int64_t i, Vec<double>* sums) {
+        const Vec<double> d = load_wide(g + i);
+        sums[0] += d;
+        sums[1] += d * (load_wide(x + i) - mean);
+      },
+      [=](int64_t i, double* sums) {
+        const double d = static_cast<double>(g[i]);
+        sums[0] += d;
+        sums[1] += d * (static_cast<double>(x[i]) - mean);
+      });
+}
+
+// ---- batch norm, channels of planes: x (n, c, s) with s > 1 -------------------------------------------------------
+
+template <class T>
+int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, int64_t n, int64_t c,
+                      int64_t s) {
+  parallel_for(c, 0.6 * static_cast<double>(n * c * s), [=](int64_t channel) KEYDNN_NOINLINE {
+    const T* const from = x + channel * s;
+    const Moments m = moments(from, s, n, c * s);
+    const double root = 1.0 / __builtin_sqrt(m.var + eps);
+    mean[channel] = static_cast<T>(m.mean);
+    var[channel] = static_cast<T>(m.var);
+    inv[channel] = static_cast<T>(root);
+    const T center = mean[channel], scale = static_cast<T>(gamma ? gamma[channel] * root : root), shift = beta ? beta[channel] : T(0);
+    for (int64_t i = 0; i < n; ++i) {
+      const T* const xi = from + i * c * s;
+      T* const yi = y + (i * c + channel) * s;
+      for (int64_t j = 0; j < s; ++j) yi[j] = (xi[j] - center) * scale + shift;
+    }
+  });
+  return KEYDNN_OK;
+}
+
+template <class T>
+int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t n,
+                           int64_t c, int64_t s) {
+  parallel_for(c, 0.9 * static_cast<double>(n * c * s), [=](int64_t channel) KEYDNN_NOINLINE {
+    double sums[2];
+    gradient_sums(g + channel * s, x + channel * s, static_cast<double>(mean[channel]), s, n, c * s, sums);
+    const double m = static_cast<double>(n * s), r = static_cast<double>(inv[channel]);
+    dbeta[channel] = static_cast<T>(sums[0]);
+    dgamma[channel] = static_cast<T>(sums[1] * r);
+    const T center = mean[channel], a = static_cast<T>(sums[0] / m), b = static_cast<T>(sums[1] * r * r / m);
+    const T scale = gamma ? gamma[channel] * inv[channel] : inv[channel];
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = (i * c + channel) * s;
+      const T *const gi = g + at, *const xi = x + at;
+      T* const di = dx + at;
+      for (int64_t j = 0; j < s; ++j) di[j] = ((gi[j] - a) - (xi[j] - center) * b) * scale;
+    }
+  });
+  return KEYDNN_OK;
+}
+
+// ---- batch norm, channels side by side: x (n, c) ------------------------------------------------------------------
+
+constexpr int64_t kColumns = 64;
+
+template <class T>
+int batch_norm_columns(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, int64_t n, int64_t c) {
+  parallel_for(ceil_div(c, kColumns), 0.8 * static_cast<double>(n * c), [=](int64_t block) KEYDNN_NOINLINE {
+    const int64_t first = block * kColumns, width = lesser(kColumns, c - first);
+    const double m = static_cast<double>(n);
+    double center[kColumns] = {}, spread[kColumns] = {};
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < width; ++j) center[j] += static_cast<double>(x[i * c + first + j]);
+    for (int64_t j = 0; j < width; ++j) center[j] /= m;
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < width; ++j) {
+        const double d = static_cast<double>(x[i * c + first + j]) - center[j];
+        spread[j] += d * d;
+      }
+    T middle[kColumns], scale[kColumns], shift[kColumns];
+    for (int64_t j = 0; j < width; ++j) {
+      const int64_t k = first + j;
+      const double v = spread[j] / m, root = 1.0 / __builtin_sqrt(v + eps);
+      mean[k] = middle[j] = static_cast<T>(center[j]);
+      var[k] = static_cast<T>(v);
+      inv[k] = static_cast<T>(root);
+      scale[j] = static_cast<T>(gamma ? gamma[k] * root : root);
+      shift[j] = beta ? beta[k] : T(0);
+    }
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < width; ++j) y[i * c + first + j] = (x[i * c + first + j] - middle[j]) * scale[j] + shift[j];
+  });
+  return KEYDNN_OK;
+}
+
+template <class T>
+int batch_norm_grad_columns(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t n,
+                            int64_t c) {
+  parallel_for(ceil_div(c, kColumns), 1.0 * static_cast<double>(n * c), [=](int64_t block) KEYDNN_NOINLINE {
+    const int64_t first = block * kColumns, width = lesser(kColumns, c - first);
+    const double m = static_cast<double>(n);
+    double total[kColumns] = {}, along[kColumns] = {};
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < width; ++j) {
+        const int64_t at = i * c + first + j;
+        const double d = static_cast<double>(g[at]);
+        total[j] += d;
+        along[j] += d * (static_cast<double>(x[at]) - static_cast<double>(mean[first + j]));
+      }
+    T a[kColumns], b[kColumns], scale[kColumns];
+    for (int64_t j = 0; j < width; ++j) {
+      const int64_t k = first + j;
+      const double r = static_cast<double>(inv[k]);
+      dbeta[k] = static_cast<T>(total[j]);
+      dgamma[k] = static_cast<T>(along[j] * r);
+      a[j] = static_cast<T>(total[j] / m);
+      b[j] = static_cast<T>(along[j] * r * r / m);
+      scale[j] = gamma ? gamma[k] * inv[k] : inv[k];
+    }
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < width; ++j) {
+        const int64_t at = i * c + first + j;
+        dx[at] = ((g[at] - a[j]) - (x[at] - mean[first + j]) * b[j]) * scale[j];
+      }
+  });
+  return KEYDNN_OK;
+}
+
+template <class T>
+int batch_norm(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, int64_t n, int64_t c, int64_t s) {
+  if (n < 1 || c < 1 || s < 1) return KEYDNN_BAD_SHAPE;
+  return s > 1 ? batch_norm_planes(x, gamma, beta, eps, y, mean, var, inv, n, c, s)
+               : batch_norm_columns(x, gamma, beta, eps, y, mean, var, inv, n, c);
+}
+
+template <class T>
+int batch_norm_grad(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t n, int64_t c,
+                    int64_t s) {
+  if (n < 1 || c < 1 || s < 1) return KEYDNN_BAD_SHAPE;
+  return s > 1 ? batch_norm_grad_planes(g, x, gamma, mean, inv, dx, dgamma, dbeta, n, c, s)
+               : batch_norm_grad_columns(g, x, gamma, mean, inv, dx, dgamma, dbeta, n, c);
+}
+
+// ---- layer norm: x (rows, n) --------------------------------------------------------------------------------------
+
+template <class T>
+int layer_norm(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* inv, int64_t rows, int64_t n) {
+  if (rows < 1 || n < 1) return KEYDNN_BAD_SHAPE;
+  parallel_ranges(rows, greater<int64_t>(1, 16384 / n), 0.6 * static_cast<double>(rows * n), [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
+    for (int64_t i = begin; i < end; ++i) {
+      const T* const xi = x + i * n;
+      T* const yi = y + i * n;
+      const Moments m = moments(xi, n, 1, 0);
+      const T center = static_cast<T>(m.mean), scale = static_cast<T>(1.0 / __builtin_sqrt(m.var + eps));
+      mean[i] = center;
+      inv[i] = scale;
+      if (gamma && beta) {
+        for (int64_t j = 0; j < n; ++j) yi[j] = ((xi[j] - center) * scale) * gamma[j] + beta[j];
+      } else {
+        for (int64_t j = 0; j < n; ++j) yi[j] = (xi[j] - center) * scale;
+        for (int64_t j = 0; gamma && j < n; ++j) yi[j] *= gamma[j];
+        for (int64_t j = 0; beta && j < n; ++j) yi[j] += beta[j];
+      }
+    }
+  });
+  return KEYDNN_OK;
+}
+
+template <class T>
+int layer_norm_grad(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t rows,
+                    int64_t n) {
+  if (rows < 1 || n < 1) return KEYDNN_BAD_SHAPE;
+  const int64_t group = greater(ceil_div(rows, 32), greater<int64_t>(1, 8192 / n)), groups = ceil_div(rows, group);
+  const Scratch<double> partial(groups * 2 * n);  // per group: sums of g * xhat, then sums of g
+  const Scratch<T> weighted(groups * n);          // a row of g * gamma
+  if (!partial || !weighted) return KEYDNN_NO_MEMORY;
+  double* const sums = partial.data;
+  T* const lines = weighted.data;
+  parallel_for(groups, 1.2 * static_cast<double>(rows * n), [=](int64_t at) KEYDNN_NOINLINE {
+    double *const along = sums + at * 2 * n, *const total = along + n;
+    T* const d = lines + at * n;
+    for (int64_t j = 0; j < n; ++j) along[j] = total[j] = 0;
+    for (int64_t i = at * group; i < lesser((at + 1) * group, rows); ++i) {
+      const T *const gi = g + i * n, *const xi = x + i * n;
+      const T center = mean[i], scale = inv[i];
+      for (int64_t j = 0; j < n; ++j) {
+        const double slope = static_cast<double>(gi[j]);
+        along[j] += slope * static_cast<double>((xi[j] - center) * scale);
+        total[j] += slope;
+      }
+      const T* di = gi;
+      if (gamma) {
+        for (int64_t j = 0; j < n; ++j) d[j] = gi[j] * gamma[j];
+        di = d;
+      }
+      double s[2];
+      gradient_sums(di, xi, static_cast<double>(center), n, 1, 0, s);
+      const double m = static_cast<double>(n), r = static_cast<double>(scale);
+      const T a = static_cast<T>(s[0] / m), b = static_cast<T>(s[1] * r * r / m);
+      T* const out = dx + i * n;
+      for (int64_t j = 0; j < n; ++j) out[j] = ((di[j] - a) - (xi[j] - center) * b) * scale;
+    }
+  });
+  for (int64_t j = 0; j < n; ++j) {
+    double along = 0, total = 0;
+    for (int64_t at = 0; at < groups; ++at) {
+      along += sums[at * 2 * n + j];
+      total += sums[at * 2 * n + n + j];
+    }
+    dgamma[j] = static_cast<T>(along);
+    dbeta[j] = static_cast<T>(total);
+  }
+  return KEYDNN_OK;
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS
+
+KEYDNN_EXPORT(KEYDNN_NORM)

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from keydnn import Tensor
+from keydnn.domain.protocols import IOptimizer
 from keydnn.optim import OPTIMIZERS, SGD, Adam, AdamW
 from keydnn.testing.optimizers import OptimizerCase, check_optimizer
 from tests.optim import definitions
@@ -55,6 +56,10 @@ def test_the_check_notices_a_broken_promise(broken):
 def test_every_named_optimizer_has_a_row():
     tested = {type(case.make([])) for case in CASES}
     assert set(OPTIMIZERS.values()) <= tested
+
+
+def test_optimizers_satisfy_their_protocol():
+    assert all(isinstance(cls([]), IOptimizer) for cls in OPTIMIZERS.values())
 
 
 def parameter(*values):

@@ -116,7 +116,7 @@ def test_a_one_shot_iterator_cannot_serve_two_epochs():
 
 
 @pytest.mark.parametrize(
-    "data", [(X, Y), (Tensor(data=X), Tensor(data=Y)), [(X[:4], Y[:4]), (X[4:], Y[4:])], ((X[:4], Y[:4]), (X[4:], Y[4:]))]
+    "data", [(X, Y), (Tensor(data=X), Tensor(data=Y)), [X, Y], [(X[:4], Y[:4]), (X[4:], Y[4:])], ((X[:4], Y[:4]), (X[4:], Y[4:]))]
 )
 def test_validation_is_plain_evaluation_after_each_epoch(data):
     np.random.seed(0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from keydnn import Tensor
-from keydnn.training import METRICS, BatchHooks, History, Totals, accuracy, mean_absolute_error, mean_squared_error, run_steps
+from keydnn.training import METRICS, BatchHooks, History, Model, Totals, accuracy, mean_absolute_error, mean_squared_error, run_steps
 from keydnn.training.data import ArrayBatches, IterableBatches, batch_size_of, iter_minibatches_xy, make_batches, split_rows
 from keydnn.training.progress import Lines, Silence, Terminal, make_progress, progress_text
 
@@ -156,6 +156,8 @@ def test_small_helpers():
     assert batch_size_of(Tensor((3, 2))) == 3 and batch_size_of(Tensor(())) == 1 and batch_size_of(object()) == 1
     x, y = arrays(5)
     assert [len(b) for b, _ in iter_minibatches_xy(x, y, batch_size=2)] == [2, 2, 1]
+    assert [len(b) for b, _ in Model._iter_minibatches_xy(x, y, batch_size=3, shuffle=True)] == [3, 2]
+    assert Model._batch_size_of(x) == 5
 
 
 # -- totals and the loop

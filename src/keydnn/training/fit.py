@@ -88,7 +88,7 @@ def validation_batches(validation_data: Any, batch_size: int, dtype: Any) -> Bat
     """
     if validation_data is None:
         return None
-    is_pair = isinstance(validation_data, tuple) and len(validation_data) == 2 and not isinstance(validation_data[0], tuple)
+    is_pair = isinstance(validation_data, tuple | list) and len(validation_data) == 2 and not isinstance(validation_data[0], tuple)
     x, y = validation_data if is_pair else (validation_data, None)
     return make_batches(x, y, batch_size=batch_size, shuffle=False, dtype=dtype, owner="fit: validation_data")
 

@@ -30,15 +30,15 @@ def collector_off():
 
 
 def mlp():
-    model = Sequential(Dense(256), BatchNorm1d(256), ReLU(), Dropout(0.2), Dense(128), ReLU(), Dense(10))
-    model.build((1, 784))
+    model = Sequential(Dense(128), BatchNorm1d(128), ReLU(), Dropout(0.2), Dense(64), ReLU(), Dense(10))
+    model.build((1, 256))
     return model
 
 
 def test_memory_stays_flat_from_step_50_to_200(collector_off):
     model = mlp()
     optimizer = Adam(model.parameters())
-    x = Tensor(data=RNG.normal(size=(64, 784)).astype(np.float32))
+    x = Tensor(data=RNG.normal(size=(64, 256)).astype(np.float32))
     y = Tensor(data=np.eye(10, dtype=np.float32)[RNG.integers(0, 10, 64)])
     sizes = {}
     for step in range(201):
@@ -50,7 +50,7 @@ def test_memory_stays_flat_from_step_50_to_200(collector_off):
 
 def test_memory_stays_flat_in_fit(collector_off):
     model = mlp()
-    x, y = RNG.normal(size=(64 * 25, 784)).astype(np.float32), RNG.normal(size=(64 * 25, 10)).astype(np.float32)
+    x, y = RNG.normal(size=(64 * 25, 256)).astype(np.float32), RNG.normal(size=(64 * 25, 10)).astype(np.float32)
     sizes = []
     note = LambdaCallback(on_epoch_end=lambda epoch, logs: sizes.append(resident()))
     model.fit(x, y, loss="mse", optimizer="adam", batch_size=64, epochs=8, verbose=0, validation_data=(x[:64], y[:64]), callbacks=[note])
@@ -63,9 +63,9 @@ def test_a_dropped_model_is_freed_at_once(collector_off, fails):
     callbacks = [EarlyStopping(monitor="loss", restore_best_weights=True), LearningRateScheduler(StepLR(2))]
     y = np.zeros((4, 10))
     with pytest.raises(ValueError) if fails else contextlib.nullcontext():
-        model.fit(np.zeros((4, 784)), y[:, :9] if fails else y, loss="mse", optimizer="adam", verbose=0, callbacks=callbacks)
+        model.fit(np.zeros((4, 256)), y[:, :9] if fails else y, loss="mse", optimizer="adam", verbose=0, callbacks=callbacks)
     del callbacks
-    model.predict(np.zeros((4, 784)))
+    model.predict(np.zeros((4, 256)))
     gone = [weakref.ref(model), weakref.ref(model[0]), weakref.ref(model[0].weight)]
     del model
     assert [ref() for ref in gone] == [None, None, None]

@@ -541,6 +541,8 @@ class Tensor(Differentiable):
             raise RuntimeError(
                 f"copy_from: tensors live on '{other._device}' and '{self._device}'; pass allow_cross_device=True (host and device only)"
             )
+        if other._device is not self._device:
+            return self.copy_from_numpy(other._host("copy_from"))
         bind(inplace.assign_, (self, other))
         self._disown()
 
@@ -645,6 +647,8 @@ class Tensor(Differentiable):
         number = None if isinstance(value, Tensor) else number_of(value)
         if number is None and not isinstance(value, Tensor):
             raise TypeError(f"a tensor element can be set to a Tensor or a number, got {type(value).__name__}")
+        if number is None and value.ndim and value.size == 1:
+            value = value.reshape(())  # fits everywhere, also a single element, where NumPy takes no axes
         if self._wants_graph(value):
             alias = self._alias()
             filled = alias if value is self else value if number is None else self._like_full(float(number), ())

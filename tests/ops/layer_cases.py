@@ -8,7 +8,7 @@ import numpy as np
 from keydnn import ops
 from keydnn.ops import conv, pool
 from tests.kernels import definitions as d
-from tests.ops.op_cases import Case, distinct, given, integers, normal, positive, uniform
+from tests.ops.op_cases import Case, distinct, given, normal, positive, uniform
 
 LOOSE = {"rtol": (2e-5, 1e-12), "atol": (2e-5, 1e-12)}
 

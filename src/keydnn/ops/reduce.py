@@ -225,7 +225,7 @@ def var(x, axis=None, keepdims=False, ddof=0):
 
 
 def std(x, axis=None, keepdims=False, ddof=0):
-    """Standard deviation over ``axis``, divided by ``n - ddof``; the gradient at 0 is infinite."""
+    """Standard deviation over ``axis``, divided by ``n - ddof``; the gradient at 0 is not finite."""
     return var(x, axis, keepdims, ddof).sqrt()
 
 

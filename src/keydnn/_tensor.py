@@ -25,6 +25,7 @@ from keydnn.ops import shape as shaping
 from keydnn.ops._primitive import number_of
 
 _new = object.__new__
+_NOT_COPIED = {"_node", "_cell", "_is_alias", "_cleared"}  # a copy is a leaf of its own
 FLOAT32 = np.dtype(np.float32)
 
 
@@ -133,7 +134,7 @@ class Tensor(Differentiable):
         data: Initial contents, array-like; floating arrays keep their dtype, others become float32 unless ``dtype`` is given.
 
     Raises:
-        TypeError: The shape is no iterable of ints, or the dtype is not supported.
+        TypeError: The shape is no iterable of ints, the dtype is not supported, or holds no floats and a gradient is wanted.
         ValueError: A negative size, a bad device, or ``data`` of another shape.
 
     Example:
@@ -150,6 +151,7 @@ class Tensor(Differentiable):
     _node: Any = None
     _cell: list[int] | None = None
     _is_alias: bool = False
+    _cleared: set[Any] | None = None  # nodes known not to lead to this tensor, see ``_take_over``
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
 
     def __init__(
@@ -177,9 +179,15 @@ class Tensor(Differentiable):
             self._data = _Unallocated(sizes, kind)
         else:
             raise DeviceNotSupportedError("Tensor(data=...)", self._device)
-        self.requires_grad = bool(requires_grad)
+        self._want(requires_grad)
         if ctx is not None:
             self._set_ctx(ctx)
+
+    def _want(self, requires_grad: bool) -> Tensor:
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"a tensor of dtype {self.dtype} cannot require a gradient; use float32 or float64")
+        self.requires_grad = bool(requires_grad)
+        return self
 
     # -- how operations make results, and how versions are kept
 
@@ -250,13 +258,15 @@ class Tensor(Differentiable):
             result = result.astype(self.dtype)
         if result.shape != self.shape:
             raise ShapeError(f"in-place operation: Shape mismatch: {self.shape} vs {result.shape}")
-        stack, seen = [result._node], {alias._node, None}
+        if self._cleared is None:
+            self._cleared = {None, alias._node}
+        stack = [result._node]
         while stack:
             node = stack.pop()
             node = node.node if type(node) is Output else node
-            if node in seen:
+            if node in self._cleared:
                 continue
-            seen.add(node)
+            self._cleared.add(node)
             stack.extend(node.producers)
             if any(parent is self for parent in node.parents):
                 node.parents = tuple([alias if parent is self else parent for parent in node.parents])
@@ -264,7 +274,7 @@ class Tensor(Differentiable):
 
     def _set_ctx(self, ctx: Any) -> None:
         """Attach the Context that produced this tensor, or None."""
-        self._node = ctx
+        self._node, self._cleared = ctx, None
         if ctx is not None and not isinstance(ctx, Node | Output) and isinstance(ctx, Context):
             ctx.attach(self)
 
@@ -413,9 +423,11 @@ class Tensor(Differentiable):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = memo[id(self)] = _new(type(self))
-        left_out = ("_node", "_cell", "_is_alias")
-        twin.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in left_out})
+        twin.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _NOT_COPIED}
 
     # -- factories
 
@@ -424,9 +436,7 @@ class Tensor(Differentiable):
         shape: Iterable[int], fill_value: float, *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32
     ) -> Tensor:
         """A tensor of one value."""
-        t = random.full(_prototype(device), checked_shape(shape), fill_value, checked_dtype(dtype))
-        t.requires_grad = bool(requires_grad)
-        return t
+        return random.full(_prototype(device), checked_shape(shape), fill_value, checked_dtype(dtype))._want(requires_grad)
 
     @staticmethod
     def zeros(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
@@ -443,16 +453,12 @@ class Tensor(Differentiable):
     @staticmethod
     def rand(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
         """Uniform numbers on [0, 1); the key comes from NumPy's global generator."""
-        t = random.uniform(_prototype(device), checked_shape(shape), floating(dtype))
-        t.requires_grad = bool(requires_grad)
-        return t
+        return random.uniform(_prototype(device), checked_shape(shape), floating(dtype))._want(requires_grad)
 
     @staticmethod
     def randn(shape: Iterable[int], *, device: Device | str | None = None, requires_grad: bool = False, dtype: Any = np.float32) -> Tensor:
         """Standard normal numbers; the key comes from NumPy's global generator."""
-        t = random.normal(_prototype(device), checked_shape(shape), floating(dtype))
-        t.requires_grad = bool(requires_grad)
-        return t
+        return random.normal(_prototype(device), checked_shape(shape), floating(dtype))._want(requires_grad)
 
     @staticmethod
     def arange(start: float, stop: float | None = None, step: float = 1, *, device: Any = None, dtype: Any = np.float32) -> Tensor:
@@ -482,23 +488,17 @@ class Tensor(Differentiable):
     @staticmethod
     def full_like(x: Tensor, fill_value: float, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
         """One value in x's shape and device, and its dtype unless another is given."""
-        t = random.full(x, x.shape, fill_value, x.dtype if dtype is None else checked_dtype(dtype))
-        t.requires_grad = bool(requires_grad)
-        return t
+        return random.full(x, x.shape, fill_value, x.dtype if dtype is None else checked_dtype(dtype))._want(requires_grad)
 
     @staticmethod
     def rand_like(x: Tensor, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
         """Uniform numbers in x's shape and device, and its dtype unless another is given."""
-        t = random.uniform(x, x.shape, floating(x.dtype if dtype is None else dtype))
-        t.requires_grad = bool(requires_grad)
-        return t
+        return random.uniform(x, x.shape, floating(x.dtype if dtype is None else dtype))._want(requires_grad)
 
     @staticmethod
     def randn_like(x: Tensor, *, requires_grad: bool = False, dtype: Any = None) -> Tensor:
         """Standard normal numbers in x's shape and device, and its dtype unless another is given."""
-        t = random.normal(x, x.shape, floating(x.dtype if dtype is None else dtype))
-        t.requires_grad = bool(requires_grad)
-        return t
+        return random.normal(x, x.shape, floating(x.dtype if dtype is None else dtype))._want(requires_grad)
 
     stack = staticmethod(ops.stack)
     concat = staticmethod(ops.concat)

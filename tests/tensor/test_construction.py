@@ -66,6 +66,14 @@ def test_dtypes_that_hold_no_real_numbers(dtype):
         Tensor((1,), dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.uint8])
+def test_only_floats_can_require_a_gradient(dtype):
+    assert not Tensor((2,), dtype=dtype).requires_grad
+    for make in (lambda: Tensor((2,), dtype=dtype, requires_grad=True), lambda: Tensor.ones((2,), dtype=dtype, requires_grad=True)):
+        with pytest.raises(TypeError, match="cannot require a gradient"):
+            make()
+
+
 def test_any_context_is_stored_as_it_is():
     marker = object()
     assert Tensor((1,), ctx=marker)._get_ctx() is marker

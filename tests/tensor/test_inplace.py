@@ -232,6 +232,27 @@ class TestGraph:
         finally:
             gc.enable()
 
+    def test_a_sum_over_many_steps_stays_linear(self):
+        """total += loss(h) must not walk the whole history of h again at each step."""
+        visits = []
+
+        class Counted(keydnn.Context):
+            @property
+            def producers(self):
+                visits.append(1)
+                return super().producers
+
+        x = leaf(0.5)
+        h, total = x * 1.0, Tensor((1,))
+        for _ in range(100):
+            before = h
+            h = Tensor(data=h.numpy(), requires_grad=True)
+            h._set_ctx(Counted((before,), lambda g: (g,)))
+            total += h * 2.0
+        assert len(visits) <= 2 * 100
+        total.sum().backward()
+        assert x.grad.tolist() == [200.0]
+
     def test_an_integer_tensor_does_not_join(self):
         i = Tensor(data=[1], dtype=np.int64)
         with pytest.raises(TypeError):

@@ -143,9 +143,11 @@ class TestCopies:
         y.backward()
         assert twin.grad.tolist() == [10.0]
 
-    def test_leaves_can_be_pickled(self):
+    def test_a_pickle_is_a_leaf_of_its_own(self):
         x = pickle.loads(pickle.dumps(Tensor(data=[1.0, 2.0], requires_grad=True)))
         assert x.tolist() == [1.0, 2.0] and x.requires_grad and x.device is Tensor(()).device
+        y = pickle.loads(pickle.dumps(x * 2))
+        assert y.tolist() == [2.0, 4.0] and y.requires_grad and y._get_ctx() is None
 
 
 def test_iteration_and_unpacking():

@@ -111,10 +111,16 @@ def generator_state() -> dict[str, Any]:
         True
     """
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
     return {
         "python": {"version": version, "words": list(words), "gauss": gauss},
-        "numpy": {"kind": kind, "keys": keys.tolist(), "position": position, "has_gauss": has_gauss, "cached": cached},
+        "numpy": {
+            "kind": numpy["bit_generator"],
+            "keys": numpy["state"]["key"].tolist(),
+            "position": int(numpy["state"]["pos"]),
+            "has_gauss": int(numpy["has_gauss"]),
+            "cached": float(numpy["gauss"]),
+        },
     }
 
 

@@ -22,7 +22,7 @@ def commands() -> None:
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Splits the data, draws the first weights, shuffles."
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.  [default: runs/digits-seed<N>]")
-@click.option("--epochs", type=click.IntRange(1), default=60, show_default=True, help="Stop after so many passes at the latest.")
+@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Stop after so many passes at the latest.")
 @click.option("--verbose", type=click.IntRange(0, 2), default=1, show_default=True, help="0: no progress.")
 def run_command(seed: int, out: Path | None, epochs: int, verbose: int) -> None:
     """Train a convolutional network on real handwritten digits and leave curves and a checkpoint."""

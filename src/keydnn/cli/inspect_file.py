@@ -28,7 +28,8 @@ def report(path: Path) -> str:
 def _json_report(path: Path) -> str:
     payload = read_json(path)
     shapes = {name: decode(entry, name).shape for name, entry in payload["state"].items()}
-    rows, claimed, total = [], set(), 0
+    rows, total = [], 0
+    claimed: set[str] = set()
     for where, node in nodes_of(payload["arch"]):
         own = {name: shape for name, shape in shapes.items() if name.rpartition(".")[0] == where}
         claimed |= own.keys()

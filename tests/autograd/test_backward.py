@@ -105,10 +105,11 @@ class TestWriteBack:
     def test_intermediates_switched_off_get_none(self):
         x = leaf(1.0)
         y = x * 2
-        loss = (y * y).sum()
+        losses = [(y * y).sum(), y.exp().sum()]
         y.requires_grad = False
-        loss.backward()
-        assert y.grad is None
+        for loss in losses:
+            loss.backward()
+            assert y.grad is None
 
     def test_leaves_switched_off_after_use_get_none(self):
         x, w = leaf(1.0), leaf(2.0)
@@ -124,6 +125,13 @@ class TestWriteBack:
         w.requires_grad = True
         (w * 2).sum().backward()
         assert w.grad.tolist() == [2.0]
+
+
+def test_accumulate_by_hand():
+    x, g = leaf(1.0), Tensor(data=[2.0])
+    x._accumulate_grad_(g)
+    x._accumulate_grad_(g)
+    assert x.grad.tolist() == [4.0] and g.tolist() == [2.0]
 
 
 class TestUses:

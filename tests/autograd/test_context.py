@@ -103,8 +103,8 @@ class TestContext:
         ctx = (x * w)._get_ctx()
         assert [t.tolist() for t in ctx.saved_tensors] == [[2.0], [5.0]] and ctx.saved_meta == {} and ctx.name == "mul"
         assert [g.tolist() for g in ctx.backward_fn(Tensor.ones((1,)))] == [[5.0], [2.0]]
-        frozen = x * Tensor((1,))
-        assert frozen._get_ctx().backward_fn(Tensor.ones((1,)))[1] is None
+        for frozen in (x * Tensor((1,)), x + Tensor((1,))):
+            assert frozen._get_ctx().backward_fn(Tensor.ones((1,)))[1] is None
 
     def test_parents_replaced_in_place_afterwards(self):
         """The context differentiates what the parent was when it was attached."""
@@ -185,11 +185,19 @@ class TestFunction:
             y = Exp.apply(x)
             y.sum().backward()
             keydnn.grad(y.sum(), x, create_graph=True)
-            alive = weakref.ref(y)
+            alive = [weakref.ref(y), weakref.ref(y._get_ctx())]
             del y
-            assert alive() is None
+            assert [ref() for ref in alive] == [None, None]
         finally:
             gc.enable()
+
+    def test_the_output_keeps_its_gradient_beside_a_second_derivative(self):
+        for together in (lambda y, d: y * 1.0 + d * 1.0, lambda y, d: d * 1.0 + y * 1.0):
+            x = leaf(0.0)
+            y = Exp.apply(x)
+            (d,) = keydnn.grad(y.sum(), x, create_graph=True)
+            together(y, d).sum().backward()
+            assert y.grad.tolist() == [2.0] and x.grad.tolist() == [2.0]
 
     def test_an_output_saved_after_it_was_attached_makes_no_cycle(self):
         gc.collect()
@@ -234,6 +242,20 @@ class TestFunction:
         Identity.apply(x).detach().fill(9.0)
         with pytest.raises(RuntimeError, match="changed in place"):
             z.sum().backward()
+
+    def test_a_parameter_handed_through(self):
+        weight = leaf(5.0)
+
+        class Constant(Function):
+            @staticmethod
+            def forward(ctx, x):
+                return weight
+
+            @staticmethod
+            def backward(ctx, g):
+                return g * 0.0
+
+        assert Constant.apply(leaf(1.0)) is not weight and weight._get_ctx() is None
 
     @pytest.mark.parametrize("value", [None, 1.0, np.ones(1), (Tensor((1,)),)])
     def test_forward_returns_one_tensor(self, value):

@@ -182,7 +182,7 @@ class TestGraph:
         z = y * y
         y += 1.0
         (z + y).sum().backward()
-        assert x.grad.tolist() == [2 * 6.0 * 2 + 2]
+        assert x.grad.tolist() == [2 * 6.0 * 2 + 2] and y.grad.tolist() == [1.0]
 
     def test_earlier_uses_of_a_plain_tensor_give_it_no_gradient(self):
         x, w = Tensor(data=[2.0]), leaf(3.0)
@@ -444,6 +444,15 @@ class TestVersions:
             y.fill(0.0)
         with pytest.raises(RuntimeError, match="changed in place"):
             keydnn.grad(d.sum(), x)
+
+    def test_a_saved_result_as_a_factor_of_the_upstream_gradient(self):
+        x, v = leaf(1.0), leaf(2.0)
+        y = x.exp()
+        (d,) = keydnn.grad(y, x, v, create_graph=True)  # v e^x
+        with keydnn.no_grad():
+            y.fill(0.0)
+        with pytest.raises(RuntimeError, match="changed in place"):
+            keydnn.grad(d.sum(), v)
 
     def test_an_index_that_changes_afterwards(self):
         x, index = leaf(1.0, 2.0, 3.0), Tensor(data=[0, 0], dtype=np.int64)

@@ -1,9 +1,9 @@
-// Sums over contiguous memory, in double, and what softmax and the normalisations need besides.
+// Sums over contiguous memory, in double, and what softmax needs besides.
 //
 // A sum over n elements runs in blocks of kBlock: lanes add up a block, then the lanes in order, then the blocks.  So the
 // error grows like that of a pairwise sum, and the order depends on n alone.
 #pragma once
-#include "kernel.h"
+#include "lanes.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -31,13 +31,8 @@ KEYDNN_INLINE Vec<double> load_wide(const T* p) {
   return __builtin_convertvector(v, Vec<double>);
 }
 
-template <class T>
-KEYDNN_INLINE T add_lanes(Vec<T> v) {
-  alignas(64) T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int64_t width = kLanes<T> / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+KEYDNN_INLINE double add_lanes(Vec<double> v) {
+  return fold_lanes<kWide, double>(v, [](auto a, auto b) { return a + b; });
 }
 
 // N sums at once over `count` runs of n elements that start `stride` apart.  body(i, s) adds kWide elements from offset i
@@ -52,7 +47,7 @@ KEYDNN_INLINE void sum_runs(int64_t n, int64_t count, int64_t stride, double* su
     for (int k = 0; k < N; ++k) {
       Vec<double> v = chain[0][k];
       for (int c = 1; c < kChains; ++c) v += chain[c][k];
-      sums[k] += add_lanes<double>(v) + tail[k];
+      sums[k] += add_lanes(v) + tail[k];
       for (int c = 0; c < kChains; ++c) chain[c][k] = Vec<double>{};
       tail[k] = 0;
     }
@@ -92,7 +87,7 @@ KEYDNN_INLINE V extreme(V a, V b) {
 template <bool Up, class T>
 KEYDNN_INLINE T extreme_of(const T* x, int64_t n, int64_t count = 1, int64_t stride = 0) {
   constexpr int64_t L = kLanes<T>;
-  T best = x[0];
+  const T best = x[0];
   Vec<T> even = splat<T>(best), odd = even;
   for (int64_t run = 0; run < count; ++run, x += stride) {
     int64_t i = 0;
@@ -101,13 +96,9 @@ KEYDNN_INLINE T extreme_of(const T* x, int64_t n, int64_t count = 1, int64_t str
       odd = extreme<Up>(odd, load(x + i + L));
     }
     for (; i + L <= n; i += L) even = extreme<Up>(even, load(x + i));
-    for (; i < n; ++i) best = extreme<Up>(best, x[i]);
+    if (i < n) odd = extreme<Up>(odd, load_part(x + i, n - i, best));
   }
-  if (n < L) return best;
-  alignas(64) T lanes[L];
-  store(lanes, extreme<Up>(even, odd));
-  for (int64_t j = 0; j < L; ++j) best = extreme<Up>(best, lanes[j]);
-  return best;
+  return fold_lanes<L, T>(extreme<Up>(even, odd), [](auto a, auto b) { return extreme<Up>(a, b); });
 }
 
 }  // namespace

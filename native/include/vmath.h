@@ -8,7 +8,7 @@
 // The polynomials are interpolations at Chebyshev nodes, computed in 60-digit arithmetic; each stays below a tenth of a
 // unit in the last place.  Infinities, NaN, signed zeros and subnormals come out as IEEE 754 wants them.
 #pragma once
-#include "kernel.h"
+#include "lanes.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -97,6 +97,28 @@ template <class T>
 KEYDNN_INLINE Vec<T> with_sign_of(Vec<T> size, Vec<T> x) {
   return (Vec<T>)(bits_of<T>(size) | (bits_of<T>(x) & bits_of<T>(splat<T>(-0.0))));
 }
+// x limited to [low, high]; NaN stays, because these instructions give their second operand where one is NaN.
+template <class T>
+KEYDNN_INLINE Vec<T> limited(Vec<T> x, T low, T high) {
+  const Vec<T> lo = splat<T>(low), hi = splat<T>(high);
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_min_ps(hi, _mm512_max_ps(lo, x));
+  } else {
+    return _mm512_min_pd(hi, _mm512_max_pd(lo, x));
+  }
+#elif defined(KEYDNN_IS_avx2)
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_min_ps(hi, _mm256_max_ps(lo, x));
+  } else {
+    return _mm256_min_pd(hi, _mm256_max_pd(lo, x));
+  }
+#else
+  x = x < lo ? lo : x;
+  return x > hi ? hi : x;
+#endif
+}
+
 // x = n ln2 + r with whole n and |r| <= ln2 / 2; returns e^r - 1, and n + kMagic in *shifted.
 template <class T>
 KEYDNN_INLINE Vec<T> reduced_expm1(Vec<T> x, Vec<T>* shifted) {
@@ -107,18 +129,31 @@ KEYDNN_INLINE Vec<T> reduced_expm1(Vec<T> x, Vec<T>* shifted) {
   return (r * r) * polynomial<T>(M::kExp, r) + r;
 }
 
+// p * 2^n with whole n in *shifted - kMagic; rounds once, also to subnormal numbers.
 template <class T>
-KEYDNN_INLINE Vec<T> vexp(Vec<T> x) {
+KEYDNN_INLINE Vec<T> scaled(Vec<T> p, Vec<T> shifted) {
   using M = Math<T>;
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_scalef_ps(p, shifted - M::kMagic);
+  } else {
+    return _mm512_scalef_pd(p, shifted - M::kMagic);
+  }
+#else
+  // In two steps: half and both - half are the biased exponents of 2^floor(n/2) and 2^ceil(n/2).
   using Natural = typename BitsOf<T>::natural;
-  x = x < M::kExpLow ? splat<T>(M::kExpLow) : x;
-  x = x > M::kExpHigh ? splat<T>(M::kExpHigh) : x;
-  Vec<T> shifted;
-  const Vec<T> p = reduced_expm1<T>(x, &shifted) + T(1);
-  // p * 2^n in two steps, for results that are subnormal or almost inf: biased exponents of 2^floor(n/2) and 2^ceil(n/2).
   const Natural both = (Natural)(bits_of<T>(shifted) - bits_of<T>(splat<T>(M::kMagic)) + typename M::Int(2 * M::kBias));
   const Natural half = both >> 1;
   return p * (Vec<T>)(half << M::kMantissa) * (Vec<T>)((both - half) << M::kMantissa);
+#endif
+}
+
+template <class T>
+KEYDNN_INLINE Vec<T> vexp(Vec<T> x) {
+  using M = Math<T>;
+  Vec<T> shifted;
+  const Vec<T> p = reduced_expm1<T>(limited<T>(x, M::kExpLow, M::kExpHigh), &shifted) + T(1);
+  return scaled<T>(p, shifted);
 }
 
 // e^x - 1 for x that are neither tiny nor above the logarithm of half the largest number.
@@ -135,10 +170,7 @@ template <class T>
 KEYDNN_INLINE Vec<T> vexpm1(Vec<T> x) {
   using M = Math<T>;
   const Vec<T> large = vexp<T>(x) - T(1);
-  Vec<T> y = x < M::kExpm1Low ? splat<T>(M::kExpm1Low) : x;
-  y = y > T(30) ? splat<T>(T(30)) : y;
-  y = middle_expm1<T>(y);
-  y = x > T(30) ? large : y;
+  const Vec<T> y = x > T(30) ? large : middle_expm1<T>(limited<T>(x, M::kExpm1Low, T(30)));
   return absolute<T>(x) < M::kSmall ? x : y;
 }
 
@@ -181,9 +213,7 @@ KEYDNN_INLINE Vec<T> vlog1p(Vec<T> x) {
 // tanh |x| = t / (t + 2), t = e^(2|x|) - 1.
 template <class T>
 KEYDNN_INLINE Vec<T> vtanh(Vec<T> x) {
-  Vec<T> twice = absolute<T>(x) * T(2);
-  twice = twice > Math<T>::kTanhHigh ? splat<T>(Math<T>::kTanhHigh) : twice;
-  const Vec<T> t = middle_expm1<T>(twice);
+  const Vec<T> t = middle_expm1<T>(limited<T>(absolute<T>(x) * T(2), T(0), Math<T>::kTanhHigh));
   return with_sign_of<T>(t / (t + T(2)), x);
 }
 
@@ -219,35 +249,17 @@ KEYDNN_INLINE Vec<T> verf(Vec<T> x) {
 
 // ---- whole arrays ------------------------------------------------------------------------------------------------
 
-// The first k lanes from p, `fill` in the others.
-template <class T>
-KEYDNN_INLINE Vec<T> load_part(const T* p, int64_t k, T fill) {
-  alignas(64) T lanes[kLanes<T>];
-  for (int64_t i = 0; i < kLanes<T>; ++i) lanes[i] = i < k ? p[i] : fill;
-  return load(lanes);
-}
-template <class T>
-KEYDNN_INLINE void store_part(T* p, Vec<T> v, int64_t k) {
-  alignas(64) T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int64_t i = 0; i < k; ++i) p[i] = lanes[i];
-}
-
 // y[i] = f(x[i]) for i in [begin, end).  One copy of f serves whole and partial registers, so that an element's result
 // does not depend on where it stands.
 template <class T, class F>
 KEYDNN_INLINE void map_range(const T* x, T* y, int64_t begin, int64_t end, F f) {
-  constexpr int64_t L = kLanes<T>;
-  alignas(64) T in[L] = {}, out[L];
-  for (int64_t i = begin; i < end; i += L) {
-    const bool whole = i + L <= end;
-    if (!whole) memcpy(in, x + i, sizeof(T) * static_cast<size_t>(end - i));
-    const Vec<T> v = f(load(whole ? x + i : in));
-    if (whole) {
+  for (int64_t i = begin; i < end; i += kLanes<T>) {
+    const int64_t k = end - i;
+    const Vec<T> v = f(k >= kLanes<T> ? load(x + i) : load_part(x + i, k, T(0)));
+    if (k >= kLanes<T>) {
       store(y + i, v);
     } else {
-      store(out, v);
-      memcpy(y + i, out, sizeof(T) * static_cast<size_t>(end - i));
+      store_part(y + i, v, k);
     }
   }
 }

@@ -17,31 +17,77 @@ KEYDNN_INLINE int each_row(int64_t rows, int64_t n, double ns, Body body) {
   return KEYDNN_OK;
 }
 
-// y[j] = e^(x[j] - top); returns the sum of y.
-template <class T>
+// The sum of e^(x[j] - top), in double; with kStore also y[j] = e^(x[j] - top).
+template <bool kStore, class T>
 KEYDNN_INLINE double exponentials(const T* x, T top, T* y, int64_t n) {
-  map_range(x, y, 0, n, [=](Vec<T> v) { return vexp<T>(v - top); });
-  return sum_of(y, n);
+  Vec<double> sum = {};
+  for (int64_t j = 0; j < n; j += kLanes<T>) {
+    const int64_t k = n - j;
+    const Vec<T> e = vexp<T>((k >= kLanes<T> ? load(x + j) : load_part(x + j, k, -T(__builtin_inf()))) - top);
+    if constexpr (sizeof(T) == 4) {
+      typename PartOf<T>::type half[2];
+      memcpy(half, &e, sizeof e);
+      sum += __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
+    } else {
+      sum += e;
+    }
+    if (!kStore) continue;
+    if (k >= kLanes<T>) {
+      store(y + j, e);
+    } else {
+      store_part(y + j, e, k);
+    }
+  }
+  return add_lanes(sum);
+}
+
+// Rows in groups: every step is done for all rows of a group before the next, so that a row need not wait for its own
+// previous step.  body(first, count, tops, sums): tops[i] is the maximum of row first + i of x, sums is for the body.
+constexpr int64_t kGroup = 32;
+template <class T, class Body>
+KEYDNN_INLINE int each_group(const T* x, int64_t rows, int64_t n, Body body) {
+  if (n < 1) return KEYDNN_BAD_SHAPE;
+  const int64_t group = lesser(kGroup, greater<int64_t>(1, 2048 / n));
+  const int64_t grain = round_up(greater<int64_t>(1, 16384 / n), group);
+  parallel_ranges(rows, grain, 1.0 * static_cast<double>(rows * n), [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
+    T tops[kGroup];
+    double sums[kGroup];
+    for (; begin < end; begin += group) {
+      const int64_t count = lesser(group, end - begin);
+      for (int64_t i = 0; i < count; ++i) tops[i] = extreme_of<true>(x + (begin + i) * n, n);
+      body(begin, count, tops, sums);
+    }
+  });
+  return KEYDNN_OK;
+}
+
+template <class T>
+KEYDNN_INLINE void scale_row(T* y, int64_t n, double scale) {
+  const T factor = static_cast<T>(scale);
+  for (int64_t j = 0; j < n; ++j) y[j] *= factor;
 }
 
 template <class T>
 int softmax(const T* x, T* y, int64_t rows, int64_t n) {
-  return each_row(rows, n, 1.0, [=](int64_t i) {
-    const T* const xi = x + i * n;
-    T* const yi = y + i * n;
-    const T scale = static_cast<T>(1.0 / exponentials(xi, extreme_of<true>(xi, n), yi, n));
-    for (int64_t j = 0; j < n; ++j) yi[j] *= scale;
+  return each_group(x, rows, n, [=](int64_t first, int64_t count, const T* tops, double* sums) {
+    const T* const xs = x + first * n;
+    T* const ys = y + first * n;
+    for (int64_t i = 0; i < count; ++i) sums[i] = exponentials<true>(xs + i * n, tops[i], ys + i * n, n);
+    for (int64_t i = 0; i < count; ++i) scale_row(ys + i * n, n, 1.0 / sums[i]);
   });
 }
 
 template <class T>
 int log_softmax(const T* x, T* y, int64_t rows, int64_t n) {
-  return each_row(rows, n, 1.0, [=](int64_t i) {
-    const T* const xi = x + i * n;
-    T* const yi = y + i * n;
-    const T top = extreme_of<true>(xi, n);
-    const T rest = static_cast<T>(vlog<double>(splat<double>(exponentials(xi, top, yi, n)))[0]);
-    for (int64_t j = 0; j < n; ++j) yi[j] = (xi[j] - top) - rest;
+  return each_group(x, rows, n, [=](int64_t first, int64_t count, const T* tops, double* sums) {
+    for (int64_t i = 0; i < count; ++i) sums[i] = exponentials<false>(x + (first + i) * n, tops[i], y, n);
+    map_range(sums, sums, 0, count, [](Vec<double> v) { return vlog<double>(v); });
+    for (int64_t i = 0; i < count; ++i) {
+      const T* const xi = x + (first + i) * n;
+      T* const yi = y + (first + i) * n;
+      const T top = tops[i], rest = static_cast<T>(sums[i]);
+      for (int64_t j = 0; j < n; ++j) yi[j] = (xi[j] - top) - rest;
+    }
   });
 }
 
@@ -78,14 +124,16 @@ int log_softmax_grad(const T* y, const T* g, T* dx, int64_t rows, int64_t n) {
 
 template <class T>
 int cross_entropy(const T* logits, const int64_t* labels, T* loss, T* p, int64_t rows, int64_t n) {
-  return each_row(rows, n, 1.0, [=](int64_t i) {
-    const T* const xi = logits + i * n;
-    T* const pi = p + i * n;
-    const T top = extreme_of<true>(xi, n);
-    const double sum = exponentials(xi, top, pi, n);
-    loss[i] = static_cast<T>(vlog<double>(splat<double>(sum))[0] - (static_cast<double>(xi[labels[i]]) - static_cast<double>(top)));
-    const T scale = static_cast<T>(1.0 / sum);
-    for (int64_t j = 0; j < n; ++j) pi[j] *= scale;
+  return each_group(logits, rows, n, [=](int64_t first, int64_t count, const T* tops, double* sums) {
+    const T* const xs = logits + first * n;
+    T* const ps = p + first * n;
+    for (int64_t i = 0; i < count; ++i) sums[i] = exponentials<true>(xs + i * n, tops[i], ps + i * n, n);
+    for (int64_t i = 0; i < count; ++i) scale_row(ps + i * n, n, 1.0 / sums[i]);
+    map_range(sums, sums, 0, count, [](Vec<double> v) { return vlog<double>(v); });
+    for (int64_t i = 0; i < count; ++i) {
+      const double own = static_cast<double>(xs[i * n + labels[first + i]]) - static_cast<double>(tops[i]);
+      loss[first + i] = static_cast<T>(sums[i] - own);
+    }
   });
 }
 

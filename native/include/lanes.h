@@ -1,0 +1,61 @@
+// Parts of registers: the first lanes of one, and all lanes joined to one number.
+#pragma once
+#include "kernel.h"
+
+#if defined(KEYDNN_X86)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 warns inside its own header
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+// The first k lanes from p, `fill` in the others; and back.
+template <class T>
+KEYDNN_INLINE Vec<T> load_part(const T* p, int64_t k, T fill) {
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_loadu_ps(splat<T>(fill), static_cast<__mmask16>((1u << k) - 1), p);
+  } else {
+    return _mm512_mask_loadu_pd(splat<T>(fill), static_cast<__mmask8>((1u << k) - 1), p);
+  }
+#else
+  Vec<T> v = splat<T>(fill);
+  memcpy(&v, p, sizeof(T) * static_cast<size_t>(k));
+  return v;
+#endif
+}
+template <class T>
+KEYDNN_INLINE void store_part(T* p, Vec<T> v, int64_t k) {
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << k) - 1), v);
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << k) - 1), v);
+  }
+#else
+  memcpy(p, &v, sizeof(T) * static_cast<size_t>(k));
+#endif
+}
+
+// The lanes of v, halved and joined until one is left.
+template <class T, int N>
+struct Lanes {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <int N, class T, class V, class Join>
+KEYDNN_INLINE T fold_lanes(V v, Join join) {
+  if constexpr (N == 2) {
+    return join(T(v[0]), T(v[1]));
+  } else {
+    typename Lanes<T, N / 2>::type low, high;
+    memcpy(&low, &v, sizeof low);
+    memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+    return fold_lanes<N / 2, T>(join(low, high), join);
+  }
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -2,7 +2,7 @@
  *
  * Every kernel is `int keydnn_<name>_<f32|f64>(...)`: arrays are C-contiguous, outputs are written, never allocated;
  * the result is KEYDNN_OK or one of the codes below.  Nothing here knows Python, so ctypes or C can call it.
- * What each kernel means stands in src/keydnn/kernels/reference.py; its operands in src/keydnn/kernels/contract.py.
+ * What each kernel means stands in src/keydnn/kernels/reference/; its operands in src/keydnn/kernels/contract.py.
  *
  * How to add a kernel family, say "norm":
  *
@@ -30,7 +30,9 @@
  *   3. native/bindings/norm.cpp: `void bind_norm(nb::module_& m)`, called in module.cpp: unpacks ndarrays, returns
  *      None for operands it does not take (another dtype, strided, ...).  From C++ the kernel is api::layer_norm(...),
  *      overloaded for float and double.
- *   4. src/keydnn/kernels/native/norm.py: the wrappers that call it, and fall back to the reference on None.
+ *   4. src/keydnn/kernels/native/__init__.py: the row's name in GUARDED, which falls back to the reference on None.
+ *      Where a small call must be cheap, steps 3 and 4 are done in C++: Kernels in native/bindings/operand.h makes
+ *      functions that call the reference themselves, and native/direct.py has the family's name.
  */
 #ifndef KEYDNN_H
 #define KEYDNN_H

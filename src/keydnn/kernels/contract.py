@@ -1,7 +1,7 @@
 """The kernel contract: every function from arrays to arrays that the engine may call.
 
-A *kernel table* is an object with one attribute per row below.  ``reference.py`` fills it with NumPy (the
-definition), ``native.py`` with compiled code where that is faster, ``cuda`` with device kernels.  A computation
+A *kernel table* is an object with one attribute per row below.  ``reference`` fills it with NumPy (the
+definition), ``native`` with compiled code where that is faster, ``cuda`` with device kernels.  A computation
 that is not a call through a table does not exist for the recorder, so nothing else may touch array contents.
 
 Conventions, for every row:

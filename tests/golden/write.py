@@ -73,7 +73,7 @@ if __name__ == "__main__":
     for chosen in sys.argv[1:] or WRITERS:
         path = FOLDER / f"{chosen}.json"
         if path.exists():
-            print(f"{path} exists and stays as it is")
+            print(f"{path} exists and stays as it is")  # noqa: T201
             continue
         net, x = WRITERS[chosen]()
         x = x.astype(next(net.parameters()).dtype)

@@ -111,7 +111,7 @@ def _in_place(operator: str, primitive: Any) -> Any:
             raise ShapeError(f"{primitive.label}: Shape mismatch: {self.shape} vs {other.shape}")
         if self._wants_graph(other):
             alias = self._alias()
-            self._take_over(getattr(alias, operator)(alias if other is self else other), alias)
+            self._take_over(getattr(alias, operator)(other), alias)
         elif c is None:
             bind(primitive, (self, other))
         else:
@@ -651,7 +651,7 @@ class Tensor(Differentiable):
             value = value.reshape(())  # fits everywhere, also a single element, where NumPy takes no axes
         if self._wants_graph(value):
             alias = self._alias()
-            filled = alias if value is self else value if number is None else self._like_full(float(number), ())
+            filled = value if number is None else self._like_full(float(number), ())
             self._take_over(bind(inplace.put_p, (alias, filled), {"key": key}), alias)
         elif number is None:
             bind(inplace.put_, (self, value), {"key": key})

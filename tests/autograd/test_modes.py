@@ -84,25 +84,25 @@ def test_threads_have_modes_of_their_own():
 
 
 def test_a_decorated_function_in_two_threads():
-    """A calls while recording is off, B while it is on; they overlap; each gets its own mode back."""
-    both, results = threading.Barrier(2, timeout=5), {}
+    """One thread calls it while recording is off, then another while it is on; the first leaves first."""
+    second_is_in, first_is_out, results = threading.Event(), threading.Event(), {}
 
     @no_grad()
-    def meet():
-        both.wait()
-        both.wait()
+    def call(once_inside, leave):
+        once_inside()
+        assert leave.wait(5)
 
-    def outer(name, mode):
-        with mode():
-            meet()
-            results[name] = is_grad_enabled()
+    def second():
+        call(second_is_in.set, first_is_out)
+        results["second"] = is_grad_enabled()
 
-    threads = [threading.Thread(target=outer, args=args) for args in (("off", no_grad), ("on", enable_grad))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert results == {"off": False, "on": True}
+    thread = threading.Thread(target=second)
+    with no_grad():
+        call(thread.start, second_is_in)
+        results["first"] = is_grad_enabled()
+    first_is_out.set()
+    thread.join()
+    assert results == {"first": False, "second": True}
 
 
 def test_graphs_of_several_threads():

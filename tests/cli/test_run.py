@@ -1,6 +1,7 @@
 """`keydnn run`: what it prints, what it leaves, and how well the network does."""
 
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -159,6 +160,7 @@ def test_wrong_calls_end_with_2(tmp_path, arguments):
     assert os.listdir(tmp_path) == []
 
 
+@functools.cache
 def accuracy_of(seed):
     data = digits.load(seed)
     keydnn.seed(seed)
@@ -170,6 +172,7 @@ def torch_accuracy_of(seed):
     """The same network, data, optimizer and stopping rule in PyTorch."""
     import torch
 
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     data = [torch.from_numpy(part) for part in digits.load(seed)]
     x, y, x_val, y_val, x_test, y_test = data

@@ -136,7 +136,7 @@ def run(*, seed: int, folder: Path, epochs: int, verbose: int) -> None:
     written = ["model.json", "history.csv", *plots.draw(folder, history, best, data.y_test, predicted)]
     print(f"wrote {folder}/: {', '.join(written)}")
     check_reload(model, checkpoint, data.x_validation)
-    print(f'reload with: model = keydnn.Sequential.load_json("{checkpoint.as_posix()}")')
+    print(f"reload with: model = keydnn.Sequential.load_json({checkpoint.as_posix()!r})")
     print("done: the reloaded checkpoint predicts exactly the same")
 
 

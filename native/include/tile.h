@@ -77,15 +77,62 @@ KEYDNN_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
 
-// Sum of the lanes, in a fixed tree.
+// low and high half of x[0], y[0], x[1], y[1], ...
+template <class T, int... I>
+KEYDNN_INLINE void interleave(Vec<T> x, Vec<T> y, Vec<T>& low, Vec<T>& high, Const<I>...) {
+  constexpr int n = sizeof...(I);
+  low = __builtin_shufflevector(x, y, (I / 2 + I % 2 * n)...);
+  high = __builtin_shufflevector(x, y, (n / 2 + I / 2 + I % 2 * n)...);
+}
+template <class T>
+KEYDNN_INLINE void interleave(Vec<T> x, Vec<T> y, Vec<T>& low, Vec<T>& high) {
+  using C0 = Const<0>;
+  if constexpr (kLanes<T> == 2) {
+    interleave<T>(x, y, low, high, C0{}, Const<1>{});
+  } else if constexpr (kLanes<T> == 4) {
+    interleave<T>(x, y, low, high, C0{}, Const<1>{}, Const<2>{}, Const<3>{});
+  } else if constexpr (kLanes<T> == 8) {
+    interleave<T>(x, y, low, high, C0{}, Const<1>{}, Const<2>{}, Const<3>{}, Const<4>{}, Const<5>{}, Const<6>{}, Const<7>{});
+  } else {
+    interleave<T>(x, y, low, high, C0{}, Const<1>{}, Const<2>{}, Const<3>{}, Const<4>{}, Const<5>{}, Const<6>{}, Const<7>{},
+                  Const<8>{}, Const<9>{}, Const<10>{}, Const<11>{}, Const<12>{}, Const<13>{}, Const<14>{}, Const<15>{});
+  }
+}
+
+// Lane i of the result is the sum of v[i]'s lanes: lanes half a register apart are added, again and again.  v is used up.
+template <class T>
+KEYDNN_INLINE Vec<T> lane_sums(Vec<T> (&v)[kLanes<T>]) {
+#pragma GCC unroll 4
+  for (int half = kLanes<T> / 2; half; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      Vec<T> low, high;
+      interleave<T>(v[i], v[i + half], low, high);
+      v[i] = low + high;
+    }
+  return v[0];
+}
+
+// Sums of n vectors' lanes, to to[0 .. n).  A call of its own: inside a kernel its constants would crowd out accumulators.
+template <class T, int N>
+__attribute__((noinline)) void lane_sums(const Vec<T> (&v)[N], T* to) {
+  constexpr int lanes = kLanes<T>;
+  T sums[(N + lanes - 1) / lanes * lanes];
+#pragma GCC unroll 16
+  for (int first = 0; first < N; first += lanes) {
+    Vec<T> part[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) part[i] = first + i < N ? v[first + i] : Vec<T>{};
+    store(sums + first, lane_sums<T>(part));
+  }
+  for (int i = 0; i < N; ++i) to[i] = sums[i];
+}
 template <class T>
 KEYDNN_INLINE T lane_sum(Vec<T> v) {
-  T lanes[kLanes<T>];
-  store(lanes, v);
-#pragma GCC unroll 5
-  for (int64_t half = kLanes<T> / 2; half; half /= 2)
-    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  const Vec<T> one[1] = {v};
+  T sum;
+  lane_sums<T, 1>(one, &sum);
+  return sum;
 }
 
 }  // namespace

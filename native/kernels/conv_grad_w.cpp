@@ -5,8 +5,10 @@
 // x is copied into planes (planes.h), g into planes of the same pitch with zeros past the end of a row.  Then each element
 // of dw is the product of two long vectors, a plane of g and a shifted plane of x; a tile of them shares its loads.
 //
-// Numerics: lanes are summed over at most kFlush vectors, these sums again, then over lanes, then over blocks of images in
-// order.  Where a row of g has ended, 0 * x would turn an infinite x into NaN: elements that come out NaN are summed
+// Positions and images are taken in pieces that stay in the cache while all tiles pass over them.
+//
+// Numerics: a piece is summed lane by lane, over at most kPiece vectors, then over lanes; pieces, and then blocks of images,
+// are added in order.  Where a row of g has ended, 0 * x would turn an infinite x into NaN: elements that come out NaN are summed
 // again, one by one, from the formula.
 // Meaning: kernels/reference, function conv2d_grad_w.
 #include "planes.h"
@@ -16,10 +18,10 @@ namespace keydnn::KEYDNN_NS {
 namespace {
 
 constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
-constexpr int64_t kFlush = 256;             // vectors
-constexpr int64_t kPlaneBytes = 512 << 10;  // planes of images that are worked on together
-constexpr int64_t kMaxBlocks = 16;          // of images
-constexpr int64_t kImagesApart = 8;         // from so many images on, blocks of images are the chunks
+constexpr int64_t kPiece = 128;             // vectors that are summed lane by lane; four rows of g are 32 KiB at most
+constexpr int64_t kCacheBytes = 512 << 10;  // what a piece may take
+constexpr int64_t kMaxBlocks = 16;          // of images, each with a dw of its own
+constexpr int64_t kMinBlocks = 8;           // fewer are not worth it
 constexpr int kTileOuts = kTileRows / 2, kTileTaps = 6;
 
 template <class T>
@@ -42,69 +44,77 @@ struct GradW {
   }
 };
 
-// What a tile multiplies: planes of n images, from the first of g, and the group's planes of x.
+// A piece: elements [begin, end) of the planes of some images.
 template <class T>
-struct Operands {
-  const T *g, *x;
-  int64_t images;
+struct Piece {
+  const T *x, *g;  // the first image's planes
+  int64_t images, begin, end;
 };
 
-// to[i][j] += product of plane o + i of g with tap k + j of x, over all images at hand.
+// How images and positions are cut into pieces.
+template <class T>
+struct Cut {
+  int64_t images, span;
+  explicit Cut(const GradW<T>& q) {
+    const int64_t vectors = q.length / kLanes<T>, bytes = q.planes.channel() * q.in_c + q.g_size * q.out_c;
+    const int64_t fit = kCacheBytes / (int64_t(sizeof(T)) * (bytes / vectors + 1));  // vectors of positions
+    images = greater(int64_t(1), greater(fit, int64_t(48)) / vectors);
+    images = lesser(images, greater(int64_t(1), kPiece / vectors));
+    span = lesser(kPiece, greater(fit, int64_t(48))) * kLanes<T>;
+  }
+};
+
+// to[i][j] += product of plane i of g with tap k + j of x, over the piece.
 template <class T, int MO, int MK>
-KEYDNN_INLINE void product_tile(const GradW<T>& q, const Operands<T>& in, int64_t k, T* to) {
-  constexpr int64_t lanes = kLanes<T>;
-  Vec<T> total[MO][MK] = {};
+KEYDNN_INLINE void product_tile(const GradW<T>& q, const Piece<T>& in, const T* g0, int64_t k, T* to) {
+  Vec<T> acc[MO * MK] = {};
   for (int64_t image = 0; image < in.images; ++image) {
-    const T* const g = in.g + image * q.g_image;
+    const T* const g = g0 + image * q.g_image;
     const T* const x = in.x + image * q.x_image;
-    for (int64_t begin = 0; begin < q.length; begin += kFlush * lanes) {
-      const int64_t end = lesser(begin + kFlush * lanes, q.length);
-      Vec<T> acc[MO][MK] = {};
-      for (int64_t p = begin; p < end; p += lanes) {
-        Vec<T> a[MO];
+    for (int64_t p = in.begin; p < in.end; p += kLanes<T>) {
+      Vec<T> a[MO];
 #pragma GCC unroll 8
-        for (int i = 0; i < MO; ++i) a[i] = load(g + i * q.g_size + p);
+      for (int i = 0; i < MO; ++i) a[i] = load(g + i * q.g_size + p);
 #pragma GCC unroll 8
-        for (int j = 0; j < MK; ++j) {
-          const Vec<T> b = load(x + q.offset[k + j] + p);
+      for (int j = 0; j < MK; ++j) {
+        const Vec<T> b = load(x + q.offset[k + j] + p);
 #pragma GCC unroll 8
-          for (int i = 0; i < MO; ++i) acc[i][j] += a[i] * b;
-        }
+        for (int i = 0; i < MO; ++i) acc[i * MK + j] += a[i] * b;
       }
-#pragma GCC unroll 8
-      for (int i = 0; i < MO; ++i)
-#pragma GCC unroll 8
-        for (int j = 0; j < MK; ++j) total[i][j] += acc[i][j];
     }
   }
-#pragma GCC unroll 8
+  T sums[MO * MK];
+  lane_sums<T>(acc, sums);
   for (int i = 0; i < MO; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < MK; ++j) to[i * q.n_k + j] += lane_sum<T>(total[i][j]);
+    for (int j = 0; j < MK; ++j) to[i * q.n_k + j] += sums[i * MK + j];
 }
 
-// Rows [o, o + MO) of the group's dw, all taps in [k0, k1).
+// Rows [o, o + MO) of dw, taps [k0, k1).
 template <class T, int MO>
-void product_rows(const GradW<T>& q, const Operands<T>& in, int64_t k0, int64_t k1, T* to) {
+void product_rows(const GradW<T>& q, const Piece<T>& in, const T* g, int64_t k0, int64_t k1, T* to) {
   int64_t k = k0;
-  for (; k + kTileTaps <= k1; k += kTileTaps) product_tile<T, MO, kTileTaps>(q, in, k, to + k);
-  for (; k + 3 <= k1; k += 3) product_tile<T, MO, 3>(q, in, k, to + k);
-  for (; k < k1; ++k) product_tile<T, MO, 1>(q, in, k, to + k);
+  for (; k + kTileTaps <= k1; k += kTileTaps) product_tile<T, MO, kTileTaps>(q, in, g, k, to + k);
+  for (; k + 3 <= k1; k += 3) product_tile<T, MO, 3>(q, in, g, k, to + k);
+  for (; k < k1; ++k) product_tile<T, MO, 1>(q, in, g, k, to + k);
 }
 
-// Adds the products of the planes at hand to rows [o0, o1) of dw, which lie in one group, taps [k0, k1).
+// Adds the products over n images' planes to rows [o0, o1) of dw, which lie in one group, taps [k0, k1).
 template <class T>
-void product_block(const GradW<T>& q, const T* x_planes, const T* g_planes, int64_t images, int64_t o0, int64_t o1, int64_t k0,
+void product_block(const GradW<T>& q, const T* x_planes, const T* g_planes, int64_t n, int64_t o0, int64_t o1, int64_t k0,
                    int64_t k1, T* dw) {
+  const Cut<T> cut(q);
   const T* const x = x_planes + o0 / q.out_c * q.in_c * q.planes.channel();
-  auto rows = [&](auto mo, int64_t o) {
-    product_rows<T, mo.value>(q, Operands<T>{g_planes + o * q.g_size, x, images}, k0, k1, dw + o * q.n_k);
-  };
-  int64_t o = o0;
-  if constexpr (kTileOuts == 4)
-    for (; o + 4 <= o1; o += 4) rows(Const<4>{}, o);
-  for (; o + 2 <= o1; o += 2) rows(Const<2>{}, o);
-  if (o < o1) rows(Const<1>{}, o);
+  for (int64_t image = 0; image < n; image += cut.images)
+    for (int64_t begin = 0; begin < q.length; begin += cut.span) {
+      const Piece<T> piece{x + image * q.x_image, g_planes + image * q.g_image, lesser(cut.images, n - image), begin,
+                           lesser(begin + cut.span, q.length)};
+      auto rows = [&](auto mo, int64_t o) { product_rows<T, mo.value>(q, piece, piece.g + o * q.g_size, k0, k1, dw + o * q.n_k); };
+      int64_t o = o0;
+      if constexpr (kTileOuts == 4)
+        for (; o + 4 <= o1; o += 4) rows(Const<4>{}, o);
+      for (; o + 2 <= o1; o += 2) rows(Const<2>{}, o);
+      if (o < o1) rows(Const<1>{}, o);
+    }
 }
 
 // One image's plane of x (channel < c) or g (channel - c).
@@ -121,7 +131,7 @@ void fill_channel(const GradW<T>& q, int64_t image, int64_t channel, T* x_planes
 // Adds the part of images [n0, n1) to dw.
 template <class T>
 int images_block(const GradW<T>& q, int64_t n0, int64_t n1, T* dw) {
-  const int64_t together = greater(int64_t(1), lesser(n1 - n0, kPlaneBytes / int64_t(sizeof(T)) / (q.x_image + q.g_image)));
+  const int64_t together = lesser(n1 - n0, Cut<T>(q).images);
   Scratch<T> planes(together * (q.x_image + q.g_image) + kLanes<T>);
   if (!planes) return KEYDNN_NO_MEMORY;
   T* const g_planes = planes.data;
@@ -156,7 +166,7 @@ T exact(const GradW<T>& q, int64_t o, int64_t k) {
   return sum;
 }
 
-// Few images: all planes first, then blocks of dw.
+// Few images, or a large dw: all planes first, then blocks of dw.
 template <class T>
 int by_rows(const GradW<T>& q, double cost, T* dw) {
   const keydnn_conv_shape& s = q.s;
@@ -169,10 +179,20 @@ int by_rows(const GradW<T>& q, double cost, T* dw) {
     const int64_t image = i / (s.c + s.o);
     fill_channel(q, image, i % (s.c + s.o), x_planes + image * q.x_image, g_planes + image * q.g_image);
   });
-  const double macs_per_row = double(s.n) * q.length * q.n_k;  // of dw
-  const int64_t outs = lesser(q.out_c, round_up(int64_t(2e5 / macs_per_row) + 1, kTileOuts));
-  int64_t taps = lesser(q.n_k, round_up(int64_t(2e5 / (macs_per_row / q.n_k * outs)) + 1, kTileTaps));
-  taps = round_up(taps, kTileTaps);
+  // blocks of dw, halved until there are eight (unless they become too small to be worth claiming) and their part of the
+  // planes stays in the cache
+  int64_t outs = round_up(q.out_c, kTileOuts), taps = round_up(q.n_k, kTileTaps);
+  auto blocks = [&] { return s.groups * ceil_div(q.out_c, outs) * ceil_div(q.n_k, taps); };
+  auto macs = [&] { return double(s.n) * q.length * outs * taps; };
+  while ((blocks() < 8 && macs() > 4e5) || macs() > 3e7) {
+    if (outs > kTileOuts && (8 * outs >= taps || taps == kTileTaps)) {
+      outs = round_up(outs / 2, kTileOuts);
+    } else if (taps > kTileTaps) {
+      taps = round_up(taps / 2, kTileTaps);
+    } else {
+      break;
+    }
+  }
   const int64_t down = ceil_div(q.out_c, outs), across = ceil_div(q.n_k, taps);
   parallel_for(s.groups * down * across, cost, [&](int64_t chunk) {
     const int64_t group = chunk / (down * across), o = chunk / across % down * outs, k = chunk % across * taps;
@@ -184,8 +204,8 @@ int by_rows(const GradW<T>& q, double cost, T* dw) {
 
 // Many images: each block of them makes its own dw; these are added in order.
 template <class T>
-int by_images(const GradW<T>& q, double cost, T* dw) {
-  const int64_t n = q.s.n, blocks = lesser(n, kMaxBlocks), size = q.s.o * q.n_k;
+int by_images(const GradW<T>& q, double cost, int64_t blocks, T* dw) {
+  const int64_t n = q.s.n, size = q.s.o * q.n_k;
   Scratch<T> parts((blocks - 1) * size);  // the first block's part is dw itself
   if (!parts) return KEYDNN_NO_MEMORY;
   memset(parts.data, 0, sizeof(T) * static_cast<size_t>((blocks - 1) * size));
@@ -217,7 +237,8 @@ int conv2d_grad_w(const T* x, const T* g, T* dw, const keydnn_conv_shape* shape)
   q.x = x;
   q.g = g;
   const double cost = double(s.n) * q.length * size * (sizeof(T) / 4) / kMacsPerNs;
-  const int status = s.n >= kImagesApart ? by_images(q, cost, dw) : by_rows(q, cost, dw);
+  const int64_t blocks = lesser(kMaxBlocks, s.n / Cut<T>(q).images);
+  const int status = blocks >= kMinBlocks ? by_images(q, cost, blocks, dw) : by_rows(q, cost, dw);
   for (int64_t i = 0; i < size; ++i)
     if (dw[i] != dw[i]) dw[i] = exact(q, i / q.n_k, i % q.n_k);
   return status;

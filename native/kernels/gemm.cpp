@@ -34,27 +34,6 @@ struct Product {
 
 // ---- transposing one block of lanes x lanes ------------------------------------------------------------------------
 
-template <class T, int... I>
-KEYDNN_INLINE void interleave(Vec<T> x, Vec<T> y, Vec<T>& low, Vec<T>& high, Const<I>...) {
-  constexpr int n = sizeof...(I);
-  low = __builtin_shufflevector(x, y, (I / 2 + I % 2 * n)...);
-  high = __builtin_shufflevector(x, y, (n / 2 + I / 2 + I % 2 * n)...);
-}
-template <class T>
-KEYDNN_INLINE void interleave(Vec<T> x, Vec<T> y, Vec<T>& low, Vec<T>& high) {
-  using C0 = Const<0>;
-  if constexpr (kLanes<T> == 2) {
-    interleave<T>(x, y, low, high, C0{}, Const<1>{});
-  } else if constexpr (kLanes<T> == 4) {
-    interleave<T>(x, y, low, high, C0{}, Const<1>{}, Const<2>{}, Const<3>{});
-  } else if constexpr (kLanes<T> == 8) {
-    interleave<T>(x, y, low, high, C0{}, Const<1>{}, Const<2>{}, Const<3>{}, Const<4>{}, Const<5>{}, Const<6>{}, Const<7>{});
-  } else {
-    interleave<T>(x, y, low, high, C0{}, Const<1>{}, Const<2>{}, Const<3>{}, Const<4>{}, Const<5>{}, Const<6>{}, Const<7>{},
-                  Const<8>{}, Const<9>{}, Const<10>{}, Const<11>{}, Const<12>{}, Const<13>{}, Const<14>{}, Const<15>{});
-  }
-}
-
 // to[i * to_row + j] = from[j * from_row + i], i, j < lanes: log2(lanes) rounds of interleaving halves.
 template <class T>
 KEYDNN_INLINE void transpose_block(const T* from, int64_t from_row, T* to, int64_t to_row) {
@@ -211,7 +190,7 @@ constexpr int64_t kFew = 4;
 template <class T, int MR, int NR>
 KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
   constexpr int64_t lanes = kLanes<T>;
-  Vec<T> acc[MR][NR] = {};
+  Vec<T> acc[MR * NR] = {};
   auto step = [&](int64_t k, int64_t live) {
     Vec<T> x[MR], y[NR];
 #pragma GCC unroll 8
@@ -221,15 +200,15 @@ KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-      for (int s = 0; s < NR; ++s) acc[r][s] += x[r] * y[s];
+      for (int s = 0; s < NR; ++s) acc[r * NR + s] += x[r] * y[s];
   };
   int64_t k = 0;
   for (; k + lanes <= p.k; k += lanes) step(k, lanes);
   if (k < p.k) step(k, p.k - k);
-#pragma GCC unroll 8
+  T sums[MR * NR];
+  lane_sums<T>(acc, sums);
   for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-    for (int s = 0; s < NR; ++s) p.c[(i + r) * p.n + j + s] = lane_sum<T>(acc[r][s]) + (p.bias ? p.bias[j + s] : T(0));
+    for (int s = 0; s < NR; ++s) p.c[(i + r) * p.n + j + s] = sums[r * NR + s] + (p.bias ? p.bias[j + s] : T(0));
 }
 
 // c[i0 .. i1, j0 .. j1) in tiles of 4 and 1.

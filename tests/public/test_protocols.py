@@ -50,3 +50,28 @@ def test_a_tensor_that_misses_one_name_is_no_itensor():
     for missing in ("backward", "conj_that_nobody_has"):
         stub = type("Stub", (), {name: 1 for name in names if name != missing} | dict.fromkeys(NAMED_HOOKS, 1))()
         assert isinstance(stub, ITensor) == (missing not in names)
+
+
+def test_parameters():
+    assert isinstance(keydnn.Parameter((2,)), IParameter)
+    assert isinstance(keydnn.Parameter((2,)), ITensor)
+
+
+def test_modules():
+    for module in (keydnn.Module(), keydnn.Linear(1, 1), keydnn.Sequential(), keydnn.losses.MSE()):
+        assert isinstance(module, protocols.IModule)
+    assert isinstance(keydnn.Flatten(), protocols.IFlatten)
+    assert isinstance(keydnn.GlobalAvgPool2d(), protocols.IGlobalPooling2D)
+    for pool in (keydnn.MaxPool2d(2), keydnn.AvgPool2d((2, 3), stride=1)):
+        assert isinstance(pool, protocols.IPooling2D)
+        with pytest.raises(AttributeError):
+            pool.kernel_size = (5, 5)
+    assert not isinstance(keydnn.Flatten(), protocols.IPooling2D)
+    assert isinstance(keydnn.Sequential(), protocols.IContainer)
+    assert not isinstance(keydnn.Linear(1, 1), protocols.IContainer)
+
+
+@pytest.mark.parametrize("kind", [keydnn.SGD, keydnn.Adam, keydnn.AdamW])
+def test_optimizers(kind):
+    assert isinstance(kind([keydnn.Parameter((2,))]), protocols.IOptimizer)
+    assert not isinstance(keydnn.Linear(1, 1), protocols.IOptimizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 
@@ -18,7 +17,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".keydnn-{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / f".keydnn-{os.urandom(8).hex()}.tmp"
     try:
         with open(temporary, "xb") as file:  # its mode follows the umask, as that of any new file
             file.write(data)

@@ -12,6 +12,8 @@ from keydnn.saving.config import nodes_of
 from keydnn.saving.json_v1 import decode, read_json
 from keydnn.saving.state import read_state
 
+USUAL = [("device", "cpu"), ("dtype", "float32")]  # settings not worth a column
+
 
 def report(path: Path) -> str:
     """Tables of the layers and arrays in a JSON checkpoint or a state file.
@@ -36,10 +38,10 @@ def _json_report(path: Path) -> str:
         count = sum(math.prod(shape) for shape in own.values())
         total += 0 if "shared_with" in node else count
         arrays = ", ".join(f"{name.rpartition('.')[2]} {_times(shape)}" for name, shape in own.items())
-        rows.append((where or "(root)", node["type"], _settings(node), arrays, count))
+        rows.append((where or "(root)", node["type"], count, arrays, _settings(node)))
     parts = [
         f"{path}: {payload['format']}",
-        table(("path", "type", "settings", "arrays", "values"), rows, right=("values",)),
+        table(("path", "type", "values", "arrays", "settings"), rows, right=("values",)),
         f"{len(rows)} nodes, {len(shapes)} arrays, {total:,} values (parameters and buffers, shared ones once)",
     ]
     loose = sorted(set(shapes) - claimed)
@@ -47,7 +49,7 @@ def _json_report(path: Path) -> str:
 
 
 def _settings(node: dict[str, Any]) -> str:
-    config = {key: value for key, value in (node.get("config") or {}).items() if not isinstance(value, dict)}
+    config = {key: value for key, value in (node.get("config") or {}).items() if (key, value) not in USUAL and not isinstance(value, dict)}
     shared = [f"shared with {node['shared_with']}"] if "shared_with" in node else []
     return ", ".join([f"{key}={json.dumps(value)}" for key, value in config.items()] + shared)
 

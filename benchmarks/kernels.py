@@ -122,29 +122,23 @@ def _chain(x, c, with_backward: bool, no_grad) -> Call:
 
 def in_python(case: Case) -> Call:
     """Plain Python loops over nested lists."""
-    x, *rest = (a.tolist() for a in _padded(case))
-    out = np.empty(_out_shape(case), np.float32).tolist()
-
-    def call() -> list:
-        if case.kind == "conv":
-            baselines.conv_in_python(x, *rest, out, case.stride)
-        else:
-            baselines.pool_in_python(x, out, case.kind)
-        return out
-
-    return call
+    return _loops(case, baselines.conv_in_python, baselines.pool_in_python)
 
 
 def in_numpy(case: Case) -> Call:
     """The loop over positions with NumPy per window."""
+    return _loops(case, baselines.conv_in_numpy, baselines.pool_in_numpy)
+
+
+def _loops(case: Case, conv, pool) -> Call:
     x, *rest = _padded(case)
     out = np.empty(_out_shape(case), np.float32)
 
     def call() -> np.ndarray:
         if case.kind == "conv":
-            baselines.conv_in_numpy(x, *rest, out, case.stride)
+            conv(x, *rest, out, case.stride)
         else:
-            baselines.pool_in_numpy(x, out, case.kind)
+            pool(x, out, case.kind)
         return out
 
     return call

@@ -119,6 +119,7 @@ def test_quotients_differentiate_where_squares_overflow(dtype):
         (lambda x: x**1, 0.0, 1.0),
         (lambda x: x**2, 0.0, 0.0),
         (lambda x: 0**x, 1.5, 0.0),
+        (lambda x: Tensor(data=[0.0]).pow(x), 1.5, 0.0),
         (lambda x: x.pow(Tensor(data=[0.0])), 0.0, 0.0),
         (Tensor.softplus, np.inf, 1.0),
         (Tensor.softplus, -np.inf, 0.0),
@@ -142,6 +143,18 @@ def test_slope_at_a_kink_and_at_the_edge(f, x, slope):
         return
     y.sum().backward()
     np.testing.assert_array_equal(t.grad.numpy(), np.float32([slope]))
+
+
+def test_exponents_of_zero_have_no_slope():
+    x, y = Tensor(data=[0.0, -2.0, 2.0]), Tensor(data=[2.0, 2.0, 2.0], requires_grad=True)
+    (x**y).sum().backward()
+    np.testing.assert_allclose(y.grad.numpy(), [0.0, 0.0, 4 * np.log(2.0)], rtol=1e-6)
+
+
+def test_numbers_chosen_by_a_mask_of_any_dtype():
+    for dtype in (np.bool_, np.int64, np.float32):
+        assert ops.where(Tensor(data=[1, 0], dtype=dtype), 1.5, 2.5).tolist() == [1.5, 2.5]
+    assert ops.where(Tensor(data=np.array([1.0, 0.0])), 1.5, 2.5).dtype == np.float64
 
 
 def test_max_and_min_give_every_tie_the_whole_gradient():

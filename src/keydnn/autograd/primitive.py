@@ -97,7 +97,7 @@ class Node(Context):
     """
 
     producers: Sequence[Any]
-    __slots__ = ("primitive", "parents", "producers", "versions", "saved", "aux", "out", "cells", "n_outputs", "lost")
+    __slots__ = ("primitive", "parents", "producers", "versions", "saved", "aux", "out", "cells", "n_outputs")
 
     def __init__(self, primitive: Primitive, inputs: tuple[Any, ...], saved: tuple[Any, ...], aux: tuple[Any, ...], out: Any) -> None:
         self.primitive = primitive
@@ -151,8 +151,7 @@ class Node(Context):
                         values.append(t)
                         break
                 else:
-                    earlier = sum(other is item for other in self.saved[: len(values)])
-                    values.append(self._value(item, create_graph, earlier))
+                    values.append(self._value(item, create_graph, len(values)))
             else:
                 values.append(item)
         if self.aux:
@@ -160,10 +159,11 @@ class Node(Context):
             values += [None if create_graph else make(np.asarray(item), None) for item in self.aux]
         return values
 
-    def _value(self, array: np.ndarray, create_graph: bool, earlier: int = 0) -> Any:
-        """The tensor behind a saved array; ``earlier`` counts the same array before it (``x * x.detach()`` saves one array twice)."""
+    def _value(self, array: np.ndarray, create_graph: bool, position: int) -> Any:
+        """The tensor behind the array at ``position`` of what was saved."""
         matches = [i for i, t in enumerate(self.parents) if t._data is array]
-        if matches:
+        if matches:  # several in ``x * x.detach()``, which saves one array twice: the first is the first, the second the second
+            earlier = sum(other is array for other in self.saved[:position])
             i = matches[min(earlier, len(matches) - 1)]
             t = self.parents[i]
             if t._cell is not None and t._cell[0] != (0 if self.versions is None else self.versions[i]):
@@ -220,7 +220,7 @@ class Node(Context):
 
     @property
     def saved_tensors(self) -> list[Any]:  # type: ignore[override]
-        return [self._value(item, True) for item in self.saved if type(item) is _ndarray]
+        return [self._value(item, True, i) for i, item in enumerate(self.saved) if type(item) is _ndarray]
 
     def backward_fn(self, grad: Any) -> tuple[Any, ...]:
         """One gradient per parent, None where not required."""
@@ -306,7 +306,7 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
         return _many(primitive, inputs, saved, aux, y)
     if type(y) is not _ndarray:  # NumPy makes scalars of results of shape ()
         scalar, y = y, np.asarray(y)
-        saved = tuple([y if item is scalar else item for item in saved])
+        saved = _with_array(saved, scalar, y)
     node = None
     for t in inputs:
         if t.requires_grad:
@@ -336,7 +336,7 @@ def _many(
     arrays = tuple(map(np.asarray, ys))
     for scalar, array in zip(ys, arrays, strict=True):
         if scalar is not array:
-            saved = tuple([array if item is scalar else item for item in saved])
+            saved = _with_array(saved, scalar, array)
     ys = arrays
     make = inputs[0]._from_op
     if not (state.grad and primitive.rule is not None and any(t.requires_grad for t in inputs)):
@@ -346,6 +346,11 @@ def _many(
         return (make(ys[0], node), *(make(y, None) for y in ys[1:]))
     n = primitive.n_graph
     return (*(make(y, Output(node, i)) for i, y in enumerate(ys[:n])), *(make(y, None) for y in ys[n:]))
+
+
+def _with_array(saved: tuple[Any, ...], scalar: Any, array: np.ndarray) -> tuple[Any, ...]:
+    """``saved`` with the array in place of the scalar it was made from: results are recognised by identity."""
+    return tuple([array if item is scalar else item for item in saved])
 
 
 def _like(g: Any, t: Any) -> Any:

@@ -67,15 +67,31 @@ def float64_named_shared():
     return filled(model, (5, 4))
 
 
+def write_checkpoint(name):
+    """A JSON checkpoint."""
+    net, x = WRITERS[name]()
+    x = x.astype(next(net.parameters()).dtype)
+    net.save_json(FOLDER / f"{name}.json")
+    np.savez(FOLDER / f"{name}.npz", x=x, y=net.predict(x).to_numpy())
+
+
+def write_run():
+    """A training state: three epochs of a small network, data included."""
+    keydnn.seed(3)
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(20, 4)).astype(np.float32), rng.integers(0, 3, 20)
+    net = keydnn.Sequential(keydnn.Dense(6), keydnn.BatchNorm1d(6), keydnn.ReLU(), keydnn.Dropout(0.2), keydnn.Dense(3))
+    net.build((1, 4))
+    net.fit(x, y, loss="cross_entropy", optimizer="adam", optimizer_kwargs={"lr": 0.01}, batch_size=8, epochs=3, verbose=0)
+    net.save(FOLDER / "run.safetensors")
+    np.savez(FOLDER / "run.npz", x=x, y=net.predict(x).to_numpy(), labels=y)
+
+
 WRITERS = {function.__name__: function for function in (cnn, conv_extras, float64_named_shared)}
 
 if __name__ == "__main__":
     for chosen in sys.argv[1:] or WRITERS:
-        path = FOLDER / f"{chosen}.json"
-        if path.exists():
-            print(f"{path} exists and stays as it is")  # noqa: T201
-            continue
-        net, x = WRITERS[chosen]()
-        x = x.astype(next(net.parameters()).dtype)
-        net.save_json(path)
-        np.savez(path.with_suffix(".npz"), x=x, y=net.predict(x).to_numpy())
+        if not (FOLDER / f"{chosen}.json").exists():
+            write_checkpoint(chosen)
+    if not (FOLDER / "run.safetensors").exists():
+        write_run()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keydnn
-from keydnn import layers, losses
+from keydnn import layers
 from keydnn.saving import from_payload, module_from_config, module_to_config, registered, registered_names, to_payload
 
 IMAGES, ROWS = (2, 3, 6, 6), (4, 6)

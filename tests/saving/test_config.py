@@ -127,6 +127,43 @@ def test_a_users_module():
     np.testing.assert_array_equal(again(x).to_numpy(), model(x).to_numpy())
 
 
+def test_a_container_that_fills_itself():
+    @register_module()
+    class SelfMade(keydnn.Sequential):
+        def __init__(self):
+            super().__init__(keydnn.Linear(2, 3), keydnn.Tanh(), keydnn.Linear(3, 1))
+
+    model = SelfMade()
+    again = from_payload(json.loads(json.dumps(to_payload(model))))
+    assert type(again) is SelfMade and names(again) == ["0", "1", "2"]
+    x = keydnn.rand((4, 2))
+    np.testing.assert_array_equal(again(x).to_numpy(), model(x).to_numpy())
+
+
+def test_a_shared_parameter_is_tied_again_by_the_module():
+    @register_module()
+    class Tied(keydnn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = keydnn.Linear(2, 2), keydnn.Linear(2, 2)
+            self._post_load()
+
+        def _post_load(self):
+            self.b.weight = self.a.weight
+
+        def get_config(self):
+            return {}
+
+        @classmethod
+        def from_config(cls, config):
+            return cls()
+
+    model = Tied()
+    again = from_payload(to_payload(model))
+    assert again.b.weight is again.a.weight and len(list(again.parameters())) == 3
+    np.testing.assert_array_equal(again.b.weight.to_numpy(), model.a.weight.to_numpy())
+
+
 def test_a_config_that_json_cannot_hold():
     module = TwoLayers(2)
     module.get_config = lambda: {"fn": print}

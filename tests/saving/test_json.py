@@ -122,6 +122,18 @@ def test_weights_alone_go_into_the_same_objects():
     assert [id(p) for p in other.parameters()] == objects
 
 
+def test_weights_for_a_lazy_layer_without_parameters_are_not_dropped_silently():
+    built = keydnn.Sequential(keydnn.Linear(2, 3), keydnn.Dense(1))
+    built.build((1, 2))
+    lazy = keydnn.Sequential(keydnn.Linear(2, 3), keydnn.Dense(1))
+    before = snapshot(lazy)
+    for load, data in [(lazy.from_json_payload_, to_payload(built)), (lazy.load_state_payload_, to_payload(built)["state"])]:
+        with pytest.raises(RuntimeError, match="call build"):
+            load(data)
+    assert snapshot(lazy) == before
+    assert len(from_payload(to_payload(lazy))[1]._parameters) == 0  # a lazy layer stays lazy in a file
+
+
 def test_stored_dtypes_are_cast_to_the_parameters_dtype():
     model = keydnn.Sequential(keydnn.Linear(2, 1, dtype="float64"), keydnn.Linear(1, 1))
     payload = to_payload(model)

@@ -9,7 +9,8 @@ with two further keys where they say something:
 * ``shared_with``: the dotted path of the node whose module this is too, when a module is reached by several paths.
 
 Reading makes each module with ``from_config(config)``, registers the children under their names in order (replacing
-what the constructor made) and then calls the module's ``_post_load()`` if it has one.  Weights are not part of this.
+what the constructor made) and then calls the module's ``_post_load()`` if it has one.  Weights are not part of this; a
+parameter that modules share is written once for each, and ``_post_load`` is the place to tie it again.
 """
 
 from __future__ import annotations

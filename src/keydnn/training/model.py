@@ -391,11 +391,14 @@ class Model(Buildable):
         Raises:
             ValueError: Another format or shape, or a damaged entry; nothing is changed.
             KeyError: A parameter's entry is missing; nothing is changed.
+            RuntimeError: A lazy layer has no parameters yet, so its weights would be lost; call ``build``.
         """
+        self._require_built("from_json_payload_")
         load_payload_(self, payload)
 
     def load_state_payload_(self, state: dict[str, Any]) -> None:
         """Take over the ``state`` part of a payload; errors as :meth:`from_json_payload_`."""
+        self._require_built("load_state_payload_")
         load_state_(self, state)
 
     def save(self, path: str | os.PathLike[str], *, optimizer: Any = None) -> None:

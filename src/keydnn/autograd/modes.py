@@ -62,7 +62,9 @@ def recording(recorder: Any) -> Iterator[Any]:
     """Show every kernel call of this thread to ``recorder`` while the block runs.
 
     Args:
-        recorder: Object with ``table(primitive, kernels)``, which returns the kernel table the primitive shall use.
+        recorder: Object with ``table(primitive, kernels, inputs)``, which returns the kernel table the primitive shall use,
+            ``host_access(tensor, what)``, told before Python reads or writes a tensor's numbers, ``zeros(array)``, told of
+            an array of zeros that a constructor made, and ``refuse(reason)``, told of what a replay could not repeat.
     """
     before, state.recorder = state.recorder, recorder
     RECORDINGS.append(recorder)

@@ -61,6 +61,7 @@ class Recorder:
         ops: The calls, in order.
         inputs: The buffers of the inputs.
         tensors: Every tensor from outside that the step used, each once.
+        modules: Every module that ran, each once.
         drawn: The random keys drawn.
         problem: Why the step cannot be replayed, or None.
     """
@@ -70,7 +71,9 @@ class Recorder:
         self.problem: str | None = None
         self.drawn: list[int] = []
         self.tensors: list[Any] = []
+        self.modules: list[Any] = []
         self._known_tensors: set[int] = set()
+        self._known_modules: set[int] = set()
         self._alive: list[Any] = [inputs]
         self._buffers: dict[int, list[tuple[int, int, Buffer]]] = {}
         self._owned: set[int] = set()
@@ -110,6 +113,12 @@ class Recorder:
         """``Tensor(shape)`` made ``array`` inside the step."""
         params = {"shape": array.shape, "value": 0.0, "dtype": array.dtype}
         self.ops.append(Op("full", (), params, (self._made(array),), (), "zeros"))
+
+    def module(self, module: Any) -> None:
+        """``module`` is about to run; its mode and structure are part of what the step stands on."""
+        if id(module) not in self._known_modules:
+            self._known_modules.add(id(module))
+            self.modules.append(module)
 
     # -- kernel calls
 

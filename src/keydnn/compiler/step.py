@@ -1,0 +1,301 @@
+"""A recorded step: run eagerly once, then as a plan, as long as nothing it stands on has changed.
+
+The first call runs the step eagerly on a snapshot (buffers are copied when the step first writes them), builds the plan,
+restores the snapshot and runs the same step as a plan; both results must agree.  The second call is checked against an
+eager run too, which must also make the same kernel calls.  A step that cannot be recorded, or does not agree, stays
+eager, and `RecordedStep.reason` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from operator import attrgetter, is_
+from typing import Any
+
+import numpy as np
+
+from keydnn.autograd.modes import recording, state
+from keydnn.compiler.gradients import Gradients
+from keydnn.compiler.ir import Buffer, Op, Step, View
+from keydnn.compiler.lower import Unplannable
+from keydnn.compiler.passes import improve
+from keydnn.compiler.plan import Plan, build
+from keydnn.compiler.recorder import Recorder
+from keydnn.kernels import native
+from keydnn.kernels.dispatch import native_status
+
+logger = logging.getLogger("keydnn")
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+_data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
+CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
+
+
+class Moved(Exception):
+    """Something the plan stands on was replaced; it must be recorded again."""
+
+
+def usable() -> bool:
+    """Whether plans can run here: the native kernels are loaded."""
+    return native_status().loaded
+
+
+class RecordedStep:
+    """A function of tensors, replayed by a plan.
+
+    Args:
+        function: Maps tensors to a sequence of tensors; runs a whole step.
+        watched: Tensors whose ``.grad`` the step may set.
+        fuse: Whether passes may change rounding (False: every op as the eager step runs it).
+
+    Attributes:
+        plan: The plan, or None while there is none.
+        reason: Why the step stays eager, or None.
+        replays: Steps run by the plan.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Any]], watched: Sequence[Any] = (), fuse: bool = True) -> None:
+        self.function, self.watched, self.fuse = function, list(watched), fuse
+        self.plan: Plan | None = None
+        self.reason: str | None = None
+        self.replays = 0
+        self.outputs: list[np.ndarray] = []
+
+    # -- calls
+
+    def __call__(self, *inputs: Any) -> list[np.ndarray]:
+        """Run the step on tensors; returns its outputs as arrays that the next call overwrites.
+
+        Raises:
+            Moved: The plan does not fit any more; nothing was done.
+        """
+        if self.plan is None:
+            return self._eager(inputs) if self.reason is not None else self._record(inputs)
+        if self.replays == 1 or CHECK_ALL:
+            return self._checked_replay(inputs)
+        self.replay([t._data for t in inputs])
+        return self.outputs
+
+    def holds(self) -> bool:
+        """Whether everything the plan stands on is as it was recorded."""
+        return (
+            all(map(is_, map(_data, self.tensors), self.arrays))
+            and list(map(_needs, self.tensors)) == self.needs
+            and list(map(_training, self.modules)) == self.modes
+            and list(map(_stamp, self.modules)) == self.stamps
+            and all(p.grad is g for p, g in self.held_grads)
+        )
+
+    def replay(self, arrays: list[np.ndarray]) -> None:
+        """Run one step by the plan; outputs are in :attr:`outputs`."""
+        plan, grads = self.plan, self.gradients
+        assert plan is not None
+        grads.before()
+        n = plan.step.keys
+        plan.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)  # type: ignore[arg-type]
+        self._ran(1)
+
+    def replay_rows(self, arrays: list[np.ndarray], outputs: list[np.ndarray | None], index: np.ndarray, batch: int, budget_s: float) -> int:
+        """Run steps over batches of rows of ``arrays`` for at most about ``budget_s`` seconds; returns how many were run.
+
+        Args:
+            arrays: The data sets, by input.
+            outputs: Per output an array with one entry per step, or None.
+            index: Row numbers, a multiple of ``batch``.
+            batch: Rows per step.
+            budget_s: When to come back.
+        """
+        plan = self.plan
+        assert plan is not None
+        self.gradients.before()
+        n, steps = plan.step.keys, len(index) // batch
+        before = np.random.get_state() if n else None
+        keys = np.random.randint(0, 2**63, n * steps, dtype=np.int64) if n else None
+        done = plan.run_rows(arrays, outputs, keys, index, batch, int(budget_s * 1e9))
+        if n and done < steps:  # give back the keys that were not used
+            np.random.set_state(before)  # type: ignore[arg-type]
+            np.random.randint(0, 2**63, n * done, dtype=np.int64)
+        self._ran(done)
+        return done
+
+    def _ran(self, steps: int) -> None:
+        self.gradients.after()
+        for cell in self.cells:
+            cell[0] += 1
+        self.replays += steps
+
+    def _eager(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        return [t._data for t in self.function(*inputs)]
+
+    # -- the first call
+
+    def _record(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        before = _RandomState()
+        recorder = Recorder(inputs)
+        with recording(recorder):
+            outputs = list(self.function(*inputs))
+        recorder.check_overlaps()
+        problem = recorder.problem or before.problem(len(recorder.drawn))
+        if problem is None:
+            problem = self._make_plan(recorder, outputs)
+        if problem is not None:
+            self._stay_eager(problem)
+            return [t._data for t in outputs]
+        eager = _Result(recorder, outputs)
+        eager.undo()
+        return self._run_and_compare([t._data for t in inputs], eager)
+
+    def _make_plan(self, recorder: Recorder, outputs: list[Any]) -> str | None:
+        """Build the plan; returns why not, or None."""
+        views = [recorder.view(t._data) for t in outputs]
+        if None in views:
+            return "a result was not made by a kernel of the step"
+        entries, held = self._grads_of(recorder)
+        step = Step(recorder.ops, recorder.inputs, views, [v for _, v in entries if v is not None], len(recorder.drawn))  # type: ignore[arg-type]
+        self.calls = [_call(op) for op in recorder.ops]
+        try:
+            step, notes = improve(step, self.fuse)
+            self.plan = build(step, notes)
+        except Unplannable as error:
+            return str(error)
+        self.gradients = Gradients(self.plan, entries)
+        self.outputs = [np.empty(v.shape, v.dtype) for v in views]  # type: ignore[union-attr]
+        self.held_grads = held
+        self.tensors = recorder.tensors
+        self.arrays = [t._data for t in self.tensors]
+        self.needs = [t.requires_grad for t in self.tensors]
+        self.modules = recorder.modules
+        self.modes, self.stamps = list(map(_training, self.modules)), list(map(_stamp, self.modules))
+        self.cells = _written_cells(recorder)
+        return None
+
+    def _grads_of(self, recorder: Recorder) -> tuple[list[tuple[Any, View | None]], list[tuple[Any, Any]]]:
+        """What becomes of ``.grad`` of each watched tensor: made by the step, None, or a tensor from outside."""
+        entries: list[tuple[Any, View | None]] = []
+        held = []
+        seen = set()
+        for t in [*self.watched, *recorder.tensors]:
+            if id(t) in seen or not t.requires_grad and t.grad is None:
+                continue
+            seen.add(id(t))
+            view = None if t.grad is None else recorder.view(t.grad._data)
+            if t.grad is None or (view is not None and view.buffer.kind == "made"):
+                entries.append((t, view))
+            elif view is not None:
+                held.append((t, t.grad))
+        return entries, held
+
+    def _run_and_compare(self, arrays: list[np.ndarray], eager: _Result) -> list[np.ndarray]:
+        """Run the plan on restored state and compare with the eager result; the eager one stands if they differ."""
+        plan = self.plan
+        assert plan is not None
+        try:
+            plan.run(arrays, self.outputs, np.array(eager.keys, np.int64))  # type: ignore[arg-type]
+            difference = eager.difference(self.outputs, plan)
+        except ValueError as error:
+            difference = str(error)
+        if difference is None:
+            self._ran(1)
+            return self.outputs
+        eager.redo()
+        self.plan = None
+        self._stay_eager(f"the plan disagrees with the eager step: {difference}")
+        return eager.outputs
+
+    def _checked_replay(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """Run the step eagerly and by the plan, and compare."""
+        self.gradients.before()
+        recorder = Recorder(inputs)
+        with recording(recorder):
+            outputs = list(self.function(*inputs))
+        eager = _Result(recorder, outputs)
+        if recorder.problem is not None or [_call(op) for op in recorder.ops] != self.calls:
+            self.plan = None
+            self._stay_eager(recorder.problem or "the step does not do the same each time")
+            return eager.outputs
+        eager.undo()
+        return self._run_and_compare([t._data for t in inputs], eager)
+
+    def _stay_eager(self, reason: str) -> None:
+        self.reason = reason
+        logger.warning("this step stays eager: %s", reason)
+
+
+class _Result:
+    """What an eager step made: its outputs, and the outer buffers it wrote."""
+
+    def __init__(self, recorder: Recorder, outputs: list[Any]) -> None:
+        self.keys = recorder.drawn
+        self.outputs = [t._data for t in outputs]
+        self.written = [b for b in recorder.buffers() if b.before is not None]
+        self.after = [b.array.copy() for b in self.written]
+
+    def undo(self) -> None:
+        """The state before the step."""
+        for buffer in self.written:
+            np.copyto(buffer.array, buffer.before)  # type: ignore[arg-type]
+
+    def redo(self) -> None:
+        """The state after the eager step."""
+        for buffer, array in zip(self.written, self.after, strict=True):
+            np.copyto(buffer.array, array)
+
+    def difference(self, outputs: list[np.ndarray], plan: Plan) -> str | None:
+        """Where the plan's result differs by more than the tolerance, or None."""
+        for i, (a, b) in enumerate(zip(self.outputs, outputs, strict=True)):
+            if not agrees(a, b):
+                return f"result {i}"
+        for buffer, a in zip(self.written, self.after, strict=True):
+            if not agrees(a, buffer.array):
+                return f"a tensor of shape {a.shape}"
+        return None
+
+
+def agrees(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays agree within the tolerance of their dtype, relative to the largest element."""
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    rtol = TOLERANCE.get(a.dtype.name, 1e-4)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)):
+        return False
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    return bool(np.all(np.abs(a[finite] - b[finite]) <= rtol * scale + 1e-30))
+
+
+class _RandomState:
+    """Notices random numbers that were drawn past the kernels."""
+
+    def __init__(self) -> None:
+        self.numpy, self.python = np.random.get_state(legacy=False), random.getstate()
+
+    def problem(self, keys: int) -> str | None:
+        """Why a step that drew ``keys`` keys used its generators otherwise, or None."""
+        if random.getstate() != self.python:
+            return "the step draws from Python's random generator"
+        after = np.random.get_state()
+        np.random.set_state(self.numpy)
+        if keys:
+            np.random.randint(0, 2**63, keys, dtype=np.int64)
+        expected = np.random.get_state()
+        np.random.set_state(after)
+        same = np.array_equal(expected[1], after[1]) and expected[2:] == after[2:]  # type: ignore[index]
+        return None if same else "the step draws from NumPy's random generator outside keydnn"
+
+
+def _call(op: Op) -> tuple[Any, ...]:
+    """What two recordings of the same step have in common."""
+    shapes = [(o.shape, o.dtype) if isinstance(o, View) else o for o in op.operands]
+    return op.kernel, tuple(shapes), str(op.params), tuple(v.shape for v in op.results)
+
+
+def _written_cells(recorder: Recorder) -> list[list[int]]:
+    """Version cells of the outer tensors that the step writes."""
+    cells: dict[int, list[int]] = {}
+    for t in recorder.tensors:
+        view = recorder.view(t._data)
+        if view is not None and view.buffer.before is not None and t._cell is not None:
+            cells[id(t._cell)] = t._cell
+    return list(cells.values())

@@ -41,6 +41,7 @@
 
 #include "keydnn/conv.h"
 #include "keydnn/elementwise.h"
+#include "keydnn/fused.h"
 #include "keydnn/gemm.h"
 #include "keydnn/norm.h"
 #include "keydnn/pool.h"
@@ -54,6 +55,7 @@
   X(KEYDNN_CONV)           \
   X(KEYDNN_CONV_GRAD_W)    \
   X(KEYDNN_ELEMENTWISE)    \
+  X(KEYDNN_FUSED)          \
   X(KEYDNN_GEMM)           \
   X(KEYDNN_NORM)           \
   X(KEYDNN_POOL)           \

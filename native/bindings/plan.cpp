@@ -39,7 +39,7 @@ plan::Op as_op(nb::handle entry) {
   return op;
 }
 
-void make(Plan* self, nb::list buffers, nb::list ops, nb::list inputs, nb::list outputs, int64_t arena_bytes, int64_t n_keys) {
+void make_plan(Plan* self, nb::list buffers, nb::list ops, nb::list inputs, nb::list outputs, int64_t arena_bytes, int64_t n_keys) {
   std::vector<plan::Buffer> b;
   std::vector<plan::Op> o;
   std::vector<plan::Staging> in;
@@ -65,7 +65,7 @@ char* memory_of(nb::handle h, const char* what) {
 }
 
 // Runs up to `steps` steps and returns how many were done; fewer when the budget ran out.
-int64_t run(Plan& self, nb::list inputs, nb::list outputs, nb::handle keys, int64_t steps, nb::handle index, int64_t batch,
+int64_t run_steps(Plan& self, nb::list inputs, nb::list outputs, nb::handle keys, int64_t steps, nb::handle index, int64_t batch,
             int64_t budget_ns) {
   if (static_cast<int64_t>(inputs.size()) != self.n_inputs() || static_cast<int64_t>(outputs.size()) != self.n_outputs())
     throw nb::value_error("plan: wrong number of inputs or outputs");
@@ -92,7 +92,7 @@ int64_t run(Plan& self, nb::list inputs, nb::list outputs, nb::handle keys, int6
   return done;
 }
 
-void read(const Plan& self, nb::handle place, nb::handle to) {
+void read_place(const Plan& self, nb::handle place, nb::handle to) {
   PyArrayObject* array = reinterpret_cast<PyArrayObject*>(to.ptr());
   self.read(as_place(place), PyArray_NBYTES(array), memory_of(to, "plan: read needs a contiguous array"));
 }
@@ -108,10 +108,10 @@ nb::list fused_codes() {
 void bind_plan(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<Plan>(m, "Plan", "Kernel calls over numbered buffers; see native/plan/plan.h.")
-      .def("__init__", &make, "buffers"_a, "ops"_a, "inputs"_a, "outputs"_a, "arena_bytes"_a, "n_keys"_a)
-      .def("run", &run, "inputs"_a, "outputs"_a, "keys"_a.none(), "steps"_a = 1, "index"_a.none() = nb::none(), "batch"_a = 0,
+      .def("__init__", &make_plan, "buffers"_a, "ops"_a, "inputs"_a, "outputs"_a, "arena_bytes"_a, "n_keys"_a)
+      .def("run", &run_steps, "inputs"_a, "outputs"_a, "keys"_a.none(), "steps"_a = 1, "index"_a.none() = nb::none(), "batch"_a = 0,
            "budget_ns"_a = 0)
-      .def("read", &read, "place"_a, "to"_a)
+      .def("read", &read_place, "place"_a, "to"_a)
       .def("profile", &Plan::profile, "on"_a)
       .def("op_ns", [](const Plan& self) {
         nb::list times;

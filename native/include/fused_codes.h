@@ -11,4 +11,4 @@
   X(add, 2, 0.1) X(sub, 2, 0.1) X(mul, 2, 0.1) X(div, 2, 0.3) X(maximum, 2, 0.15) X(minimum, 2, 0.15)                   \
   X(gt, 2, 0.1) X(ge, 2, 0.1) X(lt, 2, 0.1) X(le, 2, 0.1) X(eq, 2, 0.1) X(ne, 2, 0.1)                                    \
   X(relu_grad, 2, 0.1) X(leaky_relu_grad, 2, 0.1) X(tanh_grad, 2, 0.1) X(sigmoid_grad, 2, 0.1)                           \
-  X(where, 3, 0.15) X(ema, 2, 0.1)
+  X(where, 3, 0.15)

@@ -49,12 +49,14 @@ const T* block_of(const T* in, int64_t div, int64_t mod, int64_t n, int64_t begi
 }
 
 #define KEYDNN_MAP1(expression)                     \
+  _Pragma("GCC ivdep")                              \
   for (int64_t i = 0; i < n; ++i) {                 \
     const T x = a[i];                               \
     y[i] = (expression);                            \
   }                                                 \
   break
 #define KEYDNN_MAP2(expression)                     \
+  _Pragma("GCC ivdep")                              \
   for (int64_t i = 0; i < n; ++i) {                 \
     const T x = a[i], z = b[i];                     \
     y[i] = (expression);                            \
@@ -76,14 +78,14 @@ void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c,
       memcpy(y, a, sizeof(T) * static_cast<size_t>(n));
       break;
     case k_neg: KEYDNN_MAP1(-x);
-    case k_abs: KEYDNN_MAP1(x < 0 ? -x : x == 0 ? T(0) : x);
+    case k_abs: KEYDNN_MAP1(size_of(x));
     case k_sign: KEYDNN_MAP1(x > 0 ? T(1) : x < 0 ? T(-1) : x);
     case k_exp: KEYDNN_VMAP(vexp);
     case k_expm1: KEYDNN_VMAP(vexpm1);
     case k_log: KEYDNN_VMAP(vlog);
     case k_log1p: KEYDNN_VMAP(vlog1p);
-    case k_sqrt: KEYDNN_MAP1(T(sqrt(x)));
-    case k_rsqrt: KEYDNN_MAP1(T(1) / T(sqrt(x)));
+    case k_sqrt: KEYDNN_MAP1(root(x));
+    case k_rsqrt: KEYDNN_MAP1(T(1) / root(x));
     case k_reciprocal: KEYDNN_MAP1(T(1) / x);
     case k_square: KEYDNN_MAP1(x * x);
     case k_tanh: KEYDNN_VMAP(vtanh);
@@ -113,7 +115,6 @@ void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c,
     case k_leaky_relu_grad: KEYDNN_MAP2(x > 0 ? z : u * z);
     case k_tanh_grad: KEYDNN_MAP2(z * (T(1) - x * x));
     case k_sigmoid_grad: KEYDNN_MAP2(z * x * (T(1) - x));
-    case k_ema: KEYDNN_MAP2(u * x + v * z);
     case k_where:
       for (int64_t i = 0; i < n; ++i) y[i] = a[i] != 0 ? b[i] : c[i];
       break;

@@ -22,7 +22,7 @@ UNARY = (
 )  # fmt: skip
 GRADS = ("relu_grad", "tanh_grad", "sigmoid_grad", "leaky_relu_grad")
 IN_PLACE = {"add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div"}
-ELEMENTWISE = (*BINARY, *UNARY, *GRADS, *IN_PLACE, "leaky_relu", "clamp", "where", "ema_", "copy", "assign_")
+ELEMENTWISE = (*BINARY, *UNARY, *GRADS, *IN_PLACE, "leaky_relu", "clamp", "where", "copy", "assign_")
 
 
 @functools.cache
@@ -127,9 +127,6 @@ def emit(op: Op, program: Program, operand_of: Any) -> int | None:
         return program.register(IN_PLACE[name], tuple(map(operand_of, op.operands)))
     if name == "assign_":
         return program.register("copy", (operand_of(op.operands[1]),))
-    if name == "ema_":
-        momentum = float(p["momentum"])
-        return program.register("ema", tuple(map(operand_of, op.operands)), 1.0 - momentum, momentum)
     return None
 
 

@@ -61,12 +61,19 @@ def arg(op: Op) -> list[Row]:
     return [*rows, Row(f"{op.kernel}:{type_of(op, x)}", [x, op.results[0]], sizes, [], op.label, 1)]
 
 
+def _last(op: Op, shape: tuple[int, ...]) -> list[int]:
+    """Rows and their length; only the last axis has a native kernel."""
+    if op.params["axis"] != len(shape) - 1 or 0 in shape:
+        raise Unplannable(f"{op.label}: {op.kernel} along another axis than the last")
+    return [prod(shape[:-1]), shape[-1]]
+
+
 @lowers("softmax", "log_softmax")
 def softmax(op: Op) -> list[Row]:
     """Along one axis."""
     rows: list[Row] = []
     x = contiguous(op.operands[0], rows)
-    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [x, op.results[0]], _around(x.shape, op.params["axis"]), [], op.label, 1)]
+    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [x, op.results[0]], _last(op, x.shape), [], op.label, 1)]
 
 
 @lowers("softmax_grad", "log_softmax_grad")
@@ -74,7 +81,7 @@ def softmax_grad(op: Op) -> list[Row]:
     """Their gradients."""
     rows: list[Row] = []
     y, g = (contiguous(v, rows) for v in op.operands)
-    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [y, g, op.results[0]], _around(y.shape, op.params["axis"]), [], op.label, 2)]
+    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [y, g, op.results[0]], _last(op, y.shape), [], op.label, 2)]
 
 
 def _labels(view: View, rows: list[Row], label: str) -> View:
@@ -152,7 +159,7 @@ def dropout_mask(op: Op) -> list[Row]:
     return [Row(f"dropout_mask:{TYPES[y.dtype]}", [op.operands[0], y], [y.size], [float(op.params["p"])], op.label, 1)]
 
 
-@lowers("uniform", "normal")
+@lowers("uniform")
 def random(op: Op) -> list[Row]:
     """From a key of the step."""
     y = op.results[0]
@@ -169,6 +176,14 @@ def _updated(op: Op, view: View) -> View:
     if not view.is_contiguous:
         raise Unplannable(f"{op.label}: an update of a strided tensor")
     return view
+
+
+@lowers("ema_")
+def ema(op: Op) -> list[Row]:
+    """A running average."""
+    rows: list[Row] = []
+    running, batch = _updated(op, op.operands[0]), contiguous(op.operands[1], rows)
+    return [*rows, Row(f"ema:{type_of(op)}", [running, batch], [running.size], [float(op.params["momentum"])], op.label, 0)]
 
 
 @lowers("sgd_")

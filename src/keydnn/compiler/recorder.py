@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.autograd.modes import StepRecorder
 from keydnn.compiler.ir import Buffer, Op, View
 from keydnn.kernels.contract import KERNELS, Kernel
 
@@ -51,7 +52,7 @@ class _Table:
         return kernel
 
 
-class Recorder:
+class Recorder(StepRecorder):
     """Notes the kernel calls of one step, run inside ``autograd.modes.recording(recorder)``.
 
     Args:

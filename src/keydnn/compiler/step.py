@@ -17,24 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.autograd.modes import recording, state
+from keydnn.autograd.context import is_tensor
+from keydnn.autograd.modes import recording
 from keydnn.compiler.gradients import Gradients
-from keydnn.compiler.ir import Buffer, Op, Step, View
+from keydnn.compiler.ir import Op, Step, View
 from keydnn.compiler.lower import Unplannable
 from keydnn.compiler.passes import improve
 from keydnn.compiler.plan import Plan, build
 from keydnn.compiler.recorder import Recorder
-from keydnn.kernels import native
 from keydnn.kernels.dispatch import native_status
 
 logger = logging.getLogger("keydnn")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 _data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
-
-
-class Moved(Exception):
-    """Something the plan stands on was replaced; it must be recorded again."""
 
 
 def usable() -> bool:
@@ -61,16 +57,15 @@ class RecordedStep:
         self.plan: Plan | None = None
         self.reason: str | None = None
         self.replays = 0
+        self.timed = 0
         self.outputs: list[np.ndarray] = []
+        self.keep_alive: Any = None  # what the caller's signature names by identity
+        self._profiled = False
 
     # -- calls
 
-    def __call__(self, *inputs: Any) -> list[np.ndarray]:
-        """Run the step on tensors; returns its outputs as arrays that the next call overwrites.
-
-        Raises:
-            Moved: The plan does not fit any more; nothing was done.
-        """
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """Run the step on tensors; returns its outputs: tensors from an eager step, arrays that the next call overwrites from a plan."""
         if self.plan is None:
             return self._eager(inputs) if self.reason is not None else self._record(inputs)
         if self.replays == 1 or CHECK_ALL:
@@ -125,13 +120,20 @@ class RecordedStep:
         for cell in self.cells:
             cell[0] += 1
         self.replays += steps
+        self.timed += steps * self._profiled
 
-    def _eager(self, inputs: Sequence[Any]) -> list[np.ndarray]:
-        return [t._data for t in self.function(*inputs)]
+    def profile(self, on: bool) -> None:
+        """Measure each operation from now on, or stop; the times start at 0."""
+        if self.plan is not None:
+            self.plan.executor.profile(on)
+            self._profiled, self.timed = on, 0
+
+    def _eager(self, inputs: Sequence[Any]) -> list[Any]:
+        return list(self.function(*inputs))
 
     # -- the first call
 
-    def _record(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def _record(self, inputs: Sequence[Any]) -> list[Any]:
         before = _RandomState()
         recorder = Recorder(inputs)
         with recording(recorder):
@@ -142,14 +144,14 @@ class RecordedStep:
             problem = self._make_plan(recorder, outputs)
         if problem is not None:
             self._stay_eager(problem)
-            return [t._data for t in outputs]
+            return outputs
         eager = _Result(recorder, outputs)
         eager.undo()
         return self._run_and_compare([t._data for t in inputs], eager)
 
     def _make_plan(self, recorder: Recorder, outputs: list[Any]) -> str | None:
         """Build the plan; returns why not, or None."""
-        views = [recorder.view(t._data) for t in outputs]
+        views = [recorder.view(t._data) if is_tensor(t) else None for t in outputs]
         if None in views:
             return "a result was not made by a kernel of the step"
         entries, held = self._grads_of(recorder)
@@ -187,7 +189,7 @@ class RecordedStep:
                 held.append((t, t.grad))
         return entries, held
 
-    def _run_and_compare(self, arrays: list[np.ndarray], eager: _Result) -> list[np.ndarray]:
+    def _run_and_compare(self, arrays: list[np.ndarray], eager: _Result) -> list[Any]:
         """Run the plan on restored state and compare with the eager result; the eager one stands if they differ."""
         plan = self.plan
         assert plan is not None
@@ -204,7 +206,7 @@ class RecordedStep:
         self._stay_eager(f"the plan disagrees with the eager step: {difference}")
         return eager.outputs
 
-    def _checked_replay(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def _checked_replay(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the step eagerly and by the plan, and compare."""
         self.gradients.before()
         recorder = Recorder(inputs)

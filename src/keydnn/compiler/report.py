@@ -21,5 +21,5 @@ def report(step: RecordedStep | None) -> str:
     runs = max(step.timed, 1)
     lines += [f"  {row.entry:<28}{row.label:<24}{ns / runs / 1e3:>10.2f}" for row, ns in zip(plan.rows, times, strict=True)]
     if not step.timed:
-        lines.append("  times are taken after profile(True) on the step")
+        lines.append("  times are taken from the third replay on")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from keydnn.kernels.dispatch import native_status
 logger = logging.getLogger("keydnn")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 _data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
+_PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
 
 
@@ -45,15 +46,19 @@ class RecordedStep:
         function: Maps tensors to a sequence of tensors; runs a whole step.
         watched: Tensors whose ``.grad`` the step may set.
         fuse: Whether passes may change rounding (False: every op as the eager step runs it).
+        graph: Whether the caller may want to differentiate the results: then a step whose results belong to a graph that it
+            did not walk itself stays eager.
 
     Attributes:
         plan: The plan, or None while there is none.
         reason: Why the step stays eager, or None.
         replays: Steps run by the plan.
+        single: Whether the function returned one value instead of a sequence.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Any]], watched: Sequence[Any] = (), fuse: bool = True) -> None:
-        self.function, self.watched, self.fuse = function, list(watched), fuse
+    def __init__(self, function: Callable[..., Sequence[Any]], watched: Sequence[Any] = (), fuse: bool = True, graph: bool = False) -> None:
+        self.function, self.watched, self.fuse, self.graph = function, list(watched), fuse, graph
+        self.single = False
         self.plan: Plan | None = None
         self.reason: str | None = None
         self.replays = 0
@@ -88,6 +93,10 @@ class RecordedStep:
         plan, grads = self.plan, self.gradients
         assert plan is not None
         grads.before()
+        if self.replays == 2:
+            self._measure(True)
+        elif self._profiled and self.timed >= _PROFILED:
+            self._measure(False)
         n = plan.step.keys
         plan.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)  # type: ignore[arg-type]
         self._ran(1)
@@ -104,6 +113,8 @@ class RecordedStep:
         """
         plan = self.plan
         assert plan is not None
+        if self._profiled:
+            self._measure(False)
         self.gradients.before()
         n, steps = plan.step.keys, len(index) // batch
         before = np.random.get_state() if n else None
@@ -122,14 +133,16 @@ class RecordedStep:
         self.replays += steps
         self.timed += steps * self._profiled
 
-    def profile(self, on: bool) -> None:
-        """Measure each operation from now on, or stop; the times start at 0."""
-        if self.plan is not None:
-            self.plan.executor.profile(on)
-            self._profiled, self.timed = on, 0
+    def _measure(self, on: bool) -> None:
+        """Take the time of each operation in the steps that follow, or stop."""
+        assert self.plan is not None
+        self.plan.executor.profile(on)
+        self._profiled = on
 
     def _eager(self, inputs: Sequence[Any]) -> list[Any]:
-        return list(self.function(*inputs))
+        results = self.function(*inputs)
+        self.single = not isinstance(results, tuple | list)
+        return [results] if self.single else list(results)
 
     # -- the first call
 
@@ -137,7 +150,7 @@ class RecordedStep:
         before = _RandomState()
         recorder = Recorder(inputs)
         with recording(recorder):
-            outputs = list(self.function(*inputs))
+            outputs = self._eager(inputs)
         recorder.check_overlaps()
         problem = recorder.problem or before.problem(len(recorder.drawn))
         if problem is None:
@@ -155,6 +168,8 @@ class RecordedStep:
         if None in views:
             return "a result was not made by a kernel of the step"
         entries, held = self._grads_of(recorder)
+        if self.graph and any(t.requires_grad for t in outputs) and not any(view is not None for _, view in entries):
+            return "the result belongs to a graph; call backward() inside the function, or compute under keydnn.no_grad()"
         step = Step(recorder.ops, recorder.inputs, views, [v for _, v in entries if v is not None], len(recorder.drawn))  # type: ignore[arg-type]
         self.calls = [_call(op) for op in recorder.ops]
         try:
@@ -211,7 +226,7 @@ class RecordedStep:
         self.gradients.before()
         recorder = Recorder(inputs)
         with recording(recorder):
-            outputs = list(self.function(*inputs))
+            outputs = self._eager(inputs)
         eager = _Result(recorder, outputs)
         if recorder.problem is not None or [_call(op) for op in recorder.ops] != self.calls:
             self.plan = None

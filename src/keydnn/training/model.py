@@ -324,6 +324,7 @@ class Model(Buildable):
             metric_names=metric_names,
             callbacks=callbacks,
             compile=bool(compile),
+            is_plain=type(self).train_on_batch is Model.train_on_batch and "train_on_batch" not in self.__dict__,
         )
         return job.run(state)
 

@@ -175,6 +175,11 @@ def predict(model: Any, x: Tensor) -> Any:
 # -- many steps at a time
 
 
+def runs_rows(metrics: Sequence[Any]) -> bool:
+    """Whether steps with these metrics may run without Python between them."""
+    return usable() and not any(map(_is_own, metrics))
+
+
 def warm(model: Any, x: tuple[Any, Any], y: tuple[Any, Any], plan: StepPlan) -> RecordedStep | None:
     """The plan of a signature that has been checked against eager steps and still holds, or None."""
     variants = of(model).entries.get(training_key(x, y, False, plan), ())

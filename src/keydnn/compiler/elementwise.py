@@ -134,7 +134,7 @@ def _clamp(program: Program, x: int, low: float | None, high: float | None) -> i
     if low is None and high is None:
         return program.register("copy", (x,))
     if low is None:
-        return program.register("clamp_high", (x,), float(high))  # type: ignore[arg-type]
+        return program.register("clamp_high", (x,), 0.0, float(high))  # type: ignore[arg-type]
     return program.register("clamp_low", (x,), float(low)) if high is None else program.register("clamp", (x,), float(low), float(high))
 
 

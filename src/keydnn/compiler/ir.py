@@ -79,6 +79,12 @@ class View:
         )
 
 
+def array_of(view: View) -> np.ndarray:
+    """The numbers of a view as its recorded memory has them now."""
+    memory = view.buffer.array
+    return np.ndarray(view.shape, view.dtype, memory.data, view.offset, view.strides)
+
+
 def fresh(shape: tuple[int, ...], dtype: Any) -> View:
     """A view of a whole new buffer of the arena."""
     kind = np.dtype(dtype)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import weakref
 from collections.abc import Callable, Sequence
 from operator import attrgetter, is_
 from typing import Any
@@ -30,6 +31,7 @@ from keydnn.kernels.dispatch import native_status
 logger = logging.getLogger("keydnn")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 _data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
+_NOTHING = np.empty(0)
 _PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
 
@@ -80,13 +82,16 @@ class RecordedStep:
 
     def holds(self) -> bool:
         """Whether everything the plan stands on is as it was recorded."""
-        return (
-            all(map(is_, map(_data, self.tensors), self.arrays))
-            and list(map(_needs, self.tensors)) == self.needs
-            and list(map(_training, self.modules)) == self.modes
-            and list(map(_stamp, self.modules)) == self.stamps
-            and all(p.grad is g for p, g in self.held_grads)
-        )
+        try:
+            return (
+                all(map(is_, map(_data, self.tensors), self.arrays))
+                and list(map(_needs, self.tensors)) == self.needs
+                and list(map(_training, self.modules)) == self.modes
+                and list(map(_stamp, self.modules)) == self.stamps
+                and all(p.grad is g for p, g in self.held_grads)
+            )
+        except ReferenceError:  # a module is gone
+            return False
 
     def replay(self, arrays: list[np.ndarray]) -> None:
         """Run one step by the plan; outputs are in :attr:`outputs`."""
@@ -160,7 +165,13 @@ class RecordedStep:
             return outputs
         eager = _Result(recorder, outputs)
         eager.undo()
-        return self._run_and_compare([t._data for t in inputs], eager)
+        try:
+            return self._run_and_compare([t._data for t in inputs], eager)
+        finally:
+            for buffer in recorder.buffers():  # what the recording step computed is needed no more
+                buffer.before = None
+                if buffer.kind != "outer":
+                    buffer.array = _NOTHING
 
     def _make_plan(self, recorder: Recorder, outputs: list[Any]) -> str | None:
         """Build the plan; returns why not, or None."""
@@ -183,7 +194,7 @@ class RecordedStep:
         self.tensors = recorder.tensors
         self.arrays = [t._data for t in self.tensors]
         self.needs = [t.requires_grad for t in self.tensors]
-        self.modules = recorder.modules
+        self.modules = [weakref.proxy(module) for module in recorder.modules]  # a model owns its steps, not the other way round
         self.modes, self.stamps = list(map(_training, self.modules)), list(map(_stamp, self.modules))
         self.cells = _written_cells(recorder)
         return None

@@ -7,6 +7,7 @@ ran) is checked before each use; if something changed, the step is recorded anew
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,8 +128,10 @@ def _with_own_metrics(metrics: Sequence[Any], values: list[Any], y: Any) -> list
 
 
 def _training(model: Any, plan: StepPlan) -> RecordedStep:
+    own = weakref.ref(model)
+
     def function(x: Tensor, y: Tensor) -> Sequence[Any]:
-        loss, y_pred = update(model, x, y, plan)
+        loss, y_pred = update(own(), x, y, plan)  # type: ignore[arg-type]
         return _measured(loss, plan.metrics, y, y_pred)
 
     step = RecordedStep(function, [*plan.optimizer.params, *model.parameters()])
@@ -142,8 +145,10 @@ def _training(model: Any, plan: StepPlan) -> RecordedStep:
 def evaluate(model: Any, x: Tensor, y: Tensor, loss: Any, metrics: Sequence[Any]) -> list[Any]:
     """The loss and the metrics of a batch, unread; the caller has set the mode."""
 
+    own = weakref.ref(model)
+
     def function(x: Tensor, y: Tensor) -> Sequence[Any]:
-        y_pred = model(x)
+        y_pred = own()(x)  # type: ignore[misc]
         return _measured(loss(y_pred, y), metrics, y, y_pred)
 
     steps = of(model)
@@ -165,8 +170,10 @@ def predict(model: Any, x: Tensor) -> Any:
     if type(x) is not Tensor or steps.is_pointless or not usable() or is_grad_enabled():
         return model(x)
 
+    own = weakref.ref(model)
+
     def function(x: Tensor) -> Sequence[Any]:
-        return [model(x)]
+        return [own()(x)]  # type: ignore[misc]
 
     (y,) = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))(x)
     return y if not isinstance(y, np.ndarray) else x._from_op(y.copy(), None)

@@ -190,3 +190,31 @@ def full(op: Op) -> list[Row]:
     if y.dtype not in TYPES or not y.is_contiguous:
         raise Unplannable(f"{op.label}: {op.kernel} of dtype {y.dtype}")
     return [Row(f"fill:{TYPES[y.dtype]}", [y], [y.size], [float(op.params["value"])], op.label, 0)]
+
+
+@lowers("chain")
+def chain(op: Op) -> list[Row]:
+    """Several ops over one shape as one program."""
+    members: list[Op] = op.params["ops"]
+    shape = result_of(members[0]).shape
+    rows: list[Row] = []
+    program = Program(shape)
+    known: list[tuple[View, int]] = []  # places and the register that holds their present value
+
+    def operand_of(value: Any) -> int:
+        if not isinstance(value, View):
+            return program.register("constant", (), float(value))
+        for place, register in reversed(known):
+            if place.same_place(value):
+                return register
+        return program.input(value, rows)
+
+    for member in members:
+        register = emit(member, program, operand_of)
+        assert register is not None
+        known.append((result_of(member), register))
+    wanted = [*op.results, *[op.operands[i] for i in op.writes]]
+    for view in wanted:
+        register = next(r for place, r in reversed(known) if place.same_place(view))
+        program.outputs.append((register, view))
+    return [*rows, program.row(op.label)]

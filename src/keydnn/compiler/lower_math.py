@@ -209,3 +209,42 @@ def adam(op: Op) -> list[Row]:
     places = [_updated(op, p), contiguous(g, rows), _updated(op, m), _updated(op, v), t, _rate(op, lr)]
     reals = [float(params[name]) for name in ("beta1", "beta2", "eps", "weight_decay")]
     return [*rows, Row(f"adam:{kind}", places, [p.size, int(bool(params["decoupled"]))], reals, op.label, 0)]
+
+
+def _table(op: Op, columns: int) -> list[list[View | None]]:
+    """The operands of a merged update, one row per parameter."""
+    flat = op.operands[:-1]
+    return [list(flat[i : i + columns]) for i in range(0, len(flat), columns)]
+
+
+@lowers("sgd_many_")
+def sgd_many(op: Op) -> list[Row]:
+    """Gradient descent over a table of (p, g, velocity)."""
+    rows: list[Row] = []
+    places: list[View | None] = [_rate(op, op.operands[-1])]
+    sizes = []
+    for p, g, velocity in _table(op, 3):
+        assert p is not None and g is not None
+        places += [_updated(op, p), contiguous(g, rows), None if velocity is None else _updated(op, velocity)]
+        sizes.append(p.size)
+    params = op.params
+    reals = [float(params["momentum"]), float(params["weight_decay"])]
+    kind = type_of(op, *[v for v in op.operands[:-1] if v is not None])
+    return [*rows, Row(f"sgd_many:{kind}", places, [len(sizes), int(bool(params["nesterov"])), *sizes], reals, op.label, 0)]
+
+
+@lowers("adam_many_")
+def adam_many(op: Op) -> list[Row]:
+    """Adam over a table of (p, g, m, v, t)."""
+    rows: list[Row] = []
+    places: list[View | None] = [_rate(op, op.operands[-1])]
+    sizes, floats = [], []
+    for p, g, m, v, t in _table(op, 5):
+        assert p is not None and g is not None and m is not None and v is not None and t is not None
+        if t.dtype != INT64:
+            raise Unplannable(f"{op.label}: the step count must be int64")
+        places += [_updated(op, p), contiguous(g, rows), _updated(op, m), _updated(op, v), t]
+        sizes.append(p.size)
+        floats += [p, g, m, v]
+    reals = [float(op.params[name]) for name in ("beta1", "beta2", "eps", "weight_decay")]
+    return [*rows, Row(f"adam_many:{type_of(op, *floats)}", places, [len(sizes), int(bool(op.params["decoupled"])), *sizes], reals, op.label, 0)]

@@ -8,6 +8,7 @@ eager, and `RecordedStep.reason` says why.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import random
@@ -36,6 +37,7 @@ _PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
 
 
+@functools.cache
 def usable() -> bool:
     """Whether plans can run here: the native kernels are loaded."""
     return native_status().loaded

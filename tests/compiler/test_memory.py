@@ -5,7 +5,7 @@ import os
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import only_step
+from tests.compiler.steps import only_step
 
 import keydnn
 from keydnn.compiler.ir import Buffer

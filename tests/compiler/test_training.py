@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import assert_same, only_step, train
+from tests.compiler.steps import assert_same, only_step, train
 
 import keydnn
 from keydnn.nn import (

@@ -337,3 +337,12 @@ def test_plan_report_lists_operations_with_times():
     report = model.plan_report()
     assert "arena" in report and "6 steps replayed" in report
     assert isinstance(model, Module)
+
+
+def test_gradients_nobody_reads_are_not_copied():
+    model, optimizer, _ = train(mlp, OPTIMIZERS["sgd"], batches(6, (6,), 8), compile=True, loss="mse")
+    unread = [id(p.grad) for p in model.parameters()]
+    (batch,) = batches(1, (6,), 8)
+    model.train_on_batch(*batch, loss="mse", optimizer=optimizer)
+    assert [id(p.grad) for p in model.parameters()] == unread
+    assert "_data" not in model[0].weight.grad.__dict__

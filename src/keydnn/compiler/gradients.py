@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from sys import getrefcount
 from typing import Any
 
 from keydnn._tensor import Tensor
@@ -43,25 +43,27 @@ class Gradients:
 
     def __init__(self, plan: Plan, entries: list[tuple[Any, View | None]]) -> None:
         self.plan = plan
-        self.made = [(t, view) for t, view in entries if view is not None]
+        self.tensors = [t for t, view in entries if view is not None]
+        self.views = [view for _, view in entries if view is not None]
         self.none = [t for t, view in entries if view is None]
-        self.lazy: list[PlanGradient | None] = [None] * len(self.made)
+        self.lazy: list[PlanGradient | None] = [None] * len(self.tensors)
 
     def before(self) -> None:
         """Copy out what somebody still holds, before the memory is written again."""
         lazy = self.lazy
         for i in range(len(lazy)):
-            if lazy[i] is not None and sys.getrefcount(lazy[i]) > 3 - (self.made[i][0].grad is not lazy[i]):
-                if "_source" in lazy[i].__dict__:  # type: ignore[union-attr]
-                    lazy[i]._data  # noqa: B018 - reading copies it out
+            g = lazy[i]  # the list, g, the call of getrefcount, and .grad of its tensor refer to it
+            if g is not None and getrefcount(g) > 3 and (getrefcount(g) > 4 or self.tensors[i].grad is not g):
+                if "_source" in g.__dict__:
+                    g._data  # noqa: B018 - reading copies it out
                 lazy[i] = None
 
     def after(self) -> None:
         """Let ``.grad`` of every tensor stand for the new gradient."""
         lazy = self.lazy
-        for i, (tensor, view) in enumerate(self.made):
+        for i, tensor in enumerate(self.tensors):
             g = lazy[i]
             if g is None or tensor.grad is not g or "_source" not in g.__dict__:
-                tensor.grad = lazy[i] = PlanGradient(self.plan, view)
+                tensor.grad = lazy[i] = PlanGradient(self.plan, self.views[i])
         for tensor in self.none:
             tensor.grad = None

@@ -86,14 +86,25 @@ class RecordedStep:
         """Whether everything the plan stands on is as it was recorded."""
         try:
             return (
-                all(map(is_, map(_data, self.tensors), self.arrays))
-                and list(map(_needs, self.tensors)) == self.needs
-                and list(map(_training, self.modules)) == self.modes
+                list(map(_training, self.modules)) == self.modes
                 and list(map(_stamp, self.modules)) == self.stamps
-                and all(p.grad is g for p, g in self.held_grads)
+                and self.holds_tensors()
             )
         except ReferenceError:  # a module is gone
             return False
+
+    def holds_tensors(self) -> bool:
+        """Whether the tensors that the plan stands on are as they were recorded."""
+        return (
+            all(map(is_, map(_data, self.tensors), self.arrays))
+            and list(map(_needs, self.tensors)) == self.needs
+            and (not self.held_grads or all(p.grad is g for p, g in self.held_grads))
+        )
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether there is a plan that agreed with eager steps."""
+        return self.plan is not None and self.replays > 1 and not CHECK_ALL
 
     def replay(self, arrays: list[np.ndarray]) -> None:
         """Run one step by the plan; outputs are in :attr:`outputs`."""
@@ -339,10 +350,11 @@ def _call(op: Op) -> tuple[Any, ...]:
 
 
 def _written_cells(recorder: Recorder) -> list[list[int]]:
-    """Version cells of the outer tensors that the step writes."""
+    """Version cells of the outer tensors that the step writes; moments and counters of updates are never part of a graph."""
+    slots = {id(v.buffer) for op in recorder.ops if op.kernel in ("sgd_", "adam_") for v in op.operands[2:] if isinstance(v, View)}
     cells: dict[int, list[int]] = {}
     for t in recorder.tensors:
         view = recorder.view(t._data)
-        if view is not None and view.buffer.before is not None and t._cell is not None:
+        if view is not None and view.buffer.before is not None and t._cell is not None and id(view.buffer) not in slots:
             cells[id(t._cell)] = t._cell
     return list(cells.values())

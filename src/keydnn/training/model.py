@@ -30,7 +30,7 @@ from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, 
 from keydnn.training.summary import shape_table, structure_text
 
 T = TypeVar("T", bound="Model")
-_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps")
+_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat")
 _is_training = attrgetter("training")
 
 
@@ -56,6 +56,7 @@ class Model(Buildable):
     _ready_at = -1  # structure stamp at which no lazy layer was without parameters
     _below: tuple[Module, ...] = ()  # every module below, at that stamp
     _run: Run | None = None
+    _repeat: recorded.Repeat | None = None  # the last call of train_on_batch, ready to be made again
 
     # -- building
 
@@ -204,6 +205,11 @@ class Model(Buildable):
             ValueError: Unknown names, shapes that do not fit.
             RuntimeError: The model is not built, or the optimizer holds none of its parameters.
         """
+        asked = (loss, optimizer, metrics, metric_names, zero_grad, backward, step, optimizer_kwargs, clip_norm, clip_value)
+        if compile and self._repeat is not None and self.training and all(map(_is_training, self._below)):
+            logs = self._repeat(x_batch, y_batch, asked)
+            if logs is not None:
+                return logs
         self._require_built("train_on_batch")
         x = x_batch if isinstance(x_batch, Tensor) else as_tensor(x_batch, self._dtype(), "train_on_batch: x_batch")
         y = y_batch if isinstance(y_batch, Tensor) else as_tensor(y_batch, self._dtype(), "train_on_batch: y_batch")
@@ -220,7 +226,10 @@ class Model(Buildable):
             clip_norm,
             clip_value,
         )
-        return read_logs(self._in_training_mode(x, y, plan, recorded.train if compile else training_step), names)
+        logs = read_logs(self._in_training_mode(x, y, plan, recorded.train if compile else training_step), names)
+        if compile:
+            recorded.remember(self, asked, x, y, plan)
+        return logs
 
     def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:
         """A step; if it fails, modules that were not in training mode get their flags back."""

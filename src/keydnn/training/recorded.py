@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import is_grad_enabled
 from keydnn.compiler.step import RecordedStep, usable
+from keydnn.nn.module import latest_stamp
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training.metrics import METRICS
 from keydnn.training.step import StepPlan, measure, training_step, update
@@ -74,7 +76,10 @@ def of(model: Any) -> Steps:
 
 def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
     if type(optimizer) in (SGD, Adam, AdamW):
-        return (id(optimizer), id(optimizer.groups), *[tuple(group.options.values()) for group in optimizer.groups])
+        groups = optimizer.groups
+        if len(groups) == 1:
+            return id(optimizer), id(groups), tuple(groups[0].options.values())
+        return (id(optimizer), id(groups), *[tuple(group.options.values()) for group in groups])
     plain = tuple((name, value) for name, value in vars(optimizer).items() if isinstance(value, _PLAIN))
     groups = getattr(optimizer, "groups", ())  # foreign optimizers have none
     return (id(optimizer), id(groups), plain, *[tuple(getattr(group, "options", {}).items()) for group in groups])
@@ -105,6 +110,52 @@ def train(model: Any, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
         return training_step(model, x, y, plan)
     step = steps.find(training_key(_shape(x), _shape(y), x is y, plan), lambda: _training(model, plan))
     return _with_own_metrics(plan.metrics, step(x, y), y)
+
+
+class Repeat:
+    """The call of ``train_on_batch`` that came last, ready to be made again: what it resolved need not be resolved anew.
+
+    Args:
+        asked: Its arguments beside the batch; the next call must pass the same objects.
+        step: The recorded step that served it.
+        x: Its batch.
+        y: Its targets.
+        plan: What it was resolved to.
+    """
+
+    __slots__ = ("asked", "step", "x", "y", "same", "optimizer", "key", "names", "stamp", "grad")
+
+    def __init__(self, asked: tuple[Any, ...], step: RecordedStep, x: Tensor, y: Tensor, plan: StepPlan) -> None:
+        self.asked, self.step, self.same = asked, step, x is y
+        self.x, self.y = (x._data.shape, x._data.dtype), (y._data.shape, y._data.dtype)
+        self.optimizer, self.key = plan.optimizer, _optimizer_key(plan.optimizer)
+        self.names, self.stamp, self.grad = ("loss", *plan.names), latest_stamp(), is_grad_enabled()
+
+    def __call__(self, x: Any, y: Any, asked: tuple[Any, ...]) -> dict[str, float] | None:
+        """The logs of one more step; None if anything is different now.  The caller has seen that all modules train."""
+        if (
+            not all(map(is_, asked, self.asked))
+            or type(x) is not Tensor
+            or type(y) is not Tensor
+            or self.stamp != latest_stamp()
+            or (x._data.shape, x._data.dtype) != self.x
+            or (y._data.shape, y._data.dtype) != self.y
+            or (x is y) is not self.same
+            or is_grad_enabled() is not self.grad
+            or _optimizer_key(self.optimizer) != self.key
+            or not self.step.holds_tensors()
+        ):
+            return None
+        step = self.step
+        step.replay([x._data, y._data])
+        return dict(zip(self.names, map(float, step.outputs), strict=True))
+
+
+def remember(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: StepPlan) -> None:
+    """Make the latest step ready for a :class:`Repeat`, if it is a plan that has been checked."""
+    step = of(model).latest
+    usable_again = step is not None and step.is_checked and all(step.modes) and plan.zero_grad and not any(map(_is_own, plan.metrics))
+    model.__dict__["_repeat"] = Repeat(asked, step, x, y, plan) if usable_again else None  # type: ignore[arg-type]
 
 
 def _is_own(metric: Any) -> bool:

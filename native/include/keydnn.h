@@ -47,6 +47,7 @@
 #include "keydnn/pool.h"
 #include "keydnn/random.h"
 #include "keydnn/reduce.h"
+#include "keydnn/relu_pool.h"
 #include "keydnn/softmax.h"
 #include "keydnn/update.h"
 
@@ -61,6 +62,7 @@
   X(KEYDNN_POOL)           \
   X(KEYDNN_RANDOM)         \
   X(KEYDNN_REDUCE)         \
+  X(KEYDNN_RELU_POOL)      \
   X(KEYDNN_SOFTMAX)        \
   X(KEYDNN_UPDATE)
 

@@ -71,6 +71,18 @@ int plane_mean(const Call& call) {
   return api::plane_mean(static_cast<const T*>(at<T>(call, 0)), at<T>(call, 1), call.n[0], call.n[1]);
 }
 
+// places: x, y, code (uint8); integers: planes, h, w
+template <class T>
+int relu_maxpool(const Call& call) {
+  return api::relu_maxpool(at<const T>(call, 0), at<T>(call, 1), at<uint8_t>(call, 2), call.n[0], call.n[1], call.n[2]);
+}
+
+// places: g, code, dx; integers: planes, h, w
+template <class T>
+int relu_maxpool_grad(const Call& call) {
+  return api::relu_maxpool_grad(at<const T>(call, 0), at<const uint8_t>(call, 1), at<T>(call, 2), call.n[0], call.n[1], call.n[2]);
+}
+
 }  // namespace
 
 void add_conv(Table& table) {
@@ -82,6 +94,8 @@ void add_conv(Table& table) {
   KEYDNN_ENTER(table, avgpool2d);
   KEYDNN_ENTER(table, avgpool2d_grad);
   KEYDNN_ENTER(table, plane_mean);
+  KEYDNN_ENTER(table, relu_maxpool);
+  KEYDNN_ENTER(table, relu_maxpool_grad);
 }
 
 }  // namespace keydnn::plan

@@ -5,7 +5,6 @@ import os
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.compiler.steps import only_step
 
 import keydnn
 from keydnn.compiler.ir import Buffer
@@ -14,6 +13,7 @@ from keydnn.kernels import native
 from keydnn.nn import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU
 from keydnn.optim import Adam
 from keydnn.training import Sequential
+from tests.compiler.steps import only_step
 
 LIVES = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20), st.integers(0, 20)), max_size=30)
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.compiler.steps import assert_same, only_step, train
 
 import keydnn
 from keydnn.nn import (
@@ -27,6 +26,7 @@ from keydnn.nn import (
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training import Sequential, recorded
 from keydnn.training.model import Model
+from tests.compiler.steps import assert_same, only_step, train
 
 OPTIMIZERS = {
     "sgd": lambda p: SGD(p, lr=0.05),
@@ -65,7 +65,8 @@ def dense_layers(draw):
         elif kind == "layer_norm":
             makers.append(lambda d, n=width: LayerNorm(n, dtype=d))
         elif kind == "dropout":
-            makers.append(lambda d, p=draw(st.sampled_from([0.1, 0.5])): Dropout(p))
+            p = draw(st.sampled_from([0.1, 0.5]))
+            makers.append(lambda d, p=p: Dropout(p))
         else:
             makers.append(lambda d, c={"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "leaky": LeakyReLU}[kind]: c())
     return [*makers, lambda d, n=width: Linear(n, 4, dtype=d)]
@@ -202,17 +203,16 @@ def test_clipping(options):
 
 def test_gradients_add_up_without_zero_grad():
     data = batches(6, (6,), 8)
+    found = {}
     for compile in (False, True):
         np.random.seed(3)
         model = mlp()
         optimizer = SGD(model.parameters(), lr=0.1)
         for i, (x, y) in enumerate(data):
             model.train_on_batch(x, y, loss="mse", optimizer=optimizer, zero_grad=i % 3 == 0, step=i % 3 == 2, compile=compile)
-        found = [p.numpy() for p in model.parameters()] + [p.grad.numpy() for p in model.parameters()]
-        if compile:
-            for a, b in zip(wanted, found, strict=True):  # noqa: F821 - set in the first round
-                np.testing.assert_array_equal(a, b)
-        wanted = found
+        found[compile] = [p.numpy() for p in model.parameters()] + [p.grad.numpy() for p in model.parameters()]
+    for a, b in zip(found[False], found[True], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_gradient_that_was_kept_does_not_change_with_later_steps():
@@ -286,6 +286,25 @@ def test_a_step_that_cannot_be_recorded_trains_eagerly_and_says_where(make, why,
     (line,) = [r.getMessage() for r in caplog.records if "stays eager" in r.getMessage()]
     assert why in line and "test_training.py:" in line
     assert why in plan[0].plan_report()
+
+
+class FirstIsSpecial(Model):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.shape = Linear(6, 1), None
+
+    def forward(self, x):
+        if self.shape is None:
+            self.shape = x.shape
+        return self.inner(x)
+
+
+def test_a_step_whose_first_pass_was_special_is_recorded_later():
+    data = batches(6, (6,), 8)
+    eager = train(FirstIsSpecial, OPTIMIZERS["adam"], data, compile=False, loss="mse")
+    plan = train(FirstIsSpecial, OPTIMIZERS["adam"], data, compile=True, loss="mse")
+    assert eager[2] == plan[2]
+    assert plan[0].plan_report().startswith("plan of")
 
 
 def test_a_branch_on_something_outside_the_step_is_noticed():

@@ -59,7 +59,8 @@ def _shape(x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...], p: dict[s
 def conv2d(op: Op) -> list[Row]:
     """Convolution with bias."""
     kind, rows = type_of(op), []  # type: ignore[var-annotated]
-    x, w, b = (None if v is None else contiguous(v, rows) for v in op.operands)
+    x, w = contiguous(op.operands[0], rows), contiguous(op.operands[1], rows)
+    b = None if op.operands[2] is None else contiguous(op.operands[2], rows)
     y = op.results[0]
     return [*rows, Row(f"conv2d:{kind}", [x, w, b, y], _shape(x.shape, w.shape, y.shape, op.params), [], op.label, 3)]
 
@@ -92,7 +93,10 @@ def maxpool2d(op: Op) -> list[Row]:
     """Largest of each window, and where it stood."""
     kind, rows, p = type_of(op, *op.reads()), [], op.params  # type: ignore[var-annotated]
     x, (y, argmax) = contiguous(op.operands[0], rows), op.results
-    return [*rows, Row(f"maxpool2d:{kind}", [x, y, argmax], _pool(x.shape, y.shape, p["kernel"], p["stride"], p["padding"]), [], op.label, 1)]
+    return [
+        *rows,
+        Row(f"maxpool2d:{kind}", [x, y, argmax], _pool(x.shape, y.shape, p["kernel"], p["stride"], p["padding"]), [], op.label, 1),
+    ]
 
 
 @lowers("maxpool2d_grad")
@@ -118,7 +122,10 @@ def avgpool2d_grad(op: Op) -> list[Row]:
     """Its transpose."""
     kind, rows, p = type_of(op), [], op.params  # type: ignore[var-annotated]
     g, dx = contiguous(op.operands[0], rows), op.results[0]
-    return [*rows, Row(f"avgpool2d_grad:{kind}", [g, dx], _pool(dx.shape, g.shape, p["kernel"], p["stride"], p["padding"]), [], op.label, 1)]
+    return [
+        *rows,
+        Row(f"avgpool2d_grad:{kind}", [g, dx], _pool(dx.shape, g.shape, p["kernel"], p["stride"], p["padding"]), [], op.label, 1),
+    ]
 
 
 @lowers("global_avgpool2d")
@@ -130,3 +137,19 @@ def global_avgpool2d(op: Op) -> list[Row]:
     if h * w == 0:
         raise Unplannable(f"{op.label}: empty planes")
     return [*rows, Row(f"plane_mean:{kind}", [x, y], [n * c, h * w], [], op.label, 1)]
+
+
+@lowers("relu_maxpool")
+def relu_maxpool(op: Op) -> list[Row]:
+    """relu and 2x2 pooling, and which cell won."""
+    x, (y, code) = op.operands[0], op.results
+    n, c, h, w = x.shape
+    return [Row(f"relu_maxpool:{type_of(op, x, y)}", [x, y, code], [n * c, h, w], [], op.label, 1)]
+
+
+@lowers("relu_maxpool_grad")
+def relu_maxpool_grad(op: Op) -> list[Row]:
+    """Its gradient."""
+    (g, code), dx = op.operands, op.results[0]
+    n, c, h, w = dx.shape
+    return [Row(f"relu_maxpool_grad:{type_of(op, g, dx)}", [g, code, dx], [n * c, h, w], [], op.label, 2)]

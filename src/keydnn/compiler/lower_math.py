@@ -247,4 +247,7 @@ def adam_many(op: Op) -> list[Row]:
         sizes.append(p.size)
         floats += [p, g, m, v]
     reals = [float(op.params[name]) for name in ("beta1", "beta2", "eps", "weight_decay")]
-    return [*rows, Row(f"adam_many:{type_of(op, *floats)}", places, [len(sizes), int(bool(op.params["decoupled"])), *sizes], reals, op.label, 0)]
+    return [
+        *rows,
+        Row(f"adam_many:{type_of(op, *floats)}", places, [len(sizes), int(bool(op.params["decoupled"])), *sizes], reals, op.label, 0),
+    ]

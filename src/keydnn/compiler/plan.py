@@ -47,7 +47,13 @@ class Plan:
         self.executor.run(inputs, outputs, keys)
 
     def run_rows(
-        self, inputs: list[np.ndarray], outputs: list[np.ndarray | None], keys: np.ndarray | None, index: np.ndarray, batch: int, budget_ns: int
+        self,
+        inputs: list[np.ndarray],
+        outputs: list[np.ndarray | None],
+        keys: np.ndarray | None,
+        index: np.ndarray,
+        batch: int,
+        budget_ns: int,
     ) -> int:
         """Many steps: step s gathers rows ``index[s*batch : (s+1)*batch]`` of the inputs.
 

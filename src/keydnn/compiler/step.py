@@ -33,6 +33,7 @@ logger = logging.getLogger("keydnn")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 _data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
 _NOTHING = np.empty(0)
+_RETRIES = (1, 10, 100)  # eager steps after which recording is tried again: the first pass may have been special
 _PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
 
@@ -57,6 +58,9 @@ class RecordedStep:
         plan: The plan, or None while there is none.
         reason: Why the step stays eager, or None.
         replays: Steps run by the plan.
+        timed: Those of them whose operations were timed.
+        eager_runs: Steps run eagerly for want of a plan.
+        is_refused: Whether a plan was dropped because it did not agree; it is then not tried again.
         single: Whether the function returned one value instead of a sequence.
     """
 
@@ -67,6 +71,8 @@ class RecordedStep:
         self.reason: str | None = None
         self.replays = 0
         self.timed = 0
+        self.eager_runs = 0
+        self.is_refused = False
         self.outputs: list[np.ndarray] = []
         self.keep_alive: Any = None  # what the caller's signature names by identity
         self._profiled = False
@@ -76,7 +82,11 @@ class RecordedStep:
     def __call__(self, *inputs: Any) -> list[Any]:
         """Run the step on tensors; returns its outputs: tensors from an eager step, arrays that the next call overwrites from a plan."""
         if self.plan is None:
-            return self._eager(inputs) if self.reason is not None else self._record(inputs)
+            if self.reason is not None:
+                self.eager_runs += 1
+                if self.is_refused or self.eager_runs not in _RETRIES:
+                    return self._eager(inputs)
+            return self._record(inputs)
         if self.replays == 1 or CHECK_ALL:
             return self._checked_replay(inputs)
         self.replay([t._data for t in inputs])
@@ -86,9 +96,7 @@ class RecordedStep:
         """Whether everything the plan stands on is as it was recorded."""
         try:
             return (
-                list(map(_training, self.modules)) == self.modes
-                and list(map(_stamp, self.modules)) == self.stamps
-                and self.holds_tensors()
+                list(map(_training, self.modules)) == self.modes and list(map(_stamp, self.modules)) == self.stamps and self.holds_tensors()
             )
         except ReferenceError:  # a module is gone
             return False
@@ -119,7 +127,9 @@ class RecordedStep:
         plan.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)  # type: ignore[arg-type]
         self._ran(1)
 
-    def replay_rows(self, arrays: list[np.ndarray], outputs: list[np.ndarray | None], index: np.ndarray, batch: int, budget_s: float) -> int:
+    def replay_rows(
+        self, arrays: list[np.ndarray], outputs: Sequence[np.ndarray | None], index: np.ndarray, batch: int, budget_s: float
+    ) -> int:
         """Run steps over batches of rows of ``arrays`` for at most about ``budget_s`` seconds; returns how many were run.
 
         Args:
@@ -137,7 +147,7 @@ class RecordedStep:
         n, steps = plan.step.keys, len(index) // batch
         before = np.random.get_state() if n else None
         keys = np.random.randint(0, 2**63, n * steps, dtype=np.int64) if n else None
-        done = plan.run_rows(arrays, outputs, keys, index, batch, int(budget_s * 1e9))
+        done = plan.run_rows(arrays, list(outputs), keys, index, batch, int(budget_s * 1e9))
         if n and done < steps:  # give back the keys that were not used
             np.random.set_state(before)  # type: ignore[arg-type]
             np.random.randint(0, 2**63, n * done, dtype=np.int64)
@@ -171,6 +181,7 @@ class RecordedStep:
             outputs = self._eager(inputs)
         recorder.check_overlaps()
         problem = recorder.problem or before.problem(len(recorder.drawn))
+        self.is_refused = False
         if problem is None:
             problem = self._make_plan(recorder, outputs)
         if problem is not None:
@@ -201,6 +212,7 @@ class RecordedStep:
             self.plan = build(step, notes)
         except Unplannable as error:
             return str(error)
+        self.reason = None
         self.gradients = Gradients(self.plan, entries)
         self.outputs = [np.empty(v.shape, v.dtype) for v in views]  # type: ignore[union-attr]
         self.held_grads = held
@@ -241,7 +253,7 @@ class RecordedStep:
             self._ran(1)
             return self.outputs
         eager.redo()
-        self.plan = None
+        self.plan, self.is_refused = None, True
         self._stay_eager(f"the plan disagrees with the eager step: {difference}")
         return eager.outputs
 
@@ -253,15 +265,16 @@ class RecordedStep:
             outputs = self._eager(inputs)
         eager = _Result(recorder, outputs)
         if recorder.problem is not None or [_call(op) for op in recorder.ops] != self.calls:
-            self.plan = None
+            self.plan, self.is_refused = None, True
             self._stay_eager(recorder.problem or "the step does not do the same each time")
             return eager.outputs
         eager.undo()
         return self._run_and_compare([t._data for t in inputs], eager)
 
     def _stay_eager(self, reason: str) -> None:
+        if reason != self.reason:
+            logger.warning("this step stays eager: %s", reason)
         self.reason = reason
-        logger.warning("this step stays eager: %s", reason)
 
 
 class _Result:

@@ -238,8 +238,8 @@ class Fit(BatchHooks):
 
     def _some_steps(self, plan: StepPlan, x: np.ndarray, y: np.ndarray, rows: np.ndarray, order: Any, first: int) -> list[Logs]:
         size = self.data.batch_size  # type: ignore[attr-defined]
-        shapes = [((size, *array.shape[1:]), array.dtype) for array in (x, y)]
-        step = recorded.warm(self.model, *shapes, plan) if len(rows) else None
+        shape_x, shape_y = (((size, *array.shape[1:]), array.dtype) for array in (x, y))
+        step = recorded.warm(self.model, shape_x, shape_y, plan) if len(rows) else None
         if step is None:
             return [self._step(*self.data.batch(order, first))]  # type: ignore[attr-defined]
         names = ("loss", *self.names)
@@ -261,7 +261,6 @@ class Fit(BatchHooks):
             return False
         self.callbacks.on_batch_end(i, logs)
         return self.callbacks.stop_epoch
-
 
     def _warn_nan(self, i: int) -> None:
         if not self._warned:

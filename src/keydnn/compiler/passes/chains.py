@@ -72,11 +72,9 @@ def _join(chain: list[Op], readers: Counter[Buffer], survivors: set[Buffer]) -> 
         for view in op.reads():
             if id(view.buffer) not in made and not any(view.same_place(v) and view.version == v.version for v in operands):
                 operands.append(view)
-    results = tuple(
-        r for op in chain for r in op.results if r.buffer in survivors or readers[r.buffer] > inside[r.buffer]
-    )
+    results = tuple(r for op in chain for r in op.results if r.buffer in survivors or readers[r.buffer] > inside[r.buffer])
     targets = [op.operands[0] for op in chain if op.writes and id(op.operands[0].buffer) not in made]
-    written = []
+    written: list[View] = []
     for target in targets:
         if not any(target.same_place(t) for t in written):
             written.append(target)

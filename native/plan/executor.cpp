@@ -36,6 +36,10 @@ Plan::Plan(std::vector<Buffer> buffers, std::vector<Op> ops, std::vector<Staging
       outputs_(std::move(outputs)),
       arena_bytes_(arena_bytes),
       n_keys_(n_keys) {
+  op_ns_.resize(ops_.size(), 0);
+}
+
+void Plan::make_arena() {
   arena_ = static_cast<char*>(allocate(static_cast<size_t>(arena_bytes_ > 0 ? arena_bytes_ : 64)));
   if (!arena_) throw std::bad_alloc();
   memset(arena_, 0, static_cast<size_t>(arena_bytes_));
@@ -58,7 +62,6 @@ Plan::Plan(std::vector<Buffer> buffers, std::vector<Op> ops, std::vector<Staging
       }
     }
   }
-  op_ns_.resize(ops_.size(), 0);
 }
 
 Plan::~Plan() { release(arena_); }
@@ -104,6 +107,7 @@ int Plan::step_timed() {
 
 int Plan::run(const Request& request, int64_t* done) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (!arena_) make_arena();
   const Clock::time_point start = Clock::now();
   *done = 0;
   for (int64_t s = 0; s < request.steps; ++s) {
@@ -123,7 +127,9 @@ int Plan::run(const Request& request, int64_t* done) {
   return KEYDNN_OK;
 }
 
-void Plan::read(Place place, int64_t bytes, char* to) const { memcpy(to, at(place), static_cast<size_t>(bytes)); }
+void Plan::read(Place place, int64_t bytes, char* to) const {
+  if (arena_) memcpy(to, at(place), static_cast<size_t>(bytes));
+}
 
 void Plan::profile(bool on) {
   profiled_ = on;

@@ -88,6 +88,7 @@ class Plan {
 
  private:
   char* at(const Place& place) const { return bases_[static_cast<size_t>(place.buffer)] + place.offset; }
+  void make_arena();  // at the first run, and resolves the addresses
   void bind(const Request& request, int64_t step);
   int step();
   int step_timed();

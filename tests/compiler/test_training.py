@@ -1,5 +1,8 @@
 """Recorded training equals eager training: random models, and each thing that may change between steps."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -365,3 +368,12 @@ def test_gradients_nobody_reads_are_not_copied():
     model.train_on_batch(*batch, loss="mse", optimizer=optimizer)
     assert [id(p.grad) for p in model.parameters()] == unread
     assert "_data" not in model[0].weight.grad.__dict__
+
+
+def test_unread_gradients_can_be_copied_and_pickled():
+    model, _, _ = train(mlp, OPTIMIZERS["sgd"], batches(4, (6,), 8), compile=True, loss="mse")
+    a, b = copy.deepcopy(model[0].weight.grad), pickle.loads(pickle.dumps(model[2].weight.grad))
+    twin = copy.deepcopy(model)
+    np.testing.assert_array_equal(a.numpy(), model[0].weight.grad.numpy())
+    np.testing.assert_array_equal(b.numpy(), model[2].weight.grad.numpy())
+    np.testing.assert_array_equal(twin[0].bias.grad.numpy(), model[0].bias.grad.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from sys import getrefcount
 from typing import Any
 
@@ -30,7 +31,12 @@ class PlanGradient(Tensor):
         return self._data
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return self.clone().__deepcopy__(memo)
+        self._data  # noqa: B018 - reading makes it an ordinary Tensor
+        return copy.deepcopy(self, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._data  # noqa: B018
+        return self.__reduce_ex__(protocol)
 
 
 class Gradients:

@@ -235,6 +235,14 @@ class Recorder(StepRecorder):
         """Every buffer, in the order of appearance."""
         return [buffer for entries in self._buffers.values() for _, _, buffer in entries]
 
+    def forget(self) -> None:
+        """Let go of what the step computed; what it read and wrote outside stays."""
+        for buffer in self.buffers():
+            if buffer.kind != "outer":
+                buffer.array = np.empty(0)
+        self._alive.clear()
+        self._buffers.clear()
+
     def check_overlaps(self) -> None:
         """Refuse outer and input buffers that share memory, if one of them is written."""
         known = [(low, high, b) for entries in self._buffers.values() for low, high, b in entries if b.kind in ("outer", "input")]

@@ -27,12 +27,12 @@ from keydnn.compiler.lower import Unplannable
 from keydnn.compiler.passes import improve
 from keydnn.compiler.plan import Plan, build
 from keydnn.compiler.recorder import Recorder
+from keydnn.kernels import native
 from keydnn.kernels.dispatch import native_status
 
 logger = logging.getLogger("keydnn")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 _data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
-_NOTHING = np.empty(0)
 _RETRIES = (1, 10, 100)  # eager steps after which recording is tried again: the first pass may have been special
 _PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
@@ -189,13 +189,10 @@ class RecordedStep:
             return outputs
         eager = _Result(recorder, outputs)
         eager.undo()
-        try:
-            return self._run_and_compare([t._data for t in inputs], eager)
-        finally:
-            for buffer in recorder.buffers():  # what the recording step computed is needed no more
-                buffer.before = None
-                if buffer.kind != "outer":
-                    buffer.array = _NOTHING
+        del outputs
+        recorder.forget()  # the arena takes memory when it runs first; by then what the eager step computed has gone
+        native.load().trim_memory()
+        return self._run_and_compare([t._data for t in inputs], eager)
 
     def _make_plan(self, recorder: Recorder, outputs: list[Any]) -> str | None:
         """Build the plan; returns why not, or None."""
@@ -282,7 +279,7 @@ class _Result:
 
     def __init__(self, recorder: Recorder, outputs: list[Any]) -> None:
         self.keys = recorder.drawn
-        self.outputs = outputs
+        self.outputs = [t.detach() if is_tensor(t) else t for t in outputs]
         self.written = [b for b in recorder.buffers() if b.before is not None]
         self.after = [b.array.copy() for b in self.written]
         self.noise = _noise(recorder.ops)
@@ -291,6 +288,7 @@ class _Result:
         """The state before the step."""
         for buffer in self.written:
             np.copyto(buffer.array, buffer.before)  # type: ignore[arg-type]
+            buffer.before = None
 
     def redo(self) -> None:
         """The state after the eager step."""

@@ -24,6 +24,7 @@ from keydnn.training.step import StepPlan, measure, training_step, update
 
 BUILT_IN = frozenset(id(metric) for metric in METRICS.values())
 _MOST = 32  # signatures kept per model
+_MOST_PREDICTED = 4 << 20  # bytes of a batch whose prediction is recorded: recording keeps every layer's result alive
 _VARIANTS = 4  # plans kept per signature
 _PLAIN = (int, float, bool, str, type(None))
 
@@ -218,7 +219,7 @@ def evaluate(model: Any, x: Tensor, y: Tensor, loss: Any, metrics: Sequence[Any]
 def predict(model: Any, x: Tensor) -> Any:
     """``model(x)`` without a graph; the caller has set the mode."""
     steps = of(model)
-    if type(x) is not Tensor or steps.is_pointless or not usable() or is_grad_enabled():
+    if type(x) is not Tensor or steps.is_pointless or not usable() or is_grad_enabled() or x.nbytes > _MOST_PREDICTED:
         return model(x)
 
     own = weakref.ref(model)

@@ -10,6 +10,7 @@ void bind_conv(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
 void bind_norm(nb::module_& m);
+void bind_plan(nb::module_& m);
 void bind_pool(nb::module_& m);
 void bind_random(nb::module_& m);
 void bind_reduce(nb::module_& m);
@@ -94,6 +95,7 @@ NB_MODULE(_native, m) {
   bind_elementwise(m);
   bind_gemm(m);
   bind_norm(m);
+  bind_plan(m);
   bind_pool(m);
   bind_random(m);
   bind_reduce(m);

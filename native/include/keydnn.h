@@ -41,11 +41,13 @@
 
 #include "keydnn/conv.h"
 #include "keydnn/elementwise.h"
+#include "keydnn/fused.h"
 #include "keydnn/gemm.h"
 #include "keydnn/norm.h"
 #include "keydnn/pool.h"
 #include "keydnn/random.h"
 #include "keydnn/reduce.h"
+#include "keydnn/relu_pool.h"
 #include "keydnn/softmax.h"
 #include "keydnn/update.h"
 
@@ -54,11 +56,13 @@
   X(KEYDNN_CONV)           \
   X(KEYDNN_CONV_GRAD_W)    \
   X(KEYDNN_ELEMENTWISE)    \
+  X(KEYDNN_FUSED)          \
   X(KEYDNN_GEMM)           \
   X(KEYDNN_NORM)           \
   X(KEYDNN_POOL)           \
   X(KEYDNN_RANDOM)         \
   X(KEYDNN_REDUCE)         \
+  X(KEYDNN_RELU_POOL)      \
   X(KEYDNN_SOFTMAX)        \
   X(KEYDNN_UPDATE)
 

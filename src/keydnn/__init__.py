@@ -27,6 +27,7 @@ from keydnn.callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )  # fmt: skip
+from keydnn.compiler import compile
 from keydnn.domain.device import Device
 from keydnn.layers import (
     AvgPool2D,
@@ -77,7 +78,7 @@ __all__ = [
     "BatchNorm1d", "BatchNorm1D", "BatchNorm2d", "BatchNorm2D", "LayerNorm", "Dropout", "MaxPool2d", "MaxPool2D", "AvgPool2d", "AvgPool2D",
     "GlobalAvgPool2d", "GlobalAvgPool2D", "Flatten", "ReLU", "LeakyReLU", "Sigmoid", "Tanh", "Softmax",
     # training
-    "Model", "Sequential", "History", "SGD", "Adam", "AdamW", "sse_loss", "mse_loss", "bce_loss", "cce_loss",
+    "compile", "Model", "Sequential", "History", "SGD", "Adam", "AdamW", "sse_loss", "mse_loss", "bce_loss", "cce_loss",
     "Callback", "CallbackList", "EarlyStopping", "ModelCheckpoint", "LearningRateScheduler", "ReduceLROnPlateau", "CSVLogger",
     "TerminateOnNaN",
     # saving

@@ -175,6 +175,11 @@ class Tensor(Differentiable):
             raise ShapeError(f"Tensor: data of shape {array.shape} does not fit shape {sizes}")
         if self._device.is_cpu():
             self._data: Any = np.zeros(sizes, kind) if array is None else array
+            if RECORDINGS and state.recorder is not None:
+                if array is None:
+                    state.recorder.zeros(self._data)
+                else:
+                    state.recorder.host_access(self, "Tensor(data=...)")
         elif array is None:
             self._data = _Unallocated(sizes, kind)
         else:
@@ -325,7 +330,7 @@ class Tensor(Differentiable):
     @property
     def data(self) -> Any:
         """cpu: the live ndarray; cuda: the device pointer as an int (0 when nothing is allocated)."""
-        return self._data if self._device is CPU else 0
+        return self._host("data") if self._device is CPU else 0
 
     @property
     def nbytes(self) -> int:
@@ -350,6 +355,8 @@ class Tensor(Differentiable):
     def _host(self, what: str) -> np.ndarray:
         if type(self._data) is _Unallocated:
             raise DeviceNotSupportedError(what, self._device)
+        if RECORDINGS and state.recorder is not None:
+            state.recorder.host_access(self, what)
         return self._data
 
     def to_numpy(self) -> np.ndarray:

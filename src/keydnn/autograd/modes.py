@@ -8,6 +8,26 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class StepRecorder:
+    """What may be told of the work of a thread; see :func:`recording`.  The base lets everything pass."""
+
+    def table(self, primitive: Any, kernels: Any, inputs: Any = ()) -> Any:
+        """The kernel table that ``primitive`` shall use for the tensors ``inputs``."""
+        return kernels
+
+    def module(self, module: Any) -> None:
+        """``module`` is about to run."""
+
+    def zeros(self, array: Any) -> None:
+        """A constructor made an array of zeros."""
+
+    def host_access(self, tensor: Any, what: str) -> None:
+        """Python is about to read or write a tensor's numbers by ``what``."""
+
+    def refuse(self, reason: str) -> None:
+        """Something happened that a replay could not repeat."""
+
+
 class _State(threading.local):
     grad: bool = True
     recorder: Any = None
@@ -58,11 +78,11 @@ def is_grad_enabled() -> bool:
 
 
 @contextlib.contextmanager
-def recording(recorder: Any) -> Iterator[Any]:
+def recording(recorder: StepRecorder) -> Iterator[Any]:
     """Show every kernel call of this thread to ``recorder`` while the block runs.
 
     Args:
-        recorder: Object with ``table(primitive, kernels)``, which returns the kernel table the primitive shall use.
+        recorder: A :class:`StepRecorder`.
     """
     before, state.recorder = state.recorder, recorder
     RECORDINGS.append(recorder)

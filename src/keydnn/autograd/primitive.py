@@ -279,7 +279,7 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
     try:
         k = primitive.tables[first._device]
         if RECORDINGS and state.recorder is not None:
-            k = state.recorder.table(primitive, k)
+            k = state.recorder.table(primitive, k, inputs)
         if len(inputs) == 1:  # spelled out for one and two inputs: this is every small operation's path
             y = primitive.forward(k, first._data, **params)
         elif len(inputs) == 2:

@@ -7,6 +7,7 @@ from typing import Any
 
 from keydnn._tensor import Tensor
 from keydnn.autograd.context import Context, Function
+from keydnn.autograd.modes import RECORDINGS, state
 
 Hook = Callable[..., Any]
 
@@ -47,6 +48,8 @@ class Hooks:
 
     def run(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``module.forward`` with all hooks around it."""
+        if RECORDINGS and state.recorder is not None:
+            state.recorder.refuse(f"{type(module).__name__} has hooks")
         for hook in self._by_place["before"]:
             changed = hook(module, args)
             if changed is not None:

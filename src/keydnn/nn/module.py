@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from keydnn._tensor import Tensor
+from keydnn.autograd.modes import RECORDINGS, state
 from keydnn.domain.device import Device, as_device
 from keydnn.nn.hooks import Hooks, RemovableHook
 from keydnn.nn.parameter import Parameter
@@ -81,6 +82,8 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call :meth:`forward` (also one that was put on the instance) with hooks, if there are any, around it."""
+        if RECORDINGS and state.recorder is not None:
+            state.recorder.module(self)
         if self._hooks is None:
             return self.forward(*args, **kwargs)
         return self._hooks.run(self, args, kwargs)
@@ -88,6 +91,8 @@ class Module:
     # -- registries
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if RECORDINGS and state.recorder is not None:
+            state.recorder.refuse(f"{type(self).__name__}.{name} is assigned during the step")
         object.__setattr__(self, name, value)
         if name != "training":
             self._enter(name, value)

@@ -19,6 +19,7 @@ from keydnn.autograd.modes import no_grad
 from keydnn.domain.errors import ShapeError
 
 Pair = tuple[Any, Any]
+MOST_COPIED = 256 << 20  # bytes of a data set that may be copied to run epochs natively
 
 
 class Batches(Protocol):
@@ -90,11 +91,30 @@ class ArrayBatches:
 
     def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
         """Pairs of Tensors; the order follows from ``key``, None keeps that of the arrays."""
-        n, size = self.x.shape[0], self.batch_size
-        order = None if key is None else np.random.Generator(np.random.Philox(key)).permutation(n)
-        for start in range(first * size, n, size):
-            rows = slice(start, min(start + size, n)) if order is None else order[start : start + size]
-            yield self._rows(self.x, rows), self._rows(self.y, rows)
+        order = self.order(key)
+        for i in range(first, self.n_batches):
+            yield self.batch(order, i)
+
+    def order(self, key: int | None) -> np.ndarray | None:
+        """Row numbers in the order of an epoch; None is the order of the arrays."""
+        return None if key is None else np.random.Generator(np.random.Philox(key)).permutation(self.x.shape[0])
+
+    def batch(self, order: np.ndarray | None, i: int) -> Pair:
+        """Batch number ``i``."""
+        start, end = i * self.batch_size, min((i + 1) * self.batch_size, self.x.shape[0])
+        rows = slice(start, end) if order is None else order[start:end]
+        return self._rows(self.x, rows), self._rows(self.y, rows)
+
+    def whole(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both arrays as contiguous ndarrays in the dtypes of the batches; None if that would copy much."""
+        found = []
+        for array in (self.x, self.y):
+            values = np.asarray(array)
+            dtype = values.dtype if isinstance(array, Tensor) else np.dtype(self.dtype)
+            if (values.dtype != dtype or not values.flags.c_contiguous) and values.size * dtype.itemsize > MOST_COPIED:
+                return None
+            found.append(np.ascontiguousarray(values, dtype))
+        return found[0], found[1]
 
     def _rows(self, array: Any, rows: Any) -> Tensor:
         if isinstance(array, np.ndarray):

@@ -11,17 +11,20 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from keydnn.optim import Schedule
 from keydnn.optim.optimizer import positive
 from keydnn.random import generator_state, set_generator_state
+from keydnn.training import recorded
 from keydnn.training.callbacks import CallbackList, LearningRateScheduler
-from keydnn.training.data import Batches, make_batches, split_rows
+from keydnn.training.data import ArrayBatches, Batches, make_batches, split_rows
 from keydnn.training.history import History
 from keydnn.training.loop import BatchHooks, Logs, Totals, evaluate_batches, run_steps
 from keydnn.training.progress import Progress, make_progress
 from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer
 from keydnn.training.state import Run, TrainingState, capture, install
-from keydnn.training.step import is_nan
+from keydnn.training.step import StepPlan, is_nan
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class Fit(BatchHooks):
         metric_names: As in ``fit``.
         callbacks: As in ``fit``.
         settings: The numbers.
+        compile: Whether steps may be recorded and replayed.
+        is_plain: Whether the model's ``train_on_batch`` is the one of Model, so that an epoch may run without Python.
     """
 
     def __init__(
@@ -122,7 +127,10 @@ class Fit(BatchHooks):
         metric_names: Any,
         callbacks: Any,
         settings: Settings,
+        compile: bool,
+        is_plain: bool,
     ) -> None:
+        self.compile, self.is_plain = compile, is_plain
         self.model, self.data, self.validation, self.settings = model, data, validation, settings
         self.loss = resolve_loss(loss)
         self.metrics, self.names = resolve_metrics(metrics, metric_names)
@@ -162,12 +170,19 @@ class Fit(BatchHooks):
 
     def _epoch(self, state: Run) -> None:
         epoch = state.epoch
-        batches = self._begin(state)
-        self.progress.begin(epoch)
-        run_steps(self._step, batches, state.totals, self)
+        rows = self._rows()
+        if rows is None:
+            batches = self._begin(state)
+            self.progress.begin(epoch)
+            run_steps(self._step, batches, state.totals, self)
+        else:
+            if state.epoch_random is None:
+                self._draw(state)
+            self.progress.begin(epoch)
+            self._run_rows(state, *rows)
         totals, logs = state.totals, state.totals.means()
         if self.validation is not None:
-            values = evaluate_batches(self.model, self.validation.epoch(None), self.loss, self.metrics, self.names)
+            values = evaluate_batches(self.model, self.validation.epoch(None), self.loss, self.metrics, self.names, self.compile)
             logs.update({f"val_{name}": value for name, value in values.items()})
         self.progress.end(totals.batches, logs, totals.samples)
         state.history.append_epoch(epoch, logs)
@@ -177,18 +192,58 @@ class Fit(BatchHooks):
     def _begin(self, state: Run) -> Any:
         """The batches of a fresh epoch, or the rest of an interrupted one."""
         if state.epoch_random is None:
-            self.callbacks.on_epoch_begin(state.epoch, {})
-            state.epoch_random = generator_state()
-            state.key = self.data.draw_key()
+            self._draw(state)
             return self.data.epoch(state.key)
         now = generator_state()
         set_generator_state(state.epoch_random)  # an iterable may draw from it while the batches that are done go by
         return _resumed(self.data.epoch(state.key, state.totals.batches), now)
 
+    def _draw(self, state: Run) -> None:
+        """Begin an epoch: its hooks, and the key of its order."""
+        self.callbacks.on_epoch_begin(state.epoch, {})
+        state.epoch_random = generator_state()
+        state.key = self.data.draw_key()
+
     def _step(self, x: Any, y: Any) -> Logs:
+        options = dict(self.clipping)
+        if self.is_plain and not self.compile:
+            options["compile"] = False
         return self.model.train_on_batch(
-            x, y, loss=self.loss, optimizer=self.state.optimizer, metrics=self.metrics, metric_names=self.names, **self.clipping
+            x, y, loss=self.loss, optimizer=self.state.optimizer, metrics=self.metrics, metric_names=self.names, **options
         )
+
+    # -- epochs that run without Python between steps
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both data arrays if the epoch may run natively: arrays, no hooks around batches, no metric of the user's."""
+        if not (self.compile and self.is_plain and isinstance(self.data, ArrayBatches)) or self.callbacks.has_batch_hooks:
+            return None
+        return self.data.whole() if recorded.runs_rows(self.metrics) else None
+
+    def _run_rows(self, state: Run, x: np.ndarray, y: np.ndarray) -> None:
+        """The rest of an epoch: many steps per native call once the step is recorded, single ones before and at the short end."""
+        assert isinstance(self.data, ArrayBatches)
+        totals, size, n = state.totals, self.data.batch_size, x.shape[0]
+        order = self.data.order(state.key)
+        index = np.arange(n) if order is None else order
+        plan = StepPlan(self.loss, state.optimizer, self.metrics, self.names, **self.clipping)
+        while totals.batches < self.data.n_batches:
+            start = totals.batches * size
+            rows = index[start : start + (n - start) // size * size]
+            for logs in self._some_steps(plan, x, y, rows, order, totals.batches):
+                totals.add(logs, min(size, n - totals.batches * size))
+                if is_nan(logs):
+                    self._warn_nan(totals.batches - 1)
+            self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
+
+    def _some_steps(self, plan: StepPlan, x: np.ndarray, y: np.ndarray, rows: np.ndarray, order: Any, first: int) -> list[Logs]:
+        size = self.data.batch_size  # type: ignore[attr-defined]
+        shape_x, shape_y = (((size, *array.shape[1:]), array.dtype) for array in (x, y))
+        step = recorded.warm(self.model, shape_x, shape_y, plan) if len(rows) else None
+        if step is None:
+            return [self._step(*self.data.batch(order, first))]  # type: ignore[attr-defined]
+        names = ("loss", *self.names)
+        return [dict(zip(names, values, strict=True)) for values in recorded.run_rows(step, x, y, rows, size, 0.1)]
 
     # -- around each batch
 
@@ -199,18 +254,22 @@ class Fit(BatchHooks):
 
     def after(self, i: int, logs: Logs, totals: Totals) -> bool:
         """Tell the callbacks and the user."""
-        if not self._warned and is_nan(logs):
+        if is_nan(logs):
+            self._warn_nan(i)
+        self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
+        if not self.callbacks.has_batch_hooks:
+            return False
+        self.callbacks.on_batch_end(i, logs)
+        return self.callbacks.stop_epoch
+
+    def _warn_nan(self, i: int) -> None:
+        if not self._warned:
             self._warned = True
             warnings.warn(
                 f"fit: the loss is NaN (epoch {self.state.epoch + 1}, batch {i}); training goes on (TerminateOnNaN stops it)",
                 RuntimeWarning,
                 stacklevel=6,
             )
-        self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
-        if not self.callbacks.has_batch_hooks:
-            return False
-        self.callbacks.on_batch_end(i, logs)
-        return self.callbacks.stop_epoch
 
 
 def _resumed(batches: Any, random: dict[str, Any]) -> Any:

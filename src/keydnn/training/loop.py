@@ -11,6 +11,7 @@ from typing import Any
 
 from keydnn.autograd.modes import no_grad
 from keydnn.nn.module import Module
+from keydnn.training import recorded
 from keydnn.training.data import batch_size_of
 from keydnn.training.step import evaluation_mode, measure, read_logs
 
@@ -88,10 +89,13 @@ def evaluate_batches(
     loss: Callable[[Any, Any], Any],
     metrics: Sequence[Callable[[Any, Any], Any]],
     names: Sequence[str],
+    compile: bool = True,
 ) -> Logs:
     """Weighted means of loss and metrics, in evaluation mode and without a graph; flags are restored."""
 
     def step(x: Any, y: Any) -> Logs:
+        if compile:
+            return read_logs(recorded.evaluate(model, x, y, loss, metrics), names)
         y_pred = model(x)
         return read_logs([loss(y_pred, y), *measure(metrics, y, y_pred)], names)
 

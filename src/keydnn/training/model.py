@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,10 +13,12 @@ import numpy as np
 from keydnn import ops
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import enable_grad, no_grad
+from keydnn.compiler.report import report
 from keydnn.domain.device import Device
 from keydnn.domain.errors import NotBuiltError
 from keydnn.nn.module import Module, latest_stamp
 from keydnn.saving import from_payload, load_payload_, load_state_, read_json, to_payload, write_json
+from keydnn.training import recorded
 from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
 from keydnn.training.data import as_tensor, batch_size_of, iter_minibatches_xy, make_batches
 from keydnn.training.fit import checked_count, checked_settings, prepare, read_resume
@@ -26,7 +30,8 @@ from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, 
 from keydnn.training.summary import shape_table, structure_text
 
 T = TypeVar("T", bound="Model")
-_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below")
+_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat")
+_is_training = attrgetter("training")
 
 
 class Model(Buildable):
@@ -51,6 +56,7 @@ class Model(Buildable):
     _ready_at = -1  # structure stamp at which no lazy layer was without parameters
     _below: tuple[Module, ...] = ()  # every module below, at that stamp
     _run: Run | None = None
+    _repeat: recorded.Repeat | None = None  # the last call of train_on_batch, ready to be made again
 
     # -- building
 
@@ -124,13 +130,14 @@ class Model(Buildable):
         self._require_built("__call__")
         return super().__call__(*args, **kwargs)
 
-    def predict(self, x: Tensor | np.ndarray, *, requires_grad: bool = False, batch_size: int | None = None) -> Any:
+    def predict(self, x: Tensor | np.ndarray, *, requires_grad: bool = False, batch_size: int | None = None, compile: bool = True) -> Any:
         """Outputs in evaluation mode; every module has its training flag back afterwards.
 
         Args:
             x: Tensor, or ndarray, which is cast to the model's dtype.
             requires_grad: Whether to record a graph.
             batch_size: Rows per forward pass; None takes all at once.
+            compile: Whether the pass may be recorded and replayed.
 
         Returns:
             What ``forward`` returns, joined along the first axis.
@@ -145,9 +152,10 @@ class Model(Buildable):
         inputs = as_tensor(x, self._dtype(), "predict: x")
         with evaluation_mode(self), enable_grad() if requires_grad else no_grad():
             n = batch_size_of(inputs)
+            run = partial(recorded.predict, self) if compile else self
             if size is None or n <= size:
-                return self(inputs)
-            return ops.concat([self(inputs[start : start + size]) for start in range(0, n, size)])
+                return run(inputs)
+            return ops.concat([run(inputs[start : start + size]) for start in range(0, n, size)])
 
     def _dtype(self) -> Any:
         """The dtype of the first parameter of floating type, float32 without one."""
@@ -170,6 +178,7 @@ class Model(Buildable):
         optimizer_kwargs: Mapping[str, Any] | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        compile: bool = True,
     ) -> dict[str, float]:
         """One step: training mode, zero gradients, forward, loss, backward, clipping, update, metrics.
 
@@ -186,6 +195,7 @@ class Model(Buildable):
             optimizer_kwargs: Arguments for an optimizer given by name.
             clip_norm: Bound of the common norm of all gradients.
             clip_value: Bound of each element of the gradients.
+            compile: Whether the step may be recorded and replayed; see :meth:`plan_report`.
 
         Returns:
             ``loss`` and the metrics as floats.
@@ -195,6 +205,11 @@ class Model(Buildable):
             ValueError: Unknown names, shapes that do not fit.
             RuntimeError: The model is not built, or the optimizer holds none of its parameters.
         """
+        asked = (loss, optimizer, metrics, metric_names, zero_grad, backward, step, optimizer_kwargs, clip_norm, clip_value)
+        if compile and self._repeat is not None and self.training and all(map(_is_training, self._below)):
+            logs = self._repeat(x_batch, y_batch, asked)
+            if logs is not None:
+                return logs
         self._require_built("train_on_batch")
         x = x_batch if isinstance(x_batch, Tensor) else as_tensor(x_batch, self._dtype(), "train_on_batch: x_batch")
         y = y_batch if isinstance(y_batch, Tensor) else as_tensor(y_batch, self._dtype(), "train_on_batch: y_batch")
@@ -211,16 +226,19 @@ class Model(Buildable):
             clip_norm,
             clip_value,
         )
-        return read_logs(self._in_training_mode(x, y, plan), names)
+        logs = read_logs(self._in_training_mode(x, y, plan, recorded.train if compile else training_step), names)
+        if compile:
+            recorded.remember(self, asked, x, y, plan)
+        return logs
 
-    def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
+    def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:
         """A step; if it fails, modules that were not in training mode get their flags back."""
-        if self.training and all(module.training for module in self._below):
-            return training_step(self, x, y, plan)
+        if self.training and all(map(_is_training, self._below)):
+            return run(self, x, y, plan)
         before = [(module, module.training) for module in (self, *self._below)]
         self.train()
         try:
-            return training_step(self, x, y, plan)
+            return run(self, x, y, plan)
         except BaseException:
             restore(before)
             raise
@@ -314,6 +332,8 @@ class Model(Buildable):
             metrics=metrics,
             metric_names=metric_names,
             callbacks=callbacks,
+            compile=bool(compile),
+            is_plain=type(self).train_on_batch is Model.train_on_batch and "train_on_batch" not in self.__dict__,
         )
         return job.run(state)
 
@@ -326,6 +346,7 @@ class Model(Buildable):
         metrics: Any = None,
         batch_size: int = 32,
         metric_names: Sequence[str] | None = None,
+        compile: bool = True,
     ) -> dict[str, float]:
         """Loss and metrics in evaluation mode, without a graph: means over batches, weighted by their size.
 
@@ -336,6 +357,7 @@ class Model(Buildable):
             metrics: Names or functions (y_true, y_pred).
             batch_size: Rows per batch.
             metric_names: Names of the metrics in the result.
+            compile: Whether the pass may be recorded and replayed.
 
         Raises:
             TypeError: A wrong type.
@@ -346,7 +368,7 @@ class Model(Buildable):
         size = checked_count("evaluate", "batch_size", batch_size)
         batches = make_batches(x, y, batch_size=size, shuffle=False, dtype=self._dtype(), owner="evaluate")
         functions, names = resolve_metrics(metrics, metric_names)
-        return evaluate_batches(self, batches.epoch(None), resolve_loss(loss), functions, names)
+        return evaluate_batches(self, batches.epoch(None), resolve_loss(loss), functions, names, compile)
 
     _batch_size_of = staticmethod(batch_size_of)
     _iter_minibatches_xy = staticmethod(iter_minibatches_xy)
@@ -446,6 +468,10 @@ class Model(Buildable):
         return {key: value for key, value in self.__dict__.items() if key not in _NOT_COPIED}
 
     # -- showing
+
+    def plan_report(self) -> str:
+        """What became of the steps of this model: fused operations, memory, time per operation, or why a step stays eager."""
+        return report(recorded.of(self).latest)
 
     def summary(self, input_shape: Sequence[int] | None = None, *, dtype: Any = np.float32) -> str:
         """The layers; with a full input shape (batch size included) also output shapes and parameter counts.

@@ -52,6 +52,12 @@ def training_step(model: Module, x: Any, y: Any, plan: StepPlan) -> list[Any]:
     Raises:
         TypeError: The loss gave something without ``backward``.
     """
+    loss, y_pred = update(model, x, y, plan)
+    return [loss, *measure(plan.metrics, y, y_pred)]
+
+
+def update(model: Module, x: Any, y: Any, plan: StepPlan) -> tuple[Any, Any]:
+    """A step without its metrics; returns the loss and the prediction."""
     if plan.zero_grad:
         plan.optimizer.zero_grad()
     y_pred = model(x)
@@ -66,7 +72,7 @@ def training_step(model: Module, x: Any, y: Any, plan: StepPlan) -> list[Any]:
         clip_grad_value(plan.optimizer.params, plan.clip_value)
     if plan.step:
         plan.optimizer.step()
-    return [loss, *measure(plan.metrics, y, y_pred)]
+    return loss, y_pred
 
 
 def measure(metrics: Sequence[Callable[[Any, Any], Any]], y_true: Any, y_pred: Any) -> list[Any]:

@@ -1,0 +1,170 @@
+// Chains of elementwise operations in one pass: a small interpreter over blocks of kBlock elements.
+// Meaning: each step is the kernel of its name in kernels/reference/elementwise.py; see keydnn/fused.h for programs.
+// Numerics: every step rounds to T as the kernel of its name does, so a chain has the bits of its parts.
+#include <math.h>
+
+#include "fused_codes.h"
+#include "vmath.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr int64_t kBlock = 512;
+constexpr int64_t kGrain = 16384;
+
+enum Code : int32_t {
+#define KEYDNN_CODE(name, operands, cost) k_##name,
+  KEYDNN_FUSED_CODES(KEYDNN_CODE)
+#undef KEYDNN_CODE
+};
+
+// The part of an input that belongs to [begin, begin + count): in place where it lies as the result does, else spread out.
+template <class T>
+const T* block_of(const T* in, int64_t div, int64_t mod, int64_t n, int64_t begin, int64_t count, T* room) {
+  if (div == 1 && mod == n) return in + begin;
+  if (mod == 1) {
+    for (int64_t i = 0; i < kBlock; ++i) room[i] = in[0];  // serves the whole chunk
+    return room;
+  }
+  int64_t row = begin / div, left = div - begin % div;
+  int64_t at = row % mod;
+  if (div == 1) {
+    for (int64_t i = 0; i < count;) {
+      const int64_t run = lesser(mod - at, count - i);
+      memcpy(room + i, in + at, sizeof(T) * static_cast<size_t>(run));
+      i += run;
+      at = 0;
+    }
+    return room;
+  }
+  for (int64_t i = 0; i < count;) {
+    const int64_t run = lesser(left, count - i);
+    const T value = in[at];
+    for (int64_t j = 0; j < run; ++j) room[i + j] = value;
+    i += run;
+    left = div;
+    if (++at == mod) at = 0;
+  }
+  return room;
+}
+
+#define KEYDNN_MAP1(expression)                     \
+  _Pragma("GCC ivdep")                              \
+  for (int64_t i = 0; i < n; ++i) {                 \
+    const T x = a[i];                               \
+    y[i] = (expression);                            \
+  }                                                 \
+  break
+#define KEYDNN_MAP2(expression)                     \
+  _Pragma("GCC ivdep")                              \
+  for (int64_t i = 0; i < n; ++i) {                 \
+    const T x = a[i], z = b[i];                     \
+    y[i] = (expression);                            \
+  }                                                 \
+  break
+#define KEYDNN_VMAP(function) \
+  map_range<T>(a, y, 0, n, [](Vec<T> x) { return function<T>(x); }); \
+  break
+
+// y = step(a, b, c) over n elements.
+template <class T>
+void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c, T* y, int64_t n) {
+  const T u = T(step.u), v = T(step.v);
+  switch (step.code) {
+    case k_constant:
+      for (int64_t i = 0; i < n; ++i) y[i] = u;
+      break;
+    case k_copy:
+      memcpy(y, a, sizeof(T) * static_cast<size_t>(n));
+      break;
+    case k_neg: KEYDNN_MAP1(-x);
+    case k_abs: KEYDNN_MAP1(size_of(x));
+    case k_sign: KEYDNN_MAP1(x > 0 ? T(1) : x < 0 ? T(-1) : x);
+    case k_exp: KEYDNN_VMAP(vexp);
+    case k_expm1: KEYDNN_VMAP(vexpm1);
+    case k_log: KEYDNN_VMAP(vlog);
+    case k_log1p: KEYDNN_VMAP(vlog1p);
+    case k_sqrt: KEYDNN_MAP1(root(x));
+    case k_rsqrt: KEYDNN_MAP1(T(1) / root(x));
+    case k_reciprocal: KEYDNN_MAP1(T(1) / x);
+    case k_square: KEYDNN_MAP1(x * x);
+    case k_tanh: KEYDNN_VMAP(vtanh);
+    case k_sigmoid: KEYDNN_VMAP(vsigmoid);
+    case k_erf: KEYDNN_VMAP(verf);
+    case k_relu: KEYDNN_MAP1(x <= 0 ? T(0) : x);
+    case k_floor: KEYDNN_MAP1(T(floor(x)));
+    case k_ceil: KEYDNN_MAP1(T(ceil(x)));
+    case k_round: KEYDNN_MAP1(T(rint(x)));
+    case k_clamp: KEYDNN_MAP1(x < u ? u : x > v ? v : x);
+    case k_clamp_low: KEYDNN_MAP1(x < u ? u : x);
+    case k_clamp_high: KEYDNN_MAP1(x > v ? v : x);
+    case k_leaky_relu: KEYDNN_MAP1(x > 0 ? x : u * x);
+    case k_add: KEYDNN_MAP2(x + z);
+    case k_sub: KEYDNN_MAP2(x - z);
+    case k_mul: KEYDNN_MAP2(x * z);
+    case k_div: KEYDNN_MAP2(x / z);
+    case k_maximum: KEYDNN_MAP2(x > z || x != x ? x : z);
+    case k_minimum: KEYDNN_MAP2(x < z || x != x ? x : z);
+    case k_gt: KEYDNN_MAP2(x > z ? T(1) : T(0));
+    case k_ge: KEYDNN_MAP2(x >= z ? T(1) : T(0));
+    case k_lt: KEYDNN_MAP2(x < z ? T(1) : T(0));
+    case k_le: KEYDNN_MAP2(x <= z ? T(1) : T(0));
+    case k_eq: KEYDNN_MAP2(x == z ? T(1) : T(0));
+    case k_ne: KEYDNN_MAP2(x != z ? T(1) : T(0));
+    case k_relu_grad: KEYDNN_MAP2(x > 0 ? z : T(0));
+    case k_leaky_relu_grad: KEYDNN_MAP2(x > 0 ? z : u * z);
+    case k_tanh_grad: KEYDNN_MAP2(z * (T(1) - x * x));
+    case k_sigmoid_grad: KEYDNN_MAP2(z * x * (T(1) - x));
+    case k_where:
+      for (int64_t i = 0; i < n; ++i) y[i] = a[i] != 0 ? b[i] : c[i];
+      break;
+    default: break;
+  }
+}
+
+constexpr int kRegisters = 32, kInputs = 32, kOutputs = 32;
+constexpr int kStackBlocks = 12;
+
+// One chunk; `room` has a block per register and per input.
+template <class T>
+void run_chunk(const keydnn_fused_program& p, const T* const* in, T* const* out, int64_t first, int64_t last, T* room) {
+  T* place[kRegisters];
+  const T* source[kInputs];
+  T* const spread = room + kBlock * p.registers;
+  for (int64_t begin = first; begin < last; begin += kBlock) {
+    const int64_t n = lesser(kBlock, last - begin);
+    for (int r = 0; r < p.registers; ++r) place[r] = room + kBlock * r;
+    for (int k = 0; k < p.outputs; ++k) place[p.stored[k]] = out[k] + begin;  // written where it belongs, read from there too
+    for (int k = 0; k < p.inputs; ++k)
+      if (p.mod[k] != 1 || begin == first) source[k] = block_of(in[k], p.div[k], p.mod[k], p.n, begin, n, spread + k * kBlock);
+    for (int s = 0; s < p.steps; ++s) {
+      const keydnn_fused_step& step = p.step[s];
+      auto operand = [&](int32_t which) -> const T* { return which < 0 ? source[-1 - which] : place[which]; };
+      run_step<T>(step, operand(step.a), operand(step.b), operand(step.c), place[step.to], n);
+    }
+  }
+}
+
+template <class T>
+int fused(const T* const* in, T* const* out, const keydnn_fused_program* program) {
+  const keydnn_fused_program& p = *program;
+  if (p.registers > kRegisters || p.inputs > kInputs || p.outputs > kOutputs) return KEYDNN_BAD_SHAPE;
+  int failed = 0;
+  parallel_for(ceil_div(p.n, kGrain), p.cost_ns, [&](int64_t chunk) {
+    const int64_t first = chunk * kGrain, last = lesser(p.n, first + kGrain);
+    if (p.registers + p.inputs <= kStackBlocks) {
+      alignas(64) T room[kBlock * kStackBlocks];
+      run_chunk<T>(p, in, out, first, last, room);
+      return;
+    }
+    const Scratch<T> room(kBlock * (p.registers + p.inputs));
+    if (room) run_chunk<T>(p, in, out, first, last, room.data);
+    else failed = 1;
+  });
+  return failed ? KEYDNN_NO_MEMORY : KEYDNN_OK;
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS
+
+KEYDNN_EXPORT(KEYDNN_FUSED)

@@ -1,0 +1,22 @@
+// Matrix products, through the packed micro-kernel.
+#include "entries.h"
+
+namespace keydnn::plan {
+namespace {
+
+// c = a b per item; places: a, b, bias or null, c
+// integers: batch, m, n, k, row and column strides of a, of b; then, if batch > 1, an offset per item for a, then for b
+template <class T>
+int gemm(const Call& call) {
+  const int64_t* n = call.n;
+  const int64_t batch = n[0];
+  return api::gemm(static_cast<const T*>(at<T>(call, 0)), n[4], n[5], batch > 1 ? n + 8 : nullptr,
+                   static_cast<const T*>(at<T>(call, 1)), n[6], n[7], batch > 1 ? n + 8 + batch : nullptr,
+                   static_cast<const T*>(at<T>(call, 2)), at<T>(call, 3), batch, n[1], n[2], n[3]);
+}
+
+}  // namespace
+
+void add_linalg(Table& table) { KEYDNN_ENTER(table, gemm); }
+
+}  // namespace keydnn::plan

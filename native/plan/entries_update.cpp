@@ -1,0 +1,102 @@
+// Running averages, optimizer updates, and random numbers.  The rate is read when the op runs.
+#include "entries.h"
+#include "parallel.h"
+
+namespace keydnn::plan {
+namespace {
+
+// places: running, batch; integers: n; reals: momentum
+template <class T>
+int ema(const Call& call) {
+  return api::ema(at<T>(call, 0), at<const T>(call, 1), call.n[0], call.f[0]);
+}
+
+// places: p, g, velocity or null, lr (double); integers: n, nesterov; reals: momentum, weight decay
+template <class T>
+int sgd(const Call& call) {
+  return api::sgd(at<T>(call, 0), at<const T>(call, 1), at<T>(call, 2), call.n[0], *at<double>(call, 3), call.f[0],
+                  static_cast<int>(call.n[1]), call.f[1]);
+}
+
+// places: p, g, m, v, t (int64), lr (double); integers: n, decoupled; reals: beta1, beta2, eps, weight decay
+template <class T>
+int adam(const Call& call) {
+  const int64_t step = ++*at<int64_t>(call, 4);
+  return api::adam(at<T>(call, 0), at<const T>(call, 1), at<T>(call, 2), at<T>(call, 3), call.n[0], step, *at<double>(call, 5), call.f[0],
+                   call.f[1], call.f[2], call.f[3], static_cast<int>(call.n[1]));
+}
+
+constexpr int64_t kPiece = 16384;
+
+// Cuts the arrays of a table into pieces and runs f(array, begin, length) over all of them, in parallel.
+template <class F>
+int over_table(int64_t count, const int64_t* sizes, double ns, F&& f) {
+  int64_t pieces = 0, total = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    pieces += (sizes[i] + kPiece - 1) / kPiece;
+    total += sizes[i];
+  }
+  int failed = KEYDNN_OK;
+  parallel_for(pieces, ns * double(total), [&](int64_t piece) {
+    int64_t i = 0;
+    while (piece >= (sizes[i] + kPiece - 1) / kPiece) piece -= (sizes[i++] + kPiece - 1) / kPiece;
+    const int64_t begin = piece * kPiece, rest = sizes[i] - begin;
+    const int status = f(i, begin, rest < kPiece ? rest : kPiece);
+    if (status != KEYDNN_OK) failed = status;
+  });
+  return failed;
+}
+
+template <class T>
+T* part(const Call& call, int64_t place, int64_t begin) {
+  T* base = at<T>(call, static_cast<int>(place));
+  return base ? base + begin : nullptr;
+}
+
+// places: lr (double); p, g, velocity or null per parameter
+// integers: parameters, nesterov, elements of each; reals: momentum, weight decay
+template <class T>
+int sgd_many(const Call& call) {
+  return over_table(call.n[0], call.n + 2, 0.4, [&](int64_t i, int64_t begin, int64_t n) {
+    return api::sgd(part<T>(call, 1 + 3 * i, begin), static_cast<const T*>(part<T>(call, 2 + 3 * i, begin)), part<T>(call, 3 + 3 * i, begin),
+                    n, *at<double>(call, 0), call.f[0], static_cast<int>(call.n[1]), call.f[1]);
+  });
+}
+
+// places: lr (double); p, g, m, v, t (int64) per parameter
+// integers: parameters, decoupled, elements of each; reals: beta1, beta2, eps, weight decay
+template <class T>
+int adam_many(const Call& call) {
+  for (int64_t i = 0; i < call.n[0]; ++i) ++*at<int64_t>(call, static_cast<int>(5 + 5 * i));
+  return over_table(call.n[0], call.n + 2, 0.8, [&](int64_t i, int64_t begin, int64_t n) {
+    return api::adam(part<T>(call, 1 + 5 * i, begin), static_cast<const T*>(part<T>(call, 2 + 5 * i, begin)), part<T>(call, 3 + 5 * i, begin),
+                     part<T>(call, 4 + 5 * i, begin), n, *at<int64_t>(call, static_cast<int>(5 + 5 * i)), *at<double>(call, 0), call.f[0],
+                     call.f[1], call.f[2], call.f[3], static_cast<int>(call.n[1]));
+  });
+}
+
+// places: key (int64), mask; integers: n; reals: p
+template <class T>
+int dropout_mask(const Call& call) {
+  return api::dropout_mask(*at<uint64_t>(call, 0), at<T>(call, 1), call.n[0], call.f[0]);
+}
+
+// places: key (int64), u; integers: n
+template <class T>
+int uniform(const Call& call) {
+  return api::uniform(*at<uint64_t>(call, 0), at<T>(call, 1), call.n[0]);
+}
+
+}  // namespace
+
+void add_update(Table& table) {
+  KEYDNN_ENTER(table, ema);
+  KEYDNN_ENTER(table, sgd);
+  KEYDNN_ENTER(table, adam);
+  KEYDNN_ENTER(table, sgd_many);
+  KEYDNN_ENTER(table, adam_many);
+  KEYDNN_ENTER(table, dropout_mask);
+  KEYDNN_ENTER(table, uniform);
+}
+
+}  // namespace keydnn::plan

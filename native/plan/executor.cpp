@@ -1,0 +1,139 @@
+// The executor: resolves addresses, gathers the rows of a batch, calls the entries.
+#include <string.h>
+
+#include <chrono>
+#include <new>
+
+#include "memory.h"
+#include "parallel.h"
+#include "keydnn.h"
+#include "plan.h"
+
+namespace keydnn::plan {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int64_t since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+// to[i] = from[index[i]], rows of `bytes`.
+void gather_rows(const char* from, const int64_t* index, int64_t rows, int64_t bytes, char* to) {
+  const int64_t grain = bytes > 0 ? (65536 + bytes - 1) / bytes : 1;
+  parallel_ranges(rows, grain, 0.1 * double(rows) * double(bytes), [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) memcpy(to + i * bytes, from + index[i] * bytes, static_cast<size_t>(bytes));
+  });
+}
+
+}  // namespace
+
+Plan::Plan(std::vector<Buffer> buffers, std::vector<Op> ops, std::vector<Staging> inputs, std::vector<Output> outputs,
+           int64_t arena_bytes, int64_t n_keys)
+    : buffers_(std::move(buffers)),
+      ops_(std::move(ops)),
+      inputs_(std::move(inputs)),
+      outputs_(std::move(outputs)),
+      arena_bytes_(arena_bytes),
+      n_keys_(n_keys) {
+  op_ns_.resize(ops_.size(), 0);
+}
+
+void Plan::make_arena() {
+  arena_ = static_cast<char*>(allocate(static_cast<size_t>(arena_bytes_ > 0 ? arena_bytes_ : 64)));
+  if (!arena_) throw std::bad_alloc();
+  memset(arena_, 0, static_cast<size_t>(arena_bytes_));
+  bases_.resize(buffers_.size(), nullptr);
+  for (size_t i = 0; i < buffers_.size(); ++i) {
+    if (buffers_[i].kind == Kind::arena) bases_[i] = arena_ + buffers_[i].where;
+    if (buffers_[i].kind == Kind::outer) bases_[i] = reinterpret_cast<char*>(buffers_[i].where);
+  }
+  for (const Op& op : ops_) {
+    first_.push_back(pointers_.size());
+    for (const Place& place : op.places) {
+      const bool missing = place.buffer < 0;
+      const Kind kind = missing ? Kind::arena : buffers_[static_cast<size_t>(place.buffer)].kind;
+      if (kind == Kind::input || kind == Kind::keys) {
+        moving_.push_back(pointers_.size());
+        moving_place_.push_back(place);
+        pointers_.push_back(nullptr);
+      } else {
+        pointers_.push_back(missing ? nullptr : at(place));
+      }
+    }
+  }
+}
+
+Plan::~Plan() { release(arena_); }
+
+void Plan::bind(const Request& request, int64_t step) {
+  for (size_t i = 0; i < buffers_.size(); ++i) {
+    const Buffer& buffer = buffers_[i];
+    if (buffer.kind == Kind::keys) {
+      bases_[i] = reinterpret_cast<char*>(const_cast<int64_t*>(request.keys + step * n_keys_));
+    } else if (buffer.kind == Kind::input) {
+      const size_t k = static_cast<size_t>(buffer.where);
+      bases_[i] = request.index ? arena_ + inputs_[k].offset : const_cast<char*>(request.sources[k]);
+    }
+  }
+  for (size_t i = 0; i < moving_.size(); ++i) pointers_[moving_[i]] = at(moving_place_[i]);
+}
+
+int Plan::step() {
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const Op& op = ops_[i];
+    const int status = op.entry({pointers_.data() + first_[i], op.n.data(), op.f.data()});
+    if (status != KEYDNN_OK) {
+      failed_op_ = static_cast<int64_t>(i);
+      return status;
+    }
+  }
+  return KEYDNN_OK;
+}
+
+int Plan::step_timed() {
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const Op& op = ops_[i];
+    const Clock::time_point start = Clock::now();
+    const int status = op.entry({pointers_.data() + first_[i], op.n.data(), op.f.data()});
+    op_ns_[i] += since(start);
+    if (status != KEYDNN_OK) {
+      failed_op_ = static_cast<int64_t>(i);
+      return status;
+    }
+  }
+  return KEYDNN_OK;
+}
+
+int Plan::run(const Request& request, int64_t* done) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!arena_) make_arena();
+  const Clock::time_point start = Clock::now();
+  *done = 0;
+  for (int64_t s = 0; s < request.steps; ++s) {
+    if (s == 0 || n_keys_ > 0) bind(request, s);
+    if (request.index) {
+      for (size_t k = 0; k < inputs_.size(); ++k)
+        gather_rows(request.sources[k], request.index + s * request.batch, request.batch, inputs_[k].row_bytes, arena_ + inputs_[k].offset);
+    }
+    const int status = profiled_ ? step_timed() : step();
+    if (status != KEYDNN_OK) return status;
+    for (size_t i = 0; i < outputs_.size(); ++i)
+      if (request.outputs[i])
+        memcpy(request.outputs[i] + s * outputs_[i].bytes, at(outputs_[i].place), static_cast<size_t>(outputs_[i].bytes));
+    ++*done;
+    if (request.budget_ns > 0 && since(start) > request.budget_ns) break;
+  }
+  return KEYDNN_OK;
+}
+
+void Plan::read(Place place, int64_t bytes, char* to) const {
+  if (arena_) memcpy(to, at(place), static_cast<size_t>(bytes));
+}
+
+void Plan::profile(bool on) {
+  profiled_ = on;
+  if (on) op_ns_.assign(ops_.size(), 0);
+}
+
+}  // namespace keydnn::plan

@@ -1,0 +1,75 @@
+"""Gradients of a replayed step: Tensors that are copied out of the plan's memory when somebody reads them."""
+
+from __future__ import annotations
+
+import copy
+from sys import getrefcount
+from typing import Any
+
+from keydnn._tensor import Tensor
+from keydnn.compiler.ir import View
+from keydnn.compiler.plan import Plan
+
+
+class PlanGradient(Tensor):
+    """A gradient that still lies in a plan's memory; reading it makes it an ordinary Tensor.
+
+    Args:
+        plan: The plan whose last step made it.
+        view: Where it lies.
+    """
+
+    def __init__(self, plan: Plan, view: View) -> None:
+        self.__dict__["_source"] = (plan, view)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_data":
+            raise AttributeError(f"'Tensor' object has no attribute {name!r}")
+        plan, view = self.__dict__.pop("_source")
+        self.__class__ = Tensor  # type: ignore[assignment]
+        self._data = plan.read(view)
+        return self._data
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        self._data  # noqa: B018 - reading makes it an ordinary Tensor
+        return copy.deepcopy(self, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._data  # noqa: B018
+        return self.__reduce_ex__(protocol)
+
+
+class Gradients:
+    """The ``.grad`` of some tensors after each replay.
+
+    Args:
+        plan: The plan.
+        entries: Tensors with the view of their gradient, or None for a gradient that is None after the step.
+    """
+
+    def __init__(self, plan: Plan, entries: list[tuple[Any, View | None]]) -> None:
+        self.plan = plan
+        self.tensors = [t for t, view in entries if view is not None]
+        self.views = [view for _, view in entries if view is not None]
+        self.none = [t for t, view in entries if view is None]
+        self.lazy: list[PlanGradient | None] = [None] * len(self.tensors)
+
+    def before(self) -> None:
+        """Copy out what somebody still holds, before the memory is written again."""
+        lazy = self.lazy
+        for i in range(len(lazy)):
+            g = lazy[i]  # the list, g, the call of getrefcount, and .grad of its tensor refer to it
+            if g is not None and getrefcount(g) > 3 and (getrefcount(g) > 4 or self.tensors[i].grad is not g):
+                if "_source" in g.__dict__:
+                    g._data  # noqa: B018 - reading copies it out
+                lazy[i] = None
+
+    def after(self) -> None:
+        """Let ``.grad`` of every tensor stand for the new gradient."""
+        lazy = self.lazy
+        for i, tensor in enumerate(self.tensors):
+            g = lazy[i]
+            if g is None or tensor.grad is not g or "_source" not in g.__dict__:
+                tensor.grad = lazy[i] = PlanGradient(self.plan, self.views[i])
+        for tensor in self.none:
+            tensor.grad = None

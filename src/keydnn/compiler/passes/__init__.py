@@ -1,0 +1,28 @@
+"""Passes: each maps a step to a better step that does the same."""
+
+from __future__ import annotations
+
+from keydnn.compiler.ir import Step
+from keydnn.compiler.passes.chains import fuse_chains
+from keydnn.compiler.passes.dead import remove_dead
+from keydnn.compiler.passes.relu_pool import fuse_relu_pool
+from keydnn.compiler.passes.updates import merge_updates
+
+_EXACT = (remove_dead, fuse_relu_pool, merge_updates, fuse_chains)  # these keep every bit
+_FUSING = ()
+
+
+def improve(step: Step, fuse: bool) -> tuple[Step, list[str]]:
+    """All passes in order; returns the step and a line per pass that changed it.
+
+    Args:
+        step: The recorded step.
+        fuse: Whether to run the passes that may round differently.
+    """
+    notes = []
+    for improved in (*_EXACT, *(_FUSING if fuse else ())):
+        n = len(step.ops)
+        step, note = improved(step)
+        if note:
+            notes.append(f"{note} ({n} -> {len(step.ops)} ops)")
+    return step, notes

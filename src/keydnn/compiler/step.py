@@ -1,0 +1,371 @@
+"""A recorded step: run eagerly once, then as a plan, as long as nothing it stands on has changed.
+
+The first call runs the step eagerly on a snapshot (buffers are copied when the step first writes them), builds the plan,
+restores the snapshot and runs the same step as a plan; both results must agree.  The second call is checked against an
+eager run too, which must also make the same kernel calls.  A step that cannot be recorded, or does not agree, stays
+eager, and `RecordedStep.reason` says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import random
+import weakref
+from collections.abc import Callable, Sequence
+from operator import attrgetter, is_
+from typing import Any
+
+import numpy as np
+
+from keydnn.autograd.context import is_tensor
+from keydnn.autograd.modes import recording
+from keydnn.compiler.gradients import Gradients
+from keydnn.compiler.ir import Buffer, Op, Step, View, array_of
+from keydnn.compiler.lower import Unplannable
+from keydnn.compiler.passes import improve
+from keydnn.compiler.plan import Plan, build
+from keydnn.compiler.recorder import Recorder
+from keydnn.kernels import native
+from keydnn.kernels.dispatch import native_status
+
+logger = logging.getLogger("keydnn")
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+_data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
+_RETRIES = (1, 10, 100)  # eager steps after which recording is tried again: the first pass may have been special
+_PROFILED = 8  # steps whose operations are timed
+CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
+
+
+@functools.cache
+def usable() -> bool:
+    """Whether plans can run here: the native kernels are loaded."""
+    return native_status().loaded
+
+
+class RecordedStep:
+    """A function of tensors, replayed by a plan.
+
+    Args:
+        function: Maps tensors to a sequence of tensors; runs a whole step.
+        watched: Tensors whose ``.grad`` the step may set.
+        fuse: Whether passes may change rounding (False: every op as the eager step runs it).
+        graph: Whether the caller may want to differentiate the results: then a step whose results belong to a graph that it
+            did not walk itself stays eager.
+
+    Attributes:
+        plan: The plan, or None while there is none.
+        reason: Why the step stays eager, or None.
+        replays: Steps run by the plan.
+        timed: Those of them whose operations were timed.
+        eager_runs: Steps run eagerly for want of a plan.
+        is_refused: Whether a plan was dropped because it did not agree; it is then not tried again.
+        single: Whether the function returned one value instead of a sequence.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Any]], watched: Sequence[Any] = (), fuse: bool = True, graph: bool = False) -> None:
+        self.function, self.watched, self.fuse, self.graph = function, list(watched), fuse, graph
+        self.single = False
+        self.plan: Plan | None = None
+        self.reason: str | None = None
+        self.replays = 0
+        self.timed = 0
+        self.eager_runs = 0
+        self.is_refused = False
+        self.outputs: list[np.ndarray] = []
+        self.keep_alive: Any = None  # what the caller's signature names by identity
+        self._profiled = False
+
+    # -- calls
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """Run the step on tensors; returns its outputs: tensors from an eager step, arrays that the next call overwrites from a plan."""
+        if self.plan is None:
+            if self.reason is not None:
+                self.eager_runs += 1
+                if self.is_refused or self.eager_runs not in _RETRIES:
+                    return self._eager(inputs)
+            return self._record(inputs)
+        if self.replays == 1 or CHECK_ALL:
+            return self._checked_replay(inputs)
+        self.replay([t._data for t in inputs])
+        return self.outputs
+
+    def holds(self) -> bool:
+        """Whether everything the plan stands on is as it was recorded."""
+        try:
+            return (
+                list(map(_training, self.modules)) == self.modes and list(map(_stamp, self.modules)) == self.stamps and self.holds_tensors()
+            )
+        except ReferenceError:  # a module is gone
+            return False
+
+    def holds_tensors(self) -> bool:
+        """Whether the tensors that the plan stands on are as they were recorded."""
+        return (
+            all(map(is_, map(_data, self.tensors), self.arrays))
+            and list(map(_needs, self.tensors)) == self.needs
+            and (not self.held_grads or all(p.grad is g for p, g in self.held_grads))
+        )
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether there is a plan that agreed with eager steps."""
+        return self.plan is not None and self.replays > 1 and not CHECK_ALL
+
+    def replay(self, arrays: list[np.ndarray]) -> None:
+        """Run one step by the plan; outputs are in :attr:`outputs`."""
+        plan, grads = self.plan, self.gradients
+        assert plan is not None
+        grads.before()
+        if self.replays == 2:
+            self._measure(True)
+        elif self._profiled and self.timed >= _PROFILED:
+            self._measure(False)
+        n = plan.step.keys
+        plan.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)  # type: ignore[arg-type]
+        self._ran(1)
+
+    def replay_rows(
+        self, arrays: list[np.ndarray], outputs: Sequence[np.ndarray | None], index: np.ndarray, batch: int, budget_s: float
+    ) -> int:
+        """Run steps over batches of rows of ``arrays`` for at most about ``budget_s`` seconds; returns how many were run.
+
+        Args:
+            arrays: The data sets, by input.
+            outputs: Per output an array with one entry per step, or None.
+            index: Row numbers, a multiple of ``batch``.
+            batch: Rows per step.
+            budget_s: When to come back.
+        """
+        plan = self.plan
+        assert plan is not None
+        if self._profiled:
+            self._measure(False)
+        self.gradients.before()
+        n, steps = plan.step.keys, len(index) // batch
+        before = np.random.get_state() if n else None
+        keys = np.random.randint(0, 2**63, n * steps, dtype=np.int64) if n else None
+        done = plan.run_rows(arrays, list(outputs), keys, index, batch, int(budget_s * 1e9))
+        if n and done < steps:  # give back the keys that were not used
+            np.random.set_state(before)  # type: ignore[arg-type]
+            np.random.randint(0, 2**63, n * done, dtype=np.int64)
+        self._ran(done)
+        return done
+
+    def _ran(self, steps: int) -> None:
+        self.gradients.after()
+        for cell in self.cells:
+            cell[0] += 1
+        self.replays += steps
+        self.timed += steps * self._profiled
+
+    def _measure(self, on: bool) -> None:
+        """Take the time of each operation in the steps that follow, or stop."""
+        assert self.plan is not None
+        self.plan.executor.profile(on)
+        self._profiled = on
+
+    def _eager(self, inputs: Sequence[Any]) -> list[Any]:
+        results = self.function(*inputs)
+        self.single = not isinstance(results, tuple | list)
+        return [results] if self.single else list(results)
+
+    # -- the first call
+
+    def _record(self, inputs: Sequence[Any]) -> list[Any]:
+        before = _RandomState()
+        recorder = Recorder(inputs)
+        with recording(recorder):
+            outputs = self._eager(inputs)
+        recorder.check_overlaps()
+        problem = recorder.problem or before.problem(len(recorder.drawn))
+        self.is_refused = False
+        if problem is None:
+            problem = self._make_plan(recorder, outputs)
+        if problem is not None:
+            self._stay_eager(problem)
+            return outputs
+        eager = _Result(recorder, outputs)
+        eager.undo()
+        del outputs
+        recorder.forget()  # the arena takes memory when it runs first; by then what the eager step computed has gone
+        native.load().trim_memory()
+        return self._run_and_compare([t._data for t in inputs], eager)
+
+    def _make_plan(self, recorder: Recorder, outputs: list[Any]) -> str | None:
+        """Build the plan; returns why not, or None."""
+        views = [recorder.view(t._data) if is_tensor(t) else None for t in outputs]
+        if None in views:
+            return "a result was not made by a kernel of the step"
+        entries, held = self._grads_of(recorder)
+        if self.graph and any(t.requires_grad for t in outputs) and not any(view is not None for _, view in entries):
+            return "the result belongs to a graph; call backward() inside the function, or compute under keydnn.no_grad()"
+        step = Step(recorder.ops, recorder.inputs, views, [v for _, v in entries if v is not None], len(recorder.drawn))  # type: ignore[arg-type]
+        self.calls = [_call(op) for op in recorder.ops]
+        try:
+            step, notes = improve(step, self.fuse)
+            self.plan = build(step, notes)
+        except Unplannable as error:
+            return str(error)
+        self.reason = None
+        self.gradients = Gradients(self.plan, entries)
+        self.outputs = [np.empty(v.shape, v.dtype) for v in views]  # type: ignore[union-attr]
+        self.held_grads = held
+        self.tensors = recorder.tensors
+        self.arrays = [t._data for t in self.tensors]
+        self.needs = [t.requires_grad for t in self.tensors]
+        self.modules = [weakref.proxy(module) for module in recorder.modules]  # a model owns its steps, not the other way round
+        self.modes, self.stamps = list(map(_training, self.modules)), list(map(_stamp, self.modules))
+        self.cells = _written_cells(recorder)
+        return None
+
+    def _grads_of(self, recorder: Recorder) -> tuple[list[tuple[Any, View | None]], list[tuple[Any, Any]]]:
+        """What becomes of ``.grad`` of each watched tensor: made by the step, None, or a tensor from outside."""
+        entries: list[tuple[Any, View | None]] = []
+        held = []
+        seen = set()
+        for t in [*self.watched, *recorder.tensors]:
+            if id(t) in seen or not t.requires_grad and t.grad is None:
+                continue
+            seen.add(id(t))
+            view = None if t.grad is None else recorder.view(t.grad._data)
+            if t.grad is None or (view is not None and view.buffer.kind == "made"):
+                entries.append((t, view))
+            elif view is not None:
+                held.append((t, t.grad))
+        return entries, held
+
+    def _run_and_compare(self, arrays: list[np.ndarray], eager: _Result) -> list[Any]:
+        """Run the plan on restored state and compare with the eager result; the eager one stands if they differ."""
+        plan = self.plan
+        assert plan is not None
+        try:
+            plan.run(arrays, self.outputs, np.array(eager.keys, np.int64))  # type: ignore[arg-type]
+            difference = eager.difference(self.outputs)
+        except ValueError as error:
+            difference = str(error)
+        if difference is None:
+            self._ran(1)
+            return self.outputs
+        eager.redo()
+        self.plan, self.is_refused = None, True
+        self._stay_eager(f"the plan disagrees with the eager step: {difference}")
+        return eager.outputs
+
+    def _checked_replay(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run the step eagerly and by the plan, and compare."""
+        self.gradients.before()
+        recorder = Recorder(inputs)
+        with recording(recorder):
+            outputs = self._eager(inputs)
+        eager = _Result(recorder, outputs)
+        if recorder.problem is not None or [_call(op) for op in recorder.ops] != self.calls:
+            self.plan, self.is_refused = None, True
+            self._stay_eager(recorder.problem or "the step does not do the same each time")
+            return eager.outputs
+        eager.undo()
+        return self._run_and_compare([t._data for t in inputs], eager)
+
+    def _stay_eager(self, reason: str) -> None:
+        if reason != self.reason:
+            logger.warning("this step stays eager: %s", reason)
+        self.reason = reason
+
+
+class _Result:
+    """What an eager step made: its outputs, and the outer buffers it wrote."""
+
+    def __init__(self, recorder: Recorder, outputs: list[Any]) -> None:
+        self.keys = recorder.drawn
+        self.outputs = [t.detach() if is_tensor(t) else t for t in outputs]
+        self.written = [b for b in recorder.buffers() if b.before is not None]
+        self.after = [b.array.copy() for b in self.written]
+        self.noise = _noise(recorder.ops)
+
+    def undo(self) -> None:
+        """The state before the step."""
+        for buffer in self.written:
+            np.copyto(buffer.array, buffer.before)  # type: ignore[arg-type]
+            buffer.before = None
+
+    def redo(self) -> None:
+        """The state after the eager step."""
+        for buffer, array in zip(self.written, self.after, strict=True):
+            np.copyto(buffer.array, array)
+
+    def difference(self, outputs: list[np.ndarray]) -> str | None:
+        """Where the plan's result differs by more than the tolerance, or None."""
+        for i, (tensor, b) in enumerate(zip(self.outputs, outputs, strict=True)):
+            if not agrees(tensor._data, b):
+                return f"result {i}"
+        for buffer, a in zip(self.written, self.after, strict=True):
+            if not agrees(a, buffer.array, self.noise.get(buffer)):
+                return f"a tensor of shape {a.shape}"
+        return None
+
+
+def _noise(ops: list[Op]) -> dict[Buffer, np.ndarray]:
+    """Where an update's gradient is rounding error (below 1e-5 of the largest of all): there even its sign may differ."""
+    updates = [op for op in ops if op.kernel in ("sgd_", "adam_")]
+    grads = [array_of(op.operands[1]) for op in updates]
+    top = max((float(np.abs(g).max(initial=0.0)) for g in grads), default=0.0)
+    noise = {}
+    for op, g in zip(updates, grads, strict=True):
+        for i in op.writes:
+            target = op.operands[i]
+            if isinstance(target, View) and target.shape == g.shape and target.buffer.array.size == g.size:
+                noise[target.buffer] = (np.abs(g) < 1e-5 * top).reshape(target.buffer.array.shape)
+    return noise
+
+
+def agrees(a: np.ndarray, b: np.ndarray, ignore: np.ndarray | None = None) -> bool:
+    """Whether two arrays agree within the tolerance of their dtype, relative to the largest element."""
+    if a.dtype.kind != "f":
+        return bool(np.array_equal(a, b))
+    rtol = TOLERANCE.get(a.dtype.name, 1e-4)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)):
+        return False
+    if ignore is not None:
+        finite &= ~ignore
+    scale = float(np.abs(a[finite]).max(initial=0.0))
+    return bool(np.all(np.abs(a[finite] - b[finite]) <= rtol * scale + 1e-30))
+
+
+class _RandomState:
+    """Notices random numbers that were drawn past the kernels."""
+
+    def __init__(self) -> None:
+        self.numpy, self.python = np.random.get_state(legacy=False), random.getstate()
+
+    def problem(self, keys: int) -> str | None:
+        """Why a step that drew ``keys`` keys used its generators otherwise, or None."""
+        if random.getstate() != self.python:
+            return "the step draws from Python's random generator"
+        after = np.random.get_state()
+        np.random.set_state(self.numpy)
+        if keys:
+            np.random.randint(0, 2**63, keys, dtype=np.int64)
+        expected = np.random.get_state()
+        np.random.set_state(after)
+        same = np.array_equal(expected[1], after[1]) and expected[2:] == after[2:]  # type: ignore[index]
+        return None if same else "the step draws from NumPy's random generator outside keydnn"
+
+
+def _call(op: Op) -> tuple[Any, ...]:
+    """What two recordings of the same step have in common."""
+    shapes = [(o.shape, o.dtype) if isinstance(o, View) else o for o in op.operands]
+    return op.kernel, tuple(shapes), str(op.params), tuple(v.shape for v in op.results)
+
+
+def _written_cells(recorder: Recorder) -> list[list[int]]:
+    """Version cells of the outer tensors that the step writes; moments and counters of updates are never part of a graph."""
+    slots = {id(v.buffer) for op in recorder.ops if op.kernel in ("sgd_", "adam_") for v in op.operands[2:] if isinstance(v, View)}
+    cells: dict[int, list[int]] = {}
+    for t in recorder.tensors:
+        view = recorder.view(t._data)
+        if view is not None and view.buffer.before is not None and t._cell is not None and id(view.buffer) not in slots:
+            cells[id(t._cell)] = t._cell
+    return list(cells.values())

@@ -1,0 +1,256 @@
+"""The recorded steps of a model: which plan serves a batch, and epochs that run without Python between steps.
+
+A step is recorded per signature: shapes and dtypes of the batch, loss, metrics, optimizer with its settings, what the step
+does, whether gradients are recorded.  What a plan stands on (tensors in place, training flags, structure of the modules it
+ran) is checked before each use; if something changed, the step is recorded anew.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from keydnn._tensor import Tensor
+from keydnn.autograd.modes import is_grad_enabled
+from keydnn.compiler.step import RecordedStep, usable
+from keydnn.nn.module import latest_stamp
+from keydnn.optim import SGD, Adam, AdamW
+from keydnn.training.metrics import METRICS
+from keydnn.training.step import StepPlan, measure, training_step, update
+
+BUILT_IN = frozenset(id(metric) for metric in METRICS.values())
+_MOST = 32  # signatures kept per model
+_MOST_PREDICTED = 4 << 20  # bytes of a batch whose prediction is recorded: recording keeps every layer's result alive
+_VARIANTS = 4  # plans kept per signature
+_PLAIN = (int, float, bool, str, type(None))
+
+
+class Steps:
+    """The recorded steps of one model.
+
+    Attributes:
+        entries: Per signature its plans, the latest first.
+        latest: The step that ran last.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[Any, ...], list[RecordedStep]] = {}
+        self.latest: RecordedStep | None = None
+        self.misses = self.hits = 0
+
+    def find(self, key: tuple[Any, ...], make: Callable[[], RecordedStep]) -> RecordedStep:
+        """The step that serves a signature now, made if there is none."""
+        variants = self.entries.get(key)
+        if variants is not None:
+            for step in variants:
+                if step.plan is None or step.holds():
+                    self.latest = step
+                    self.hits += 1
+                    return step
+        self.misses += 1
+        if variants is None:
+            if len(self.entries) >= _MOST:
+                del self.entries[next(iter(self.entries))]
+            variants = self.entries[key] = []
+        self.latest = step = make()
+        variants.insert(0, step)
+        del variants[_VARIANTS:]
+        return step
+
+    @property
+    def is_pointless(self) -> bool:
+        """Whether signatures change so often that recording costs more than it gains."""
+        return self.misses > 64 and self.hits < self.misses
+
+
+def of(model: Any) -> Steps:
+    """The steps that ``model`` keeps."""
+    found = model.__dict__.get("_steps")
+    if found is None:
+        found = model.__dict__["_steps"] = Steps()
+    return found  # type: ignore[no-any-return]
+
+
+def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
+    if type(optimizer) in (SGD, Adam, AdamW):
+        groups = optimizer.groups
+        if len(groups) == 1:
+            return id(optimizer), id(groups), tuple(groups[0].options.values())
+        return (id(optimizer), id(groups), *[tuple(group.options.values()) for group in groups])
+    plain = tuple((name, value) for name, value in vars(optimizer).items() if isinstance(value, _PLAIN))
+    groups = getattr(optimizer, "groups", ())  # foreign optimizers have none
+    return (id(optimizer), id(groups), plain, *[tuple(getattr(group, "options", {}).items()) for group in groups])
+
+
+def training_key(x: tuple[Any, Any], y: tuple[Any, Any], same: bool, plan: StepPlan) -> tuple[Any, ...]:
+    """The signature of a training step on arrays of given (shape, dtype)."""
+    key = (x, y, same, plan.loss, tuple(plan.metrics), plan.zero_grad, plan.backward, plan.step, plan.clip_norm, plan.clip_value)
+    grads = () if plan.zero_grad else tuple(p.grad is None for p in plan.optimizer.params)
+    return (*map(_identity, key), is_grad_enabled(), *_optimizer_key(plan.optimizer), grads)
+
+
+def _identity(value: Any) -> Any:
+    """A value that compares by identity if it is no plain one."""
+    if isinstance(value, tuple):
+        return tuple(map(_identity, value))
+    return value if isinstance(value, (*_PLAIN, np.dtype)) else id(value)
+
+
+def _shape(t: Tensor) -> tuple[Any, Any]:
+    return t._data.shape, t._data.dtype
+
+
+def train(model: Any, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
+    """One training step, by a plan where possible; returns the loss and the metrics, unread."""
+    steps = of(model)
+    if type(x) is not Tensor or type(y) is not Tensor or steps.is_pointless or not usable():
+        return training_step(model, x, y, plan)
+    step = steps.find(training_key(_shape(x), _shape(y), x is y, plan), lambda: _training(model, plan))
+    return _with_own_metrics(plan.metrics, step(x, y), y)
+
+
+class Repeat:
+    """The call of ``train_on_batch`` that came last, ready to be made again: what it resolved need not be resolved anew.
+
+    Args:
+        asked: Its arguments beside the batch; the next call must pass the same objects.
+        step: The recorded step that served it.
+        x: Its batch.
+        y: Its targets.
+        plan: What it was resolved to.
+    """
+
+    __slots__ = ("asked", "step", "x", "y", "same", "optimizer", "key", "names", "stamp", "grad")
+
+    def __init__(self, asked: tuple[Any, ...], step: RecordedStep, x: Tensor, y: Tensor, plan: StepPlan) -> None:
+        self.asked, self.step, self.same = asked, step, x is y
+        self.x, self.y = (x._data.shape, x._data.dtype), (y._data.shape, y._data.dtype)
+        self.optimizer, self.key = plan.optimizer, _optimizer_key(plan.optimizer)
+        self.names, self.stamp, self.grad = ("loss", *plan.names), latest_stamp(), is_grad_enabled()
+
+    def __call__(self, x: Any, y: Any, asked: tuple[Any, ...]) -> dict[str, float] | None:
+        """The logs of one more step; None if anything is different now.  The caller has seen that all modules train."""
+        if (
+            not all(map(is_, asked, self.asked))
+            or type(x) is not Tensor
+            or type(y) is not Tensor
+            or self.stamp != latest_stamp()
+            or (x._data.shape, x._data.dtype) != self.x
+            or (y._data.shape, y._data.dtype) != self.y
+            or (x is y) is not self.same
+            or is_grad_enabled() is not self.grad
+            or _optimizer_key(self.optimizer) != self.key
+            or not self.step.holds_tensors()
+        ):
+            return None
+        step = self.step
+        step.replay([x._data, y._data])
+        return dict(zip(self.names, map(float, step.outputs), strict=True))
+
+
+def remember(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: StepPlan) -> None:
+    """Make the latest step ready for a :class:`Repeat`, if it is a plan that has been checked."""
+    step = of(model).latest
+    usable_again = step is not None and step.is_checked and all(step.modes) and plan.zero_grad and not any(map(_is_own, plan.metrics))
+    model.__dict__["_repeat"] = Repeat(asked, step, x, y, plan) if usable_again else None  # type: ignore[arg-type]
+
+
+def _is_own(metric: Any) -> bool:
+    """Whether a metric is the user's: it runs after the step, on a copy of the prediction."""
+    return id(metric) not in BUILT_IN
+
+
+def _measured(loss: Any, metrics: Sequence[Any], y: Any, y_pred: Any) -> list[Any]:
+    """The loss, the built-in metrics and, if some metric is the user's, the prediction."""
+    built_in = [metric for metric in metrics if not _is_own(metric)]
+    return [loss, *measure(built_in, y, y_pred), *([y_pred] if len(built_in) < len(metrics) else [])]
+
+
+def _with_own_metrics(metrics: Sequence[Any], values: list[Any], y: Any) -> list[Any]:
+    """The loss and all metrics in order, from what :func:`_measured` gave."""
+    if not any(map(_is_own, metrics)):
+        return values
+    y_pred = values[-1] if isinstance(values[-1], Tensor) else Tensor(data=values[-1])
+    rest = iter(values[1:-1])
+    return [values[0], *[measure([metric], y, y_pred)[0] if _is_own(metric) else next(rest) for metric in metrics]]
+
+
+def _training(model: Any, plan: StepPlan) -> RecordedStep:
+    own = weakref.ref(model)
+
+    def function(x: Tensor, y: Tensor) -> Sequence[Any]:
+        loss, y_pred = update(own(), x, y, plan)  # type: ignore[arg-type]
+        return _measured(loss, plan.metrics, y, y_pred)
+
+    step = RecordedStep(function, [*plan.optimizer.params, *model.parameters()])
+    step.keep_alive = (plan, getattr(plan.optimizer, "groups", None))
+    return step
+
+
+# -- without training
+
+
+def evaluate(model: Any, x: Tensor, y: Tensor, loss: Any, metrics: Sequence[Any]) -> list[Any]:
+    """The loss and the metrics of a batch, unread; the caller has set the mode."""
+
+    own = weakref.ref(model)
+
+    def function(x: Tensor, y: Tensor) -> Sequence[Any]:
+        y_pred = own()(x)  # type: ignore[misc]
+        return _measured(loss(y_pred, y), metrics, y, y_pred)
+
+    steps = of(model)
+    if type(x) is not Tensor or type(y) is not Tensor or steps.is_pointless or not usable():
+        return _with_own_metrics(metrics, list(function(x, y)), y)
+
+    def make() -> RecordedStep:
+        step = RecordedStep(function, fuse=False)
+        step.keep_alive = (loss, tuple(metrics))
+        return step
+
+    key = ("evaluate", _shape(x), _shape(y), x is y, id(loss), tuple(map(id, metrics)), is_grad_enabled())
+    return _with_own_metrics(metrics, steps.find(key, make)(x, y), y)
+
+
+def predict(model: Any, x: Tensor) -> Any:
+    """``model(x)`` without a graph; the caller has set the mode."""
+    steps = of(model)
+    if type(x) is not Tensor or steps.is_pointless or not usable() or is_grad_enabled() or x.nbytes > _MOST_PREDICTED:
+        return model(x)
+
+    own = weakref.ref(model)
+
+    def function(x: Tensor) -> Sequence[Any]:
+        return [own()(x)]  # type: ignore[misc]
+
+    (y,) = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))(x)
+    return y if not isinstance(y, np.ndarray) else x._from_op(y.copy(), None)
+
+
+# -- many steps at a time
+
+
+def runs_rows(metrics: Sequence[Any]) -> bool:
+    """Whether steps with these metrics may run without Python between them."""
+    return usable() and not any(map(_is_own, metrics))
+
+
+def warm(model: Any, x: tuple[Any, Any], y: tuple[Any, Any], plan: StepPlan) -> RecordedStep | None:
+    """The plan of a signature that has been checked against eager steps and still holds, or None."""
+    variants = of(model).entries.get(training_key(x, y, False, plan), ())
+    for step in variants:
+        if step.plan is not None and step.replays > 1 and step.holds():
+            return step
+    return None
+
+
+def run_rows(step: RecordedStep, x: np.ndarray, y: np.ndarray, index: np.ndarray, batch: int, budget_s: float) -> list[list[float]]:
+    """Run steps over batches of rows for about ``budget_s`` seconds; returns loss and metrics of each step run."""
+    count = len(index) // batch
+    outputs = [np.empty((count, *out.shape), out.dtype) for out in step.outputs]
+    done = step.replay_rows([x, y], outputs, index, batch, budget_s)
+    return [list(values) for values in zip(*[out[:done].astype(np.float64).tolist() for out in outputs], strict=True)]

@@ -1,0 +1,186 @@
+"""keydnn.compile: every operation gives the bits of the eager call, and what cannot be replayed runs eagerly."""
+
+import numpy as np
+import pytest
+
+import keydnn
+from keydnn import ops
+from keydnn.compiler import compile
+from keydnn.nn import Linear
+
+X = np.random.default_rng(0).uniform(0.1, 2.0, (6, 5))
+Y = np.random.default_rng(1).uniform(-2.0, 2.0, (6, 5))
+IMAGE = np.random.default_rng(2).standard_normal((2, 3, 7, 6))
+KERNEL = np.random.default_rng(3).standard_normal((4, 3, 3, 2))
+
+CASES = {
+    "arithmetic": (lambda x, y: (x + y) * 2.0 - y / (x + 3.0), X, Y),
+    "rows": (lambda x, y: x * y + 1.0, X, Y[0]),
+    "columns": (lambda x, y: x - y, X, Y[:, :1]),
+    "scalar tensor": (lambda x, y: x / y, X, Y[0, 0]),
+    "channels": (lambda x, y: x * y, IMAGE, Y[:3, :1].reshape(3, 1, 1)),
+    "middle axis": (lambda x, y: x + y, IMAGE, IMAGE[:, :1]),
+    "outer": (lambda x, y: x + y, X[:, :1], Y[0]),
+    "reversed numbers": (lambda x, y: 1.0 - x + 2.0 / y, X, Y),
+    "comparisons": (lambda x, y: (x > y) + (x <= 0.5) + (y == y), X, Y),
+    "unary": (lambda x, y: x.exp() + x.log() + x.sqrt() + y.tanh() + y.sigmoid() + y.erf(), X, Y),
+    "unary 2": (lambda x, y: y.abs() + y.sign() + y.square() + x.rsqrt() + x.reciprocal() + y.floor() + y.ceil() + y.round(), X, Y),
+    "unary 3": (lambda x, y: x.log1p() + y.expm1() + (-y) + y.relu() + y.leaky_relu(0.2) + y.gelu() + y.silu() + y.elu(), X, Y),
+    "clamp": (lambda x, y: y.clamp(min=-0.5, max=0.5) + y.clamp(min=0.0) + y.clamp(max=0.1), X, Y),
+    "where": (lambda x, y: ops.where(x > 1.0, y, 0.0) + x.maximum(y) + x.minimum(y), X, Y),
+    "softplus": (lambda x, y: y.softplus(), X, Y),
+    "matmul": (lambda x, y: x @ y.transpose(), X, Y),
+    "batched matmul": (lambda x, y: x @ y, IMAGE, IMAGE.transpose(0, 1, 3, 2)[:1]),
+    "sums": (lambda x, y: x.sum() + y.sum(0) + y.mean(0) + x.max(0) + x.min(0), X, Y),
+    "sums of images": (lambda x, y: x.sum((0, 2, 3)) + x.mean((0, 2, 3)) + y.sum(1), IMAGE, X[:3]),
+    "softmax": (lambda x, y: x.softmax(-1) + y.log_softmax(-1), X, Y),
+    "shapes": (lambda x, y: x.reshape(5, 6) + y.transpose() * x.flatten()[3], X, Y),
+    "slices": (lambda x, y: x[1:4, ::2] + y[2:5, 1:4], X, Y),
+    "joins": (lambda x, y: ops.concat([x, y], 1).sum(0) + ops.stack([x, y, x], 1).sum((0, 1)).sum(), X, Y),
+    "pad and flip": (lambda x, y: x.pad(1, 0.5) + y.flip().pad(((1, 1), (2, 0))), X, Y),
+    "broadcast": (lambda x, y: x[0].broadcast_to(6, 5) + y[:, :1].expand(6, 5), X, Y),
+    "cast": (lambda x, y: x.astype("float64").sum().astype("float32") + y.sum(), X, Y),
+    "conv": (lambda x, w: ops.conv2d(x, w, stride=(2, 1), padding=(1, 1)), IMAGE, KERNEL),
+    "conv transposed": (lambda x, w: ops.conv2d_transpose(x, w.transpose(1, 0, 2, 3), stride=(2, 2)), IMAGE, KERNEL),
+    "pools": (lambda x, w: ops.maxpool2d(x, (2, 2)) + ops.avgpool2d(x, (2, 2)) + ops.global_avgpool2d(x), IMAGE, KERNEL),
+    "argmax": (lambda x, y: x.argmax(-1).astype("float32") + y.argmin(-1).astype("float32"), X, Y),
+}
+
+
+def tensors(*arrays, dtype):
+    return [keydnn.Tensor(data=np.asarray(a, dtype)) for a in arrays]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_operation_replays_to_the_bits_of_the_eager_one(case, dtype):
+    function, *arrays = CASES[case]
+    if dtype is np.float64 and case == "cast":
+        pytest.skip("the cast is from float32")
+    compiled = compile(function)
+    for scale in (1.0, 1.0, 0.7):
+        x, y = tensors(arrays[0] * scale, arrays[1], dtype=dtype)
+        np.testing.assert_array_equal(compiled(x, y).numpy(), function(x, y).numpy())
+    assert compiled.plan_report().startswith("plan of"), compiled.plan_report()
+
+
+def test_results_are_not_overwritten_by_the_next_call():
+    compiled = compile(lambda x: (x * 2.0, x + 1.0))
+    a = compiled(keydnn.tensor([1.0, 2.0]))
+    b = compiled(keydnn.tensor([3.0, 4.0]))
+    c = compiled(keydnn.tensor([5.0, 6.0]))
+    assert [t.tolist() for t in (*a, *b, *c)] == [[2, 4], [2, 3], [6, 8], [4, 5], [10, 12], [6, 7]]
+
+
+def test_tensors_from_outside_are_read_live():
+    w = keydnn.tensor([1.0, 2.0])
+    compiled = compile(lambda x: x * w)
+    x = keydnn.tensor([3.0, 4.0])
+    assert [compiled(x).tolist() for _ in range(3)] == [[3, 8]] * 3
+    w.copy_from_numpy(np.array([0.0, 1.0]))
+    assert compiled(x).tolist() == [0, 4]
+    w.to_("cpu", copy=True)  # another array
+    w.fill(2.0)
+    assert compiled(x).tolist() == [6, 8]
+
+
+def test_in_place_writes_to_tensors_from_outside():
+    total = keydnn.zeros((2,))
+
+    def add(x):
+        total.__iadd__(x)
+        return total * 1.0
+
+    compiled = compile(add)
+    seen = [compiled(keydnn.tensor([1.0, 2.0])).tolist() for _ in range(4)]
+    assert seen == [[1, 2], [2, 4], [3, 6], [4, 8]]
+
+
+def test_random_numbers_are_those_of_the_eager_call():
+    def function(x):
+        return x * keydnn.Tensor.rand((4,)) + ops.dropout(x, 0.5)
+
+    x = keydnn.ones((4,))
+    np.random.seed(0)
+    eager = [function(x).tolist() for _ in range(5)]
+    compiled = compile(function)
+    np.random.seed(0)
+    assert [compiled(x).tolist() for _ in range(5)] == eager
+    assert compiled.plan_report().startswith("plan of")
+
+
+def test_a_training_step_of_the_users_own():
+    def make():
+        np.random.seed(0)
+        layer = Linear(3, 1)
+
+        def step(x, y):
+            layer.zero_grad()
+            loss = ops.mse(layer(x), y)
+            loss.backward()
+            with keydnn.no_grad():
+                for p in layer.parameters():
+                    p -= p.grad * 0.1
+            return loss
+
+        return layer, step
+
+    (a, eager), (b, plain) = make(), make()
+    compiled = compile(plain)
+    for i in range(5):
+        x, y = tensors(X[:, :3] * (i + 1), Y[:, :1], dtype=np.float32)
+        assert eager(x, y).item() == compiled(x, y).item()
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        np.testing.assert_array_equal(p.numpy(), q.numpy())
+        np.testing.assert_array_equal(p.grad.numpy(), q.grad.numpy())
+    assert compiled.plan_report().startswith("plan of")
+
+
+REFUSED = {
+    "item": (lambda x: x * x.sum().item(), "item"),
+    "numpy": (lambda x: keydnn.Tensor(data=x.to_numpy() * 2), "to_numpy"),
+    "branch": (lambda x: x * 2.0 if x.sum() > 0 else x, "item"),
+    "new tensor": (lambda x: x + keydnn.tensor([1.0, 2.0]), "Tensor"),
+    "python random": (lambda x: x * __import__("random").random(), "Python's random"),
+    "numpy random": (lambda x: x * float(np.random.rand()), "NumPy's random"),
+    "no plan kernel": (lambda x: x.cumsum(0), "cumsum"),
+    "index by tensor": (lambda x: x[x.argmax()], "to_numpy"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_cannot_be_replayed_runs_eagerly(case):
+    function, why = REFUSED[case]
+    compiled = compile(function)
+    for values in ([1.0, 2.0], [-3.0, 1.0], [0.5, -4.0]):
+        x = keydnn.tensor(values)
+        if "random" not in case:
+            assert compiled(x).tolist() == function(x).tolist()
+        else:
+            compiled(x)
+    assert compiled.plan_report().startswith("eager") and why in compiled.plan_report()
+
+
+def test_a_result_that_somebody_may_differentiate_stays_eager():
+    layer = Linear(3, 1)
+    compiled = compile(layer)
+    x = tensors(X[:, :3], dtype=np.float32)[0]
+    for _ in range(3):
+        layer.zero_grad()
+        compiled(x).sum().backward()
+        assert layer.weight.grad is not None
+    with keydnn.no_grad():
+        np.testing.assert_array_equal(compiled(x).numpy(), layer(x).numpy())
+    assert compiled.plan_report().startswith("plan of")
+
+
+def test_other_arguments_belong_to_the_signature():
+    compiled = compile(lambda x, n, scale=1.0: x * n * scale)
+    x = keydnn.tensor([1.0])
+    found = [compiled(x, n, scale=s).item() for n in (2, 3) for s in (1.0, 2.0) for _ in range(3)]
+    assert found == [2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 6.0, 6.0, 6.0]
+
+
+def test_only_functions_can_be_compiled():
+    with pytest.raises(TypeError, match="function"):
+        compile(3)

@@ -1,0 +1,135 @@
+"""Each pass does what it says, and keeps every bit."""
+
+import numpy as np
+import pytest
+
+import keydnn
+from keydnn import ops
+from keydnn.compiler import compile
+from keydnn.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU
+from keydnn.optim import SGD, Adam
+from keydnn.training import Sequential
+from tests.compiler.steps import assert_same, only_step
+
+
+def images(n, size, shape, classes=3, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return [
+        (
+            keydnn.Tensor(data=rng.standard_normal((size, *shape)).astype(dtype)),
+            keydnn.Tensor(data=rng.integers(0, classes, size), dtype=np.int64),
+        )
+        for _ in range(n)
+    ]
+
+
+def entries(plan):
+    return [row.entry.split(":")[0] for row in plan.rows]
+
+
+def compiled(function, *tensors):
+    """A compiled function after a call, checked against the eager result; and the entries of its plan."""
+    made = compile(function)
+    for _ in range(3):
+        want, got = function(*tensors), made(*tensors)
+        for a, b in zip(want if isinstance(want, tuple) else (want,), got if isinstance(got, tuple) else (got,), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert made._latest.plan is not None, made.plan_report()
+    return entries(made._latest.plan)
+
+
+def test_dead_code_is_dropped():
+    def function(x):
+        x.exp()  # nobody uses it
+        return x * 2.0
+
+    assert compiled(function, keydnn.ones((3,))) == ["fused"]
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, lr=0.1), lambda p: SGD(p, lr=0.1, momentum=0.9), lambda p: Adam(p)])
+def test_all_updates_are_one_op(make):
+    model = assert_same(lambda: Sequential(Linear(6, 5), ReLU(), Linear(5, 3)), make, images(4, 8, (6,)), loss="cross_entropy")
+    found = [name for name in entries(only_step(model).plan) if "sgd" in name or "adam" in name]
+    assert len(found) == 1 and found[0].endswith("_many")
+
+
+def test_updates_of_groups_with_other_settings_stay_apart():
+    def make(params):
+        return Adam([{"params": params[:2], "lr": 0.1}, {"params": params[2:]}], lr=0.01)
+
+    model = assert_same(lambda: Sequential(Linear(6, 5), Linear(5, 3)), make, images(4, 8, (6,)), loss="cross_entropy")
+    assert sum("adam" in name for name in entries(only_step(model).plan)) == 2
+
+
+def test_a_chain_is_one_pass():
+    x, y = keydnn.Tensor.rand((100, 37)), keydnn.Tensor.rand((37,))
+    assert compiled(lambda x, y: ((x * 2.0 + y).relu() - y).tanh() * x, x, y) == ["fused"]
+
+
+def test_a_chain_hands_out_what_others_read():
+    x = keydnn.Tensor.rand((2000,))
+    assert compiled(lambda x: (x.exp() + 1.0, x.exp().sum()), x).count("fused") <= 2
+
+
+def test_a_chain_with_writes_in_place():
+    def function(x):
+        y = x * 2.0
+        z = y + 1.0
+        y += z
+        z *= y
+        return y, z
+
+    assert compiled(function, keydnn.Tensor.rand((5000,))) == ["fused"]
+
+
+def test_a_chain_stops_where_a_part_of_what_it_wrote_is_read():
+    x = keydnn.Tensor.rand((8, 8))
+    compiled(lambda x: x * 2.0 + (x * 2.0)[0] * 3.0 - (x * 2.0).reshape(8, 8), x)
+
+
+def test_long_chains_are_cut():
+    def function(x):
+        for i in range(40):
+            x = x * 0.9 + 0.1 * i
+        return x
+
+    names = compiled(function, keydnn.Tensor.rand((3000,)))
+    assert set(names) == {"fused"} and 4 <= len(names) < 40
+
+
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu_and_pooling_are_one_pass(side, dtype):
+    def make():
+        return Sequential(
+            Conv2d(2, 3, 3, padding=1, dtype=dtype), ReLU(), MaxPool2d(2), Flatten(), Linear(3 * (side // 2) ** 2, 3, dtype=dtype)
+        )
+
+    model = assert_same(make, lambda p: Adam(p), images(5, 4, (2, side, side), dtype=dtype), loss="cross_entropy")
+    found = entries(only_step(model).plan)
+    assert "relu_maxpool" in found and "relu_maxpool_grad" in found and "maxpool2d" not in found
+
+
+def test_relu_and_pooling_of_ties_zeros_and_nan():
+    rng = np.random.default_rng(0)
+    x = rng.integers(-2, 3, (2, 3, 7, 40)).astype("f4")
+    x[0, 0, :2, :6] = np.nan, 1.0, 0.0, -0.0, np.inf, -np.inf
+
+    def function(x, g):
+        x = x * 1.0
+        x.requires_grad = True
+        y = ops.maxpool2d(ops.relu(x), (2, 2))
+        y.backward(g)
+        return y.detach(), x.grad
+
+    g = keydnn.Tensor(data=rng.standard_normal((2, 3, 3, 20)).astype("f4"))
+    names = compiled(function, keydnn.Tensor(data=x), g)
+    assert "relu_maxpool" in names and "relu_maxpool_grad" in names
+
+
+def test_relu_that_others_read_is_kept():
+    def function(x):
+        r = ops.relu(x * 1.0)
+        return ops.maxpool2d(r, (2, 2)), r
+
+    assert "maxpool2d" in compiled(function, keydnn.Tensor.rand((1, 1, 4, 4)))

@@ -191,7 +191,7 @@ def torch_accuracy_of(seed):
         with torch.no_grad():
             loss = nn.functional.cross_entropy(model(x_val), y_val).item()
         waited += 1
-        if loss < best:
+        if loss < best - digits.MIN_DELTA:
             best, waited, kept = loss, 0, {name: value.clone() for name, value in model.state_dict().items()}
         if waited >= digits.PATIENCE:
             break

@@ -21,7 +21,8 @@ from keydnn.kernels.dispatch import native_status
 from keydnn.random import seed as set_seed
 
 TEST_PART, VALIDATION_PART = 0.25, 0.15
-LEARNING_RATE, BATCH_SIZE, PATIENCE = 2e-3, 32, 8
+LEARNING_RATE, BATCH_SIZE = 2e-3, 32
+PATIENCE, MIN_DELTA = 6, 1e-3  # stop after so many epochs in which the validation loss did not fall by so much
 
 
 class Digits(NamedTuple):
@@ -95,7 +96,8 @@ def train(data: Digits, epochs: int, verbose: int = 1) -> tuple[keydnn.Sequentia
     """
     model = network()
     model.build((1, 1, 8, 8))
-    watch, stopping = Stopwatch(), keydnn.EarlyStopping(monitor="val_loss", patience=PATIENCE, restore_best_weights=True)
+    watch = Stopwatch()
+    stopping = keydnn.EarlyStopping(monitor="val_loss", patience=PATIENCE, min_delta=MIN_DELTA, restore_best_weights=True)
     history = model.fit(
         data.x_train,
         data.y_train,

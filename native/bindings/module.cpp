@@ -73,6 +73,7 @@ static int import_numpy() {
 }
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // kernel tables and plans live until the interpreter ends, which is when nanobind looks
   using namespace keydnn;
   if (import_numpy() < 0) throw nb::python_error();
   m.doc() = "KeyDNN's compiled kernels; use them through keydnn.kernels.";

@@ -25,7 +25,7 @@ from keydnn.ops import shape as shaping
 from keydnn.ops._primitive import number_of
 
 _new = object.__new__
-_NOT_COPIED = {"_node", "_cell", "_is_alias", "_cleared"}  # a copy is a leaf of its own
+_NOT_COPIED = {"_node", "_cell", "_is_alias", "_past", "_cleared"}  # a copy is a leaf of its own
 FLOAT32 = np.dtype(np.float32)
 
 
@@ -151,6 +151,7 @@ class Tensor(Differentiable):
     _node: Any = None
     _cell: list[int] | None = None
     _is_alias: bool = False
+    _past: Tensor | None = None  # what it was before the last in-place operation that the graph describes
     _cleared: set[Any] | None = None  # nodes known not to lead to this tensor, see ``_take_over``
     __array_ufunc__ = None  # so that ndarray * Tensor asks the Tensor
 
@@ -228,7 +229,7 @@ class Tensor(Differentiable):
         """Another object for the present value, at the same place in the graph."""
         alias = self._from_op(self._data, self._node)
         alias.requires_grad = self.requires_grad
-        alias._is_alias, alias._cell = True, self._cell
+        alias._is_alias, alias._cell, alias._past = True, self._cell, self._past
         return alias
 
     def _disown(self) -> None:
@@ -276,10 +277,11 @@ class Tensor(Differentiable):
             if any(parent is self for parent in node.parents):
                 node.parents = tuple([alias if parent is self else parent for parent in node.parents])
         self._data, self._node, self.requires_grad, self._cell = result._data, result._node, result.requires_grad, result._cell
+        self._past = alias
 
     def _set_ctx(self, ctx: Any) -> None:
         """Attach the Context that produced this tensor, or None."""
-        self._node, self._cleared = ctx, None
+        self._node, self._past, self._cleared = ctx, None, None
         if ctx is not None and not isinstance(ctx, Node | Output) and isinstance(ctx, Context):
             ctx.attach(self)
 

@@ -330,6 +330,22 @@ class TestLongGraphs:
         finally:
             gc.enable()
 
+    def test_long_chains_in_place(self):
+        gc.collect()
+        gc.disable()
+        try:
+            x = Tensor(data=1.0, requires_grad=True)
+            y = x * 1.0
+            for _ in range(20_000):
+                y += x
+            y.backward()
+            assert x.grad.item() == 20_001.0
+            first = weakref.ref(y._past)
+            del y
+            assert first() is None
+        finally:
+            gc.enable()
+
     def test_second_order_through_a_long_chain(self):
         x = Tensor(data=0.5, requires_grad=True)
         y = x

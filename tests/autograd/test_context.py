@@ -115,6 +115,16 @@ class TestContext:
         out.backward(Tensor.ones((1,)))
         assert x.grad.tolist() == [30.0]
 
+    def test_a_saved_tensor_that_joined_another_graph(self):
+        x, w = leaf(2.0), leaf(3.0)
+        c = Tensor(data=[5.0])
+        ctx = Context((x,), lambda g: (g * ctx.saved_tensors[0],))
+        ctx.save_for_backward(c)
+        y = made_by(ctx, 10.0)
+        c += w
+        with pytest.raises(RuntimeError, match="a saved tensor was changed in place"):
+            y.backward(Tensor.ones((1,)))
+
     def test_a_saved_tensor_that_changed(self):
         x = leaf(2.0)
         ctx = Context((x,), lambda g: (g * ctx.saved_tensors[0],))

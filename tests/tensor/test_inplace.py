@@ -191,13 +191,14 @@ class TestGraph:
         z.sum().backward()
         assert x.grad is None and w.grad.tolist() == [2.0]
 
-    def test_second_derivatives_are_right_or_refused(self):
+    def test_second_derivatives(self):
         x = leaf(3.0)
         y = x * 2.0
-        z = (y * y * y).sum()
+        z = (y * y * y).sum()  # 8 x^3
         y += 1.0
-        with pytest.raises(RuntimeError, match="changed in place"):
-            keydnn.grad(z, x, create_graph=True)
+        y *= y
+        (d,) = keydnn.grad(z, x, create_graph=True)
+        assert d.tolist() == [216.0] and keydnn.grad(d.sum(), x)[0].tolist() == [144.0]
         y = x * 2.0
         y *= y
         (d,) = keydnn.grad((y * y).sum(), x, create_graph=True)  # 16 x^4
@@ -434,6 +435,23 @@ class TestVersions:
         y *= w
         d.fill(100.0)
         with pytest.raises(RuntimeError, match="changed in place"):
+            y.sum().backward()
+
+    def test_memory_written_before_the_tensor_joined_the_graph(self):
+        a, c = leaf(2.0), Tensor(data=[3.0])
+        y = a * c
+        c *= 0.5
+        c *= a
+        with pytest.raises(RuntimeError, match="mul: input 1 was changed in place"):
+            y.sum().backward()
+
+    def test_memory_written_after_the_tensor_joined_the_graph(self):
+        a, c = leaf(2.0), Tensor(data=[3.0])
+        d = c.detach()
+        y = a * c
+        c *= a
+        d.fill(100.0)
+        with pytest.raises(RuntimeError, match="mul: input 1 was changed in place"):
             y.sum().backward()
 
     def test_a_saved_result_seen_from_the_second_derivative(self):

@@ -51,7 +51,7 @@ class Context:
         self.saved_meta: dict[str, Any] = {}
         self._attached: weakref.ref[Any] | None = None  # the output: it holds the context, so the context must not hold it
         self._producers: Sequence[Any] | None = None
-        self._versions: list[tuple[Any, int]] = []  # of the tensors that were saved
+        self._versions: list[tuple[Any, Any, list[int], int]] = []  # of what was saved: tensor, storage, cell, version
         self._aliases: set[int] = set()  # ids of the saved tensors that stand for the output
 
     def save_for_backward(self, *tensors: Any) -> None:
@@ -82,7 +82,8 @@ class Context:
                 tensor = self.saved_tensors[i] = output.detach()
                 self._aliases.add(id(tensor))
             if is_tensor(tensor):
-                self._versions.append((tensor, tensor._version_cell()[0]))
+                cell = tensor._version_cell()
+                self._versions.append((tensor, tensor._data, cell, cell[0]))
 
     def pull(self, grad: Any, create_graph: bool) -> Sequence[Any]:
         """The gradients of the parents, checked for number, type, shape and device."""
@@ -91,7 +92,7 @@ class Context:
             raise GraphError(f"{self.label()}: {self.lost}")
         if rule is None:
             raise GraphError(f"{self.label()}: the context has no backward_fn")
-        if any(tensor._version_cell()[0] != version for tensor, version in self._versions):
+        if any(tensor._data is not storage or cell[0] != version for tensor, storage, cell, version in self._versions):
             raise GraphError(f"{self.label()}: a saved tensor was changed in place after it was used, so its gradient cannot be computed")
         saved = self.saved_tensors
         if create_graph and self._aliases:  # in place of a saved output a tensor that hangs on the graph

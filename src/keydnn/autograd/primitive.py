@@ -161,11 +161,11 @@ class Node(Context):
 
     def _value(self, array: np.ndarray, create_graph: bool, position: int) -> Any:
         """The tensor behind the array at ``position`` of what was saved."""
-        matches = [i for i, t in enumerate(self.parents) if t._data is array]
+        holders = [(i, _holder(t, array)) for i, t in enumerate(self.parents)]
+        matches = [(i, t) for i, t in holders if t is not None]
         if matches:  # several in ``x * x.detach()``, which saves one array twice: the first is the first, the second the second
             earlier = sum(other is array for other in self.saved[:position])
-            i = matches[min(earlier, len(matches) - 1)]
-            t = self.parents[i]
+            i, t = matches[min(earlier, len(matches) - 1)]
             if t._cell is not None and t._cell[0] != (0 if self.versions is None else self.versions[i]):
                 raise self._overwritten(f"input {i}")
             return t
@@ -175,7 +175,7 @@ class Node(Context):
                 if self.cells is not None and self.cells[i] is not None and self.cells[i][0] != 0:
                     raise self._overwritten("its result")
                 return self._output(i, array) if create_graph else self.parents[0]._from_op(array, None)
-        if create_graph and self._replaced():
+        if create_graph and self._versions_now() != (self.versions or [0] * len(self.parents)):
             raise self._overwritten("an input")
         return self.parents[0]._from_op(array, None)
 
@@ -198,12 +198,6 @@ class Node(Context):
     def lose(self, why: str) -> None:
         """Forget what was saved; a later backward through this node raises ``why``."""
         self.saved, self.aux, self.out, self.lost = (), (), None, why
-
-    def _replaced(self) -> bool:
-        """Whether an input is not what it was: another value or another place in the graph."""
-        if self._versions_now() != (self.versions or [0] * len(self.parents)):
-            return True
-        return any(t._node is not producer for t, producer in zip(self.parents, self.producers, strict=True))
 
     def _versions_now(self) -> list[int]:
         return [0 if t._cell is None else t._cell[0] for t in self.parents]
@@ -346,6 +340,13 @@ def _many(
         return (make(ys[0], node), *(make(y, None) for y in ys[1:]))
     n = primitive.n_graph
     return (*(make(y, Output(node, i)) for i, y in enumerate(ys[:n])), *(make(y, None) for y in ys[n:]))
+
+
+def _holder(tensor: Any, array: np.ndarray) -> Any:
+    """The tensor, or what it was before in-place operations, that holds ``array``; None if neither does."""
+    while tensor is not None and tensor._data is not array:
+        tensor = tensor._past
+    return tensor
 
 
 def _with_array(saved: tuple[Any, ...], scalar: Any, array: np.ndarray) -> tuple[Any, ...]:

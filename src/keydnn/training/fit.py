@@ -233,7 +233,7 @@ class Fit(BatchHooks):
             for logs in self._some_steps(plan, x, y, rows, order, totals.batches):
                 totals.add(logs, min(size, n - totals.batches * size))
                 if is_nan(logs):
-                    self._warn_nan(totals.batches - 1)
+                    self._warn_nan(totals.batches - 1, 6)
             self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
 
     def _some_steps(self, plan: StepPlan, x: np.ndarray, y: np.ndarray, rows: np.ndarray, order: Any, first: int) -> list[Logs]:
@@ -255,20 +255,21 @@ class Fit(BatchHooks):
     def after(self, i: int, logs: Logs, totals: Totals) -> bool:
         """Tell the callbacks and the user."""
         if is_nan(logs):
-            self._warn_nan(i)
+            self._warn_nan(i, 7)
         self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
         if not self.callbacks.has_batch_hooks:
             return False
         self.callbacks.on_batch_end(i, logs)
         return self.callbacks.stop_epoch
 
-    def _warn_nan(self, i: int) -> None:
+    def _warn_nan(self, i: int, stacklevel: int) -> None:
+        """Warn once, at the line that called ``fit``, ``stacklevel`` frames up."""
         if not self._warned:
             self._warned = True
             warnings.warn(
                 f"fit: the loss is NaN (epoch {self.state.epoch + 1}, batch {i}); training goes on (TerminateOnNaN stops it)",
                 RuntimeWarning,
-                stacklevel=6,
+                stacklevel=stacklevel,
             )
 
 

@@ -135,7 +135,8 @@ def test_gradients_equal_differences(program):
     for i, leaf in enumerate((a, b)):
         got = np.zeros(4) if leaf.grad is None else leaf.grad.numpy()
         differences = [(value(i, j, 1e-6) - value(i, j, -1e-6)) / 2e-6 for j in range(4)]
-        np.testing.assert_allclose(got, differences, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(got).max()))
+        rounding = 1e-9 * abs(float(total))  # of the differences
+        np.testing.assert_allclose(got, differences, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(got).max()) + rounding)
 
 
 def evaluate(program, start):

@@ -16,6 +16,7 @@ void bind_random(nb::module_& m);
 void bind_reduce(nb::module_& m);
 void bind_softmax(nb::module_& m);
 void bind_update(nb::module_& m);
+void bind_watch(nb::module_& m);
 
 namespace {
 
@@ -102,4 +103,5 @@ NB_MODULE(_native, m) {
   bind_reduce(m);
   bind_softmax(m);
   bind_update(m);
+  bind_watch(m);
 }

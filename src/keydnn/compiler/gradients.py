@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from sys import getrefcount
 from typing import Any
 
 from keydnn._tensor import Tensor
 from keydnn.compiler.ir import View
 from keydnn.compiler.plan import Plan
+from keydnn.kernels import native
 
 
 class PlanGradient(Tensor):
@@ -53,6 +55,11 @@ class Gradients:
         self.views = [view for _, view in entries if view is not None]
         self.none = [t for t, view in entries if view is None]
         self.lazy: list[PlanGradient | None] = [None] * len(self.tensors)
+        self._only_ours: Callable[..., bool] = native.load().only_ours
+
+    def are_only_ours(self) -> bool:
+        """Whether nobody read, holds or replaced a gradient since the last step: then before() and after() have nothing to do."""
+        return not self.none and self._only_ours(self.tensors, self.lazy, PlanGradient)
 
     def before(self) -> None:
         """Copy out what somebody still holds, before the memory is written again."""

@@ -13,8 +13,7 @@ import logging
 import os
 import random
 import weakref
-from collections.abc import Callable, Sequence
-from operator import attrgetter, is_
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,10 +31,18 @@ from keydnn.kernels.dispatch import native_status
 
 logger = logging.getLogger("keydnn")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
-_data, _training, _stamp, _needs = attrgetter("_data"), attrgetter("training"), attrgetter("_stamp"), attrgetter("requires_grad")
 _RETRIES = (1, 10, 100)  # eager steps after which recording is tried again: the first pass may have been special
 _PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
+
+
+Attributes = tuple[tuple[Any, ...], tuple[str, ...], tuple[Any, ...]]
+
+
+def attributes(pairs: Iterable[tuple[Any, str]]) -> Attributes:
+    """Objects, names and present values of some attributes, as the native ``same_attributes`` compares them later."""
+    objects, names = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
+    return objects, names, tuple(map(getattr, objects, names))
 
 
 @functools.cache
@@ -95,19 +102,9 @@ class RecordedStep:
     def holds(self) -> bool:
         """Whether everything the plan stands on is as it was recorded."""
         try:
-            return (
-                list(map(_training, self.modules)) == self.modes and list(map(_stamp, self.modules)) == self.stamps and self.holds_tensors()
-            )
+            return self.same_attributes(*self.modules) and self.same_attributes(*self.tensors)
         except ReferenceError:  # a module is gone
             return False
-
-    def holds_tensors(self) -> bool:
-        """Whether the tensors that the plan stands on are as they were recorded."""
-        return (
-            all(map(is_, map(_data, self.tensors), self.arrays))
-            and list(map(_needs, self.tensors)) == self.needs
-            and (not self.held_grads or all(p.grad is g for p, g in self.held_grads))
-        )
 
     @property
     def is_checked(self) -> bool:
@@ -118,14 +115,18 @@ class RecordedStep:
         """Run one step by the plan; outputs are in :attr:`outputs`."""
         plan, grads = self.plan, self.gradients
         assert plan is not None
-        grads.before()
+        untouched = grads.are_only_ours()
+        if not untouched:
+            grads.before()
         if self.replays == 2:
             self._measure(True)
         elif self._profiled and self.timed >= _PROFILED:
             self._measure(False)
         n = plan.step.keys
-        plan.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)  # type: ignore[arg-type]
-        self._ran(1)
+        plan.executor.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)
+        if not untouched:
+            grads.after()
+        self._count(1)
 
     def replay_rows(
         self, arrays: list[np.ndarray], outputs: Sequence[np.ndarray | None], index: np.ndarray, batch: int, budget_s: float
@@ -156,6 +157,9 @@ class RecordedStep:
 
     def _ran(self, steps: int) -> None:
         self.gradients.after()
+        self._count(steps)
+
+    def _count(self, steps: int) -> None:
         for cell in self.cells:
             cell[0] += 1
         self.replays += steps
@@ -212,17 +216,18 @@ class RecordedStep:
         self.reason = None
         self.gradients = Gradients(self.plan, entries)
         self.outputs = [np.empty(v.shape, v.dtype) for v in views]  # type: ignore[union-attr]
-        self.held_grads = held
-        self.tensors = recorder.tensors
-        self.arrays = [t._data for t in self.tensors]
-        self.needs = [t.requires_grad for t in self.tensors]
-        self.modules = [weakref.proxy(module) for module in recorder.modules]  # a model owns its steps, not the other way round
-        self.modes, self.stamps = list(map(_training, self.modules)), list(map(_stamp, self.modules))
+        self.same_attributes = native.load().same_attributes
+        self.tensors = attributes(
+            [*((t, name) for t in recorder.tensors for name in ("_data", "requires_grad")), *((t, "grad") for t in held)]
+        )
+        modules = [weakref.proxy(module) for module in recorder.modules]  # a model owns its steps, not the other way round
+        self.modules = attributes([(module, name) for module in modules for name in ("training", "_stamp")])
+        self.is_training = all(module.training for module in modules)
         self.cells = _written_cells(recorder)
         return None
 
-    def _grads_of(self, recorder: Recorder) -> tuple[list[tuple[Any, View | None]], list[tuple[Any, Any]]]:
-        """What becomes of ``.grad`` of each watched tensor: made by the step, None, or a tensor from outside."""
+    def _grads_of(self, recorder: Recorder) -> tuple[list[tuple[Any, View | None]], list[Any]]:
+        """What becomes of ``.grad`` of each watched tensor: made by the step, or None; and those that hold one from outside."""
         entries: list[tuple[Any, View | None]] = []
         held = []
         seen = set()
@@ -234,7 +239,7 @@ class RecordedStep:
             if t.grad is None or (view is not None and view.buffer.kind == "made"):
                 entries.append((t, view))
             elif view is not None:
-                held.append((t, t.grad))
+                held.append(t)
         return entries, held
 
     def _run_and_compare(self, arrays: list[np.ndarray], eager: _Result) -> list[Any]:

@@ -31,7 +31,7 @@ class _MovesItself(Protocol):
     def to_(self, device: Device) -> Any: ...
 
 
-class _Clock:
+class Clock:
     """Counts structural changes of all modules."""
 
     now = 0
@@ -171,8 +171,8 @@ class Module:
         (self._transient.discard if persistent else self._transient.add)(name)
 
     def _mark(self) -> None:
-        _Clock.now += 1
-        self.__dict__["_stamp"] = _Clock.now
+        Clock.now += 1
+        self.__dict__["_stamp"] = Clock.now
 
     # -- walking
 
@@ -417,7 +417,7 @@ def _moved(value: Any, device: Device, in_place: bool) -> Any:
 
 def latest_stamp() -> int:
     """The stamp of the latest structural change of any module; unchanged means that no module changed."""
-    return _Clock.now
+    return Clock.now
 
 
 def structure_stamp(module: Module) -> int:

@@ -206,7 +206,7 @@ class Model(Buildable):
             RuntimeError: The model is not built, or the optimizer holds none of its parameters.
         """
         asked = (loss, optimizer, metrics, metric_names, zero_grad, backward, step, optimizer_kwargs, clip_norm, clip_value)
-        if compile and self._repeat is not None and self.training and all(map(_is_training, self._below)):
+        if compile and self._repeat is not None and self.training:
             logs = self._repeat(x_batch, y_batch, asked)
             if logs is not None:
                 return logs

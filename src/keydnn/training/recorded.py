@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from operator import is_
 from typing import Any
 
 import numpy as np
 
 from keydnn._tensor import Tensor
-from keydnn.autograd.modes import is_grad_enabled
-from keydnn.compiler.step import RecordedStep, usable
-from keydnn.nn.module import latest_stamp
+from keydnn.autograd.modes import is_grad_enabled, state
+from keydnn.compiler.step import RecordedStep, attributes, usable
+from keydnn.kernels.native import load as _native
+from keydnn.nn.module import Clock, latest_stamp
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training.metrics import METRICS
 from keydnn.training.step import StepPlan, measure, training_step, update
@@ -27,6 +27,7 @@ _MOST = 32  # signatures kept per model
 _MOST_PREDICTED = 4 << 20  # bytes of a batch whose prediction is recorded: recording keeps every layer's result alive
 _VARIANTS = 4  # plans kept per signature
 _PLAIN = (int, float, bool, str, type(None))
+_BUILT_IN_OPTIMIZERS = (SGD, Adam, AdamW)
 
 
 class Steps:
@@ -76,7 +77,7 @@ def of(model: Any) -> Steps:
 
 
 def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
-    if type(optimizer) in (SGD, Adam, AdamW):
+    if type(optimizer) in _BUILT_IN_OPTIMIZERS:
         groups = optimizer.groups
         if len(groups) == 1:
             return id(optimizer), id(groups), tuple(groups[0].options.values())
@@ -87,7 +88,7 @@ def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
 
 
 def training_key(x: tuple[Any, Any], y: tuple[Any, Any], same: bool, plan: StepPlan) -> tuple[Any, ...]:
-    """The signature of a training step on arrays of given (shape, dtype)."""
+    """The signature of a training step on arrays of given (shape, dtype), with True for one that requires a gradient."""
     key = (x, y, same, plan.loss, tuple(plan.metrics), plan.zero_grad, plan.backward, plan.step, plan.clip_norm, plan.clip_value)
     grads = () if plan.zero_grad else tuple(p.grad is None for p in plan.optimizer.params)
     return (*map(_identity, key), is_grad_enabled(), *_optimizer_key(plan.optimizer), grads)
@@ -100,8 +101,8 @@ def _identity(value: Any) -> Any:
     return value if isinstance(value, (*_PLAIN, np.dtype)) else id(value)
 
 
-def _shape(t: Tensor) -> tuple[Any, Any]:
-    return t._data.shape, t._data.dtype
+def _shape(t: Tensor) -> tuple[Any, ...]:
+    return (t._data.shape, t._data.dtype, True) if t.requires_grad else (t._data.shape, t._data.dtype)
 
 
 def train(model: Any, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
@@ -124,39 +125,61 @@ class Repeat:
         plan: What it was resolved to.
     """
 
-    __slots__ = ("asked", "step", "x", "y", "same", "optimizer", "key", "names", "stamp", "grad")
+    __slots__ = ("asked", "step", "likes", "same", "watched", "options", "names")
 
-    def __init__(self, asked: tuple[Any, ...], step: RecordedStep, x: Tensor, y: Tensor, plan: StepPlan) -> None:
+    def __init__(self, model: Any, asked: tuple[Any, ...], step: RecordedStep, x: Tensor, y: Tensor, plan: StepPlan) -> None:
         self.asked, self.step, self.same = asked, step, x is y
-        self.x, self.y = (x._data.shape, x._data.dtype), (y._data.shape, y._data.dtype)
-        self.optimizer, self.key = plan.optimizer, _optimizer_key(plan.optimizer)
-        self.names, self.stamp, self.grad = ("loss", *plan.names), latest_stamp(), is_grad_enabled()
+        self.likes = _shell(x._data), _shell(y._data)
+        self.names = ("loss", *plan.names)
+        groups = plan.optimizer.groups
+        self.options = [(group.options, tuple(group.options.values())) for group in groups]
+        self.watched = attributes(
+            [
+                *((module, "training") for module in model._below),
+                (Clock, "now"),
+                (state, "grad"),
+                (plan.optimizer, "groups"),
+                *((group, name) for group in groups for name in ("options", "rate")),
+                *zip(*step.tensors[:2], strict=True),
+            ]
+        )
 
     def __call__(self, x: Any, y: Any, asked: tuple[Any, ...]) -> dict[str, float] | None:
-        """The logs of one more step; None if anything is different now.  The caller has seen that all modules train."""
-        if (
-            not all(map(is_, asked, self.asked))
-            or type(x) is not Tensor
-            or type(y) is not Tensor
-            or self.stamp != latest_stamp()
-            or (x._data.shape, x._data.dtype) != self.x
-            or (y._data.shape, y._data.dtype) != self.y
-            or (x is y) is not self.same
-            or is_grad_enabled() is not self.grad
-            or _optimizer_key(self.optimizer) != self.key
-            or not self.step.holds_tensors()
-        ):
+        """The logs of one more step; None if anything is different now.  The caller has seen that the model itself trains."""
+        native, step = _native(), self.step
+        if type(x) is not Tensor or type(y) is not Tensor or (x is y) is not self.same or not native.same_items(asked, self.asked):
             return None
-        step = self.step
-        step.replay([x._data, y._data])
-        return dict(zip(self.names, map(float, step.outputs), strict=True))
+        if x.requires_grad or y.requires_grad:
+            return None
+        a, b = x._data, y._data
+        if not native.alike(a, self.likes[0]) or not native.alike(b, self.likes[1]) or not native.same_attributes(*self.watched):
+            return None
+        for options, values in self.options:
+            if not native.same_items(tuple(options.values()), values):
+                return None
+        step.replay([a, b])
+        return dict(zip(self.names, map(float, step.outputs)))  # noqa: B905 - as many as were recorded
+
+
+def _shell(array: np.ndarray) -> np.ndarray:
+    """An array of the same shape and dtype that holds almost no memory."""
+    return np.broadcast_to(np.empty((), array.dtype), array.shape)
 
 
 def remember(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: StepPlan) -> None:
     """Make the latest step ready for a :class:`Repeat`, if it is a plan that has been checked."""
     step = of(model).latest
-    usable_again = step is not None and step.is_checked and all(step.modes) and plan.zero_grad and not any(map(_is_own, plan.metrics))
-    model.__dict__["_repeat"] = Repeat(asked, step, x, y, plan) if usable_again else None  # type: ignore[arg-type]
+    fits = (
+        step is not None
+        and step.is_checked
+        and step.is_training
+        and plan.zero_grad
+        and type(plan.optimizer) in _BUILT_IN_OPTIMIZERS
+        and model._ready_at == latest_stamp()
+        and all(module.training for module in model._below)
+        and not any(map(_is_own, plan.metrics))
+    )
+    model.__dict__["_repeat"] = Repeat(model, asked, step, x, y, plan) if fits else None  # type: ignore[arg-type]
 
 
 def _is_own(metric: Any) -> bool:

@@ -62,6 +62,23 @@ from keydnn.utils import get_deterministic, get_seed, numpy_to_tensor, one_hot, 
 
 __version__ = "0.1.0"
 
+_LATER = {  # loaded when first asked for: name -> module that has it (or is it)
+    **dict.fromkeys(("load_mnist", "load_cifar10", "load_cifar100"), "keydnn.datasets"),
+    **{name: f"keydnn.{name}" for name in ("data", "datasets")},
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'keydnn' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(_LATER[name])
+    found = module if module.__name__ == f"keydnn.{name}" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
 zeros, ones, full, rand, randn = Tensor.zeros, Tensor.ones, Tensor.full, Tensor.rand, Tensor.randn
 arange, linspace, eye, empty = Tensor.arange, Tensor.linspace, Tensor.eye, Tensor.empty
 zeros_like, ones_like, full_like = Tensor.zeros_like, Tensor.ones_like, Tensor.full_like
@@ -84,8 +101,9 @@ __all__ = [
     # saving
     "register_module", "module_to_config", "module_from_config",
     # data and machine
+    "load_mnist", "load_cifar10", "load_cifar100",
     "one_hot", "numpy_to_tensor", "seed", "get_seed", "set_deterministic", "get_deterministic", "set_threads", "get_threads",
     "cuda_available",
     # the same by topic
-    "activations", "backend", "callbacks", "layers", "losses", "models", "optimizers", "tensors", "utils",
+    "activations", "backend", "callbacks", "data", "datasets", "layers", "losses", "models", "optimizers", "tensors", "utils",
 ]  # fmt: skip

@@ -13,9 +13,6 @@ import keydnn
 LATER = {  # what comes with recurrent layers, data sets and imports from other libraries
     "keydnn.layers": {"RNN", "LSTM", "GRU", "Bidirectional"},
     "keydnn": {
-        "load_mnist",
-        "load_cifar10",
-        "load_cifar100",
         "from_keras",
         "RNN",
         "LSTM",
@@ -33,6 +30,7 @@ PROMISED = {
         Softmax Sequential History Callback CallbackList EarlyStopping ModelCheckpoint SGD Adam sse_loss mse_loss bce_loss cce_loss
         one_hot numpy_to_tensor cuda_available seed get_seed set_deterministic LeakyReLU Flatten Module Model Parameter Context
         Function WeightInitializer no_grad register_module module_to_config module_from_config tensor grad hvp gradcheck
+        load_mnist load_cifar10 load_cifar100
         enable_grad is_grad_enabled set_threads get_threads AdamW ReduceLROnPlateau CSVLogger TerminateOnNaN get_deterministic""",
     "keydnn.tensors": "Tensor Device",
     "keydnn.layers": """Dense LazyLinear Linear Conv2d Conv2D Conv2dTranspose Conv2DTranspose BatchNorm1d BatchNorm1D BatchNorm2d
@@ -43,6 +41,8 @@ PROMISED = {
     "keydnn.models": "Sequential History",
     "keydnn.optimizers": "SGD Adam",
     "keydnn.callbacks": "Callback CallbackList EarlyStopping ModelCheckpoint",
+    "keydnn.datasets": """MNIST CIFAR10 CIFAR100 load_mnist load_cifar10 load_cifar100 download_mnist download_cifar10
+        download_cifar100 download_url""",
     "keydnn.backend": "cuda_available",
     "keydnn.utils": "one_hot numpy_to_tensor seed get_seed set_deterministic get_deterministic",
     "keydnn.domain.protocols": "ITensor IParameter IModule IOptimizer IFlatten IPooling2D IGlobalPooling2D DeviceLike NDArrayLike",

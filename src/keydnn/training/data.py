@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,8 +22,9 @@ Pair = tuple[Any, Any]
 MOST_COPIED = 256 << 20  # bytes of a data set that may be copied to run epochs natively
 
 
+@runtime_checkable
 class Batches(Protocol):
-    """Batches of one epoch after another."""
+    """Batches of one epoch after another; a data loader is one."""
 
     @property
     def n_batches(self) -> int | None:
@@ -36,17 +37,51 @@ class Batches(Protocol):
         """The batches of an epoch from number ``first`` on."""
 
 
-def as_tensor(value: Any, dtype: Any, what: str) -> Tensor:
-    """A Tensor as it is, an ndarray as a Tensor of ``dtype``.
+@runtime_checkable
+class Rows(Protocol):
+    """A map-style data set: samples by number, gathered into a batch ``(x, y)``."""
+
+    is_random: bool
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: Any, key: int | None) -> Any:
+        """The samples of ``rows``; ``key`` fixes what is random about them."""
+
+
+@runtime_checkable
+class Exchangeable(Protocol):
+    """An array of another library (PyTorch, CuPy, JAX, ...) that can be read over DLPack."""
+
+    def __dlpack__(self, *, stream: None = ...) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+def as_array(value: Any, what: str) -> Any:
+    """A Tensor or ndarray as it is, an array of another library as a read-only ndarray of the same memory.
 
     Raises:
-        TypeError: ``value`` is neither.
+        TypeError: ``value`` is none, or its memory cannot be read.
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray):
         return value
-    if isinstance(value, np.ndarray):
-        return Tensor(data=value, dtype=dtype)
+    if isinstance(value, Exchangeable) and not isinstance(value, np.generic):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(f"{what}: this {type(value).__name__} cannot be read as an array: {error}") from error
     raise TypeError(f"{what} must be a Tensor or an ndarray, got {_described(value)}")
+
+
+def as_tensor(value: Any, dtype: Any, what: str) -> Tensor:
+    """A Tensor as it is, an ndarray or an array of another library as a Tensor of ``dtype``.
+
+    Raises:
+        TypeError: ``value`` is none.
+    """
+    found = as_array(value, what)
+    return found if isinstance(found, Tensor) else Tensor(data=found, dtype=dtype)
 
 
 def _described(value: Any) -> str:
@@ -71,9 +106,8 @@ class ArrayBatches:
     """
 
     def __init__(self, x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str) -> None:
+        x, y = as_array(x, f"{owner}: x"), as_array(y, f"{owner}: y")
         for name, value in (("x", x), ("y", y)):
-            if not isinstance(value, Tensor | np.ndarray):
-                raise TypeError(f"{owner}: {name} must be a Tensor or an ndarray, got {_described(value)}")
             if value.ndim == 0 or value.shape[0] == 0:
                 raise ShapeError(f"{owner}: {name} has no rows, its shape is {value.shape}")
         if x.shape[0] != y.shape[0]:
@@ -136,8 +170,8 @@ class IterableBatches:
     """
 
     def __init__(self, pairs: Any, *, dtype: Any, owner: str) -> None:
-        if isinstance(pairs, Tensor | np.ndarray):
-            raise TypeError(f"{owner}: y is missing for x of shape {pairs.shape}")
+        if isinstance(pairs, Exchangeable):
+            raise TypeError(f"{owner}: y is missing for x of shape {as_array(pairs, owner).shape}")
         if not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes):
             raise TypeError(f"{owner}: without y, x must be an iterable of (x, y) pairs, got {type(pairs).__name__}")
         self.pairs, self.dtype, self.owner = pairs, dtype, owner
@@ -159,29 +193,112 @@ class IterableBatches:
         """
         count = 0
         for count, item in enumerate(self.pairs, 1):
-            if not isinstance(item, tuple) or len(item) != 2:
-                size = f" of {len(item)}" if isinstance(item, tuple) else ""
-                raise TypeError(f"{self.owner}: batch {count - 1} must be a tuple (x, y), got a {type(item).__name__}{size}")
             if count > first:
-                x, y = (
-                    as_tensor(value, self.dtype, f"{self.owner}: {name} of batch {count - 1}")
-                    for name, value in zip("xy", item, strict=True)
-                )
-                yield x, y
+                yield self._pair(item, count - 1)
         if count == 0:
             raise ValueError(f"{self.owner}: the iterable gave no batches; an iterator can be walked only once, pass a list or a loader")
 
+    def _pair(self, item: Any, i: int) -> Pair:
+        if not isinstance(item, tuple) or len(item) != 2:
+            size = f" of {len(item)}" if isinstance(item, tuple) else ""
+            raise TypeError(f"{self.owner}: batch {i} must be a tuple (x, y), got a {type(item).__name__}{size}")
+        x, y = (as_tensor(value, self.dtype, f"{self.owner}: {name} of batch {i}") for name, value in zip("xy", item, strict=True))
+        return x, y
+
+
+class LoaderBatches(IterableBatches):
+    """The pairs of a loader, which knows its own order.
+
+    Args:
+        loader: Gives the batches.
+        dtype: What ndarrays are cast to.
+        owner: Named in errors.
+    """
+
+    def __init__(self, loader: Batches, *, dtype: Any, owner: str) -> None:
+        self.loader, self.dtype, self.owner = loader, dtype, owner
+
+    @property
+    def n_batches(self) -> int | None:
+        """Batches per epoch if the loader knows."""
+        return self.loader.n_batches
+
+    def draw_key(self) -> int | None:  # type: ignore[override]
+        """What the loader draws."""
+        return self.loader.draw_key()
+
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
+        """Pairs of Tensors.
+
+        Raises:
+            TypeError: An item is no tuple of two Tensors or ndarrays.
+            ValueError: There is no batch.
+        """
+        i = first
+        for i, item in enumerate(self.loader.epoch(key, first), first):
+            yield self._pair(item, i)
+        if i == 0 and self.loader.n_batches == 0:
+            raise ValueError(f"{self.owner}: the loader gives no batches")
+
+
+class RowBatches:
+    """Rows of a map-style data set in batches; the last one may be short.
+
+    Args:
+        rows: The data set.
+        batch_size: Samples per batch.
+        shuffle: Whether each epoch has its own order.
+    """
+
+    def __init__(self, rows: Rows, *, batch_size: int, shuffle: bool) -> None:
+        self.rows, self.batch_size, self.shuffle = rows, batch_size, shuffle
+
+    @property
+    def n_batches(self) -> int:
+        """Batches per epoch."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def draw_key(self) -> int | None:
+        """A fresh key from Python's global generator if the order or the samples are random."""
+        return random.getrandbits(64) if self.shuffle or self.rows.is_random else None
+
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
+        """The batches, made one by one; the order follows from ``key`` as that of :class:`ArrayBatches`."""
+        n, size = len(self.rows), self.batch_size
+        order = np.random.Generator(np.random.Philox(key)).permutation(n) if self.shuffle and key is not None else np.arange(n)
+        for i in range(first, self.n_batches):
+            yield self.rows.gather(order[i * size : (i + 1) * size], key)
+
 
 def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str) -> Batches:
-    """The adapter for ``x`` and ``y``; without ``y`` the pairs of ``x``.
+    """The adapter for ``x`` and ``y``; without ``y`` the pairs of ``x``: a data set, a loader, or any iterable.
 
     Raises:
         TypeError: Wrong types.
         ValueError: Shapes that do not fit.
     """
+    if y is None and isinstance(x, Rows):
+        x = RowBatches(x, batch_size=batch_size, shuffle=shuffle)
     if y is None:
-        return IterableBatches(x, dtype=dtype, owner=owner)
+        kind = LoaderBatches if isinstance(x, Batches) else IterableBatches
+        return kind(x, dtype=dtype, owner=owner)
     return ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=dtype, owner=owner)
+
+
+def input_batches(x: Rows | Batches, batch_size: int, dtype: Any, owner: str) -> Iterator[Tensor]:
+    """The inputs of a data set or loader in order, without targets.
+
+    Raises:
+        TypeError: A batch holds something else than Tensors or ndarrays.
+        ValueError: There are no batches, or the loader shuffles.
+    """
+    if getattr(x, "shuffle", False):  # a loader of another make need not have it
+        raise ValueError(f"{owner}: the loader shuffles, so its outputs could not be told apart; pass one without")
+    source: Batches = RowBatches(x, batch_size=batch_size, shuffle=False) if isinstance(x, Rows) else x
+    if source.n_batches == 0:
+        raise ValueError(f"{owner}: there are no batches")
+    for i, item in enumerate(source.epoch(source.draw_key())):
+        yield as_tensor(item[0] if isinstance(item, tuple) else item, dtype, f"{owner}: batch {i}")
 
 
 def split_rows(x: Any, y: Any, part: float, owner: str) -> tuple[Pair, Pair]:

@@ -20,7 +20,7 @@ from keydnn.nn.module import Module, latest_stamp
 from keydnn.saving import from_payload, load_payload_, load_state_, read_json, to_payload, write_json
 from keydnn.training import recorded
 from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
-from keydnn.training.data import as_tensor, batch_size_of, iter_minibatches_xy, make_batches
+from keydnn.training.data import Batches, Rows, as_tensor, batch_size_of, input_batches, iter_minibatches_xy, make_batches
 from keydnn.training.fit import checked_count, checked_settings, prepare, read_resume
 from keydnn.training.history import History
 from keydnn.training.loop import evaluate_batches
@@ -134,9 +134,10 @@ class Model(Buildable):
         """Outputs in evaluation mode; every module has its training flag back afterwards.
 
         Args:
-            x: Tensor, or ndarray, which is cast to the model's dtype.
+            x: Tensor, or ndarray, which is cast to the model's dtype; or a data set or loader, whose batches are taken in order and
+                whose targets, if there are any, are left out.
             requires_grad: Whether to record a graph.
-            batch_size: Rows per forward pass; None takes all at once.
+            batch_size: Rows per forward pass; None takes all at once (of a data set: 32).
             compile: Whether the pass may be recorded and replayed.
 
         Returns:
@@ -149,10 +150,12 @@ class Model(Buildable):
         """
         self._require_built("predict")
         size = None if batch_size is None else checked_count("predict", "batch_size", batch_size)
-        inputs = as_tensor(x, self._dtype(), "predict: x")
+        run = partial(recorded.predict, self) if compile else self
         with evaluation_mode(self), enable_grad() if requires_grad else no_grad():
+            if isinstance(x, Rows | Batches):
+                return ops.concat([run(batch) for batch in input_batches(x, size or 32, self._dtype(), "predict")])
+            inputs = as_tensor(x, self._dtype(), "predict: x")
             n = batch_size_of(inputs)
-            run = partial(recorded.predict, self) if compile else self
             if size is None or n <= size:
                 return run(inputs)
             return ops.concat([run(inputs[start : start + size]) for start in range(0, n, size)])
@@ -269,8 +272,9 @@ class Model(Buildable):
         """Train for some epochs.
 
         Args:
-            x: Tensor or ndarray (n, ...); or, without ``y``, an iterable of pairs (x, y), walked once per epoch.  ndarrays are
-                cast to the model's dtype.
+            x: Tensor or ndarray (n, ...), or an array of another library that offers DLPack; or, without ``y``, a data set or
+                loader (:mod:`keydnn.data`) or any iterable of pairs (x, y), walked once per epoch.  ndarrays are cast to the
+                model's dtype.
             y: Tensor or ndarray (n, ...).
             loss: Name, loss object or function (pred, target).
             optimizer: Optimizer, or a name: ``sgd``, ``adam``, ``adamw``.

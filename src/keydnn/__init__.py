@@ -64,7 +64,8 @@ __version__ = "0.1.0"
 
 _LATER = {  # loaded when first asked for: name -> module that has it (or is it)
     **dict.fromkeys(("load_mnist", "load_cifar10", "load_cifar100"), "keydnn.datasets"),
-    **{name: f"keydnn.{name}" for name in ("data", "datasets")},
+    **dict.fromkeys(("KeyDNNClassifier", "KeyDNNRegressor"), "keydnn.interop.sklearn"),
+    **{name: f"keydnn.{name}" for name in ("data", "datasets", "interop")},
 }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keydnn._tensor import Tensor
+from keydnn._tensor import Tensor, checked_shape
+from keydnn.domain.budget import charge
 from keydnn.domain.device import Device
 from keydnn.nn.initializers import WeightInitializer, as_initializer
 
@@ -45,6 +46,8 @@ class Parameter(Tensor):
         dtype: Any = np.float32,
         ctx: Any = None,
     ) -> None:
+        shape = checked_shape(shape)
+        charge(shape)
         super().__init__(shape, device, requires_grad=requires_grad, dtype=dtype, ctx=ctx)
         if initializer is not None:
             self._initializer = as_initializer(initializer)

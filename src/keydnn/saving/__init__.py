@@ -18,27 +18,36 @@ from keydnn.saving.json_v1 import (
     to_state,
     write_json,
 )
+from keydnn.saving.migrations import migrate, register_migration
+from keydnn.saving.names import KeyMap, renamed
 from keydnn.saving.registry import name_of, register_module, registered, registered_names
 from keydnn.saving.state import read_state, write_state
+from keydnn.saving.weights import read_weights, write_weights
 
 __all__ = [
     "FORMAT",
+    "KeyMap",
     "check_payload",
     "from_payload",
     "known_arguments",
     "load_payload_",
     "load_state_",
+    "migrate",
     "module_from_config",
     "module_to_config",
     "name_of",
     "read_json",
     "read_state",
+    "read_weights",
+    "register_migration",
     "register_module",
     "registered",
     "registered_names",
+    "renamed",
     "to_payload",
     "to_state",
     "write_atomically",
     "write_json",
     "write_state",
+    "write_weights",
 ]

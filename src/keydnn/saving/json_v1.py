@@ -6,6 +6,7 @@
 ``arch`` is described in :mod:`keydnn.saving.config`.  ``state`` has every parameter and buffer under every dotted path
 that leads to it.  Buffers may be missing (their values then stay as they are), parameters may not; unknown entries are
 ignored.  Files are UTF-8, indented by two spaces, keys sorted; a name that ends in ``.gz`` asks for compression.
+Payloads of older formats are migrated, see :mod:`keydnn.saving.migrations`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import io
 import json
 import math
 import os
@@ -22,12 +24,17 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.domain.budget import element_budget
 from keydnn.domain.device import Device
 from keydnn.domain.errors import CheckpointError, MissingKeyError, WrongClassError
-from keydnn.saving.config import module_from_config, module_to_config
+from keydnn.saving.config import module_from_config, module_to_config, nodes_of
 from keydnn.saving.files import write_atomically
+from keydnn.saving.migrations import migrate
+from keydnn.saving.names import KeyMap, renamed
 
 FORMAT = "keydnn.json.ckpt.v1"
+MOST_UNPACKED = 1 << 28  # bytes; beyond, ten times the size of the file
+SLACK = 1 << 20  # elements that a module may have beyond those of its file
 
 
 # --- a module in memory -----------------------------------------------------------------------------------------
@@ -55,25 +62,59 @@ def from_payload(payload: Any, cls: type | None = None, *, device: Device | str 
         KeyError: ``arch``, ``state`` or the entry of a parameter is missing.
         TypeError: The module is not an instance of ``cls``.
     """
+    payload = migrate(payload, FORMAT)
     check_payload(payload)
-    module = module_from_config(payload["arch"], root=cls, device=device)
+    most = _most_elements(payload["state"])
+    for path, node in nodes_of(payload["arch"]):
+        _check_sizes(path, node, most)
+    with element_budget(most):
+        module = module_from_config(payload["arch"], root=cls, device=device)
     if cls is not None and not isinstance(module, cls):
         raise WrongClassError(f"checkpoint: holds a {type(module).__name__}, which is not a {cls.__name__}")
     load_state_(module, payload["state"])
     return module
 
 
-def load_payload_(module: Any, payload: Any) -> None:
+def _most_elements(state: Any) -> int:
+    """More elements than a module can have whose weights are ``state``: a character of base64 for each, and some."""
+    entries = state.values() if isinstance(state, dict) else ()
+    texts = [entry.get("b64") for entry in entries if isinstance(entry, dict)]
+    return SLACK + sum(len(text) for text in texts if isinstance(text, str))
+
+
+def _check_sizes(path: str, node: dict[str, Any], most: int) -> None:
+    for key, value in (node.get("config") or {}).items():
+        if isinstance(value, int) and value > most:
+            raise CheckpointError(f"checkpoint: {key}={value} of {path or 'the root'!r} is more than the file has weights for")
+
+
+def load_payload_(
+    module: Any, payload: Any, *, strict: bool = True, key_map: KeyMap | None = None, prefix: str = ""
+) -> tuple[list[str], list[str]]:
     """Write the weights of ``payload`` into ``module``, in place; its structure is not looked at.
 
     Everything is checked before anything is written, so on an error the module is as it was.
+
+    Args:
+        module: The module.
+        payload: What :func:`to_payload` returned.
+        strict: Whether every parameter must have an entry.
+        key_map: Changes names of entries, see :func:`keydnn.saving.renamed`.
+        prefix: Take only the entries under it, without it.
+
+    Returns:
+        The names that are missing and those that the module does not know.
 
     Raises:
         ValueError: Another format, another shape, or a damaged entry.
         KeyError: ``state`` or the entry of a parameter is missing.
     """
+    payload = migrate(payload, FORMAT)
     check_payload(payload)
-    load_state_(module, payload["state"])
+    state = payload["state"]
+    if isinstance(state, dict):
+        state = renamed(state, key_map, prefix)
+    return load_state_(module, state, strict)
 
 
 def check_payload(payload: Any) -> None:
@@ -96,8 +137,11 @@ def to_state(module: Any) -> dict[str, dict[str, Any]]:
     return {path: encode(tensor.to_numpy()) for path, tensor in named}
 
 
-def load_state_(module: Any, state: Any) -> None:
+def load_state_(module: Any, state: Any, strict: bool = True) -> tuple[list[str], list[str]]:
     """Write the entries of ``state`` into the parameters and buffers of ``module``, in place, all or none.
+
+    Returns:
+        The names that are missing and those that the module does not know.
 
     Raises:
         ValueError: An entry is damaged or has another shape.
@@ -105,9 +149,12 @@ def load_state_(module: Any, state: Any) -> None:
     """
     if not isinstance(state, dict):
         raise CheckpointError(f"checkpoint: 'state' must be an object, got {type(state).__name__}")
-    loaded = []
+    loaded, missing = [], []
     for name, parameter in module.named_parameters():
         if name not in state:
+            missing.append(name)
+            if not strict:
+                continue
             raise MissingKeyError(f"checkpoint: no entry for parameter {name!r} of shape {parameter.shape}")
         loaded.append((parameter, _fitting(name, state[name], parameter)))
     for name, buffer in module.named_buffers(persistent=True):
@@ -115,6 +162,8 @@ def load_state_(module: Any, state: Any) -> None:
             loaded.append((buffer, _fitting(name, state[name], buffer)))
     for tensor, array in loaded:
         tensor.copy_from_numpy(array)
+    known = {name for walk in (module.named_parameters, module.named_buffers) for name, _ in walk(unique=False)}
+    return missing, sorted(set(state) - known)
 
 
 def _fitting(name: str, entry: Any, tensor: Any) -> np.ndarray:
@@ -190,6 +239,16 @@ def write_json(path: str | os.PathLike[str], payload: dict[str, Any]) -> None:
     write_atomically(path, gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)
 
 
+def _unpacked(data: bytes) -> bytes:
+    """The contents of a gzip file, unless they are out of all proportion to it."""
+    most = max(MOST_UNPACKED, 10 * len(data))
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise CheckpointError(f"a checkpoint of {len(data)} bytes that unpacks to more than {most} is not read")
+    return found
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The payload in a file, compressed or not, with its envelope checked.
 
@@ -201,8 +260,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     data = Path(path).read_bytes()
     try:
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        payload = json.loads(data.decode("utf-8"))
+            data = _unpacked(data)
+        payload = migrate(json.loads(data.decode("utf-8")), FORMAT)
+    except CheckpointError:
+        raise
     except (EOFError, OSError, RecursionError, ValueError, zlib.error) as error:
         raise CheckpointError(f"{os.fspath(path)} is no readable checkpoint, it may be damaged or truncated: {error}") from error
     check_payload(payload)

@@ -17,7 +17,18 @@ from keydnn.compiler.report import report
 from keydnn.domain.device import Device
 from keydnn.domain.errors import NotBuiltError
 from keydnn.nn.module import Module, latest_stamp
-from keydnn.saving import from_payload, load_payload_, load_state_, read_json, to_payload, write_json
+from keydnn.saving import (
+    KeyMap,
+    from_payload,
+    load_payload_,
+    load_state_,
+    read_json,
+    read_weights,
+    renamed,
+    to_payload,
+    write_json,
+    write_weights,
+)
 from keydnn.training import recorded
 from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
 from keydnn.training.data import Batches, Rows, as_tensor, batch_size_of, input_batches, iter_minibatches_xy, make_batches
@@ -411,8 +422,19 @@ class Model(Buildable):
         """What :meth:`save_json` writes, as a dict."""
         return to_payload(self)
 
-    def from_json_payload_(self, payload: dict[str, Any]) -> None:
+    def from_json_payload_(
+        self, payload: dict[str, Any], *, strict: bool = True, key_map: KeyMap | None = None, prefix: str = ""
+    ) -> tuple[list[str], list[str]]:
         """Take over the weights (parameters, and buffers if there are any) of a payload, in place; the structure is not looked at.
+
+        Args:
+            payload: What :meth:`to_json_payload` gave.
+            strict: Whether every parameter must have an entry; entries that the model does not know are no error.
+            key_map: Changes names of entries, see :func:`keydnn.saving.renamed`.
+            prefix: Take only the entries under it, without it.
+
+        Returns:
+            The names that are missing and those that are unknown.
 
         Raises:
             ValueError: Another format or shape, or a damaged entry; nothing is changed.
@@ -420,7 +442,47 @@ class Model(Buildable):
             RuntimeError: A lazy layer has no parameters yet, so its weights would be lost; call ``build``.
         """
         self._require_built("from_json_payload_")
-        load_payload_(self, payload)
+        return load_payload_(self, payload, strict=strict, key_map=key_map, prefix=prefix)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write parameters and buffers by name as a safetensors file, atomically.
+
+        Raises:
+            RuntimeError: A lazy layer has no parameters yet; call ``build``.
+            OSError: The file cannot be written.
+        """
+        self._require_built("save_weights")
+        write_weights(path, self.state_dict())
+
+    def load_weights(
+        self, path: str | os.PathLike[str], *, strict: bool = True, key_map: KeyMap | None = None, prefix: str = ""
+    ) -> tuple[list[str], list[str]]:
+        """Take over the weights of a file, in place, all or none.
+
+        Args:
+            path: safetensors, a JSON checkpoint (also ``.gz``), npz, or a training state.
+            strict: Whether missing and unknown names are errors.
+            key_map: Changes names of entries, see :func:`keydnn.saving.renamed`.
+            prefix: Take only the entries under it, without it.
+
+        Returns:
+            The names that are missing and those that are unknown.
+
+        Raises:
+            ValueError: The file is damaged, or a shape differs.
+            KeyError: Names are missing or unknown and ``strict`` is true.
+            RuntimeError: A lazy layer has no parameters yet; call ``build``.
+            OSError: The file cannot be read.
+
+        Example:
+            >>> model = keydnn.Sequential(keydnn.Linear(4, 3), keydnn.Linear(3, 2))
+            >>> model.save_weights("weights.safetensors")
+            >>> other = keydnn.Sequential(keydnn.Linear(4, 3), keydnn.Linear(3, 5))
+            >>> other.load_weights("weights.safetensors", strict=False, key_map={"1.": None})
+            (['1.weight', '1.bias'], [])
+        """
+        self._require_built("load_weights")
+        return self.load_state_dict(renamed(read_weights(path), key_map, prefix), strict)
 
     def load_state_payload_(self, state: dict[str, Any]) -> None:
         """Take over the ``state`` part of a payload; errors as :meth:`from_json_payload_`."""

@@ -55,11 +55,11 @@ KEYDNN_INLINE Vec<T> splat(T value) {
 }
 
 template <class T>
-KEYDNN_INLINE T lesser(T a, T b) {
+KEYDNN_INLINE constexpr T lesser(T a, T b) {
   return b < a ? b : a;
 }
 template <class T>
-KEYDNN_INLINE T greater(T a, T b) {
+KEYDNN_INLINE constexpr T greater(T a, T b) {
   return a < b ? b : a;
 }
 KEYDNN_INLINE float size_of(float x) { return __builtin_fabsf(x); }

@@ -99,6 +99,20 @@ KEYDNN_INLINE void interleave(Vec<T> x, Vec<T> y, Vec<T>& low, Vec<T>& high) {
   }
 }
 
+// v as a matrix: lane j of v[i] changes places with lane i of v[j].
+template <class T>
+KEYDNN_INLINE void transpose(Vec<T> (&v)[kLanes<T>]) {
+  constexpr int lanes = kLanes<T>;
+#pragma GCC unroll 4
+  for (int step = 1; step < lanes; step *= 2) {
+    Vec<T> next[lanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < lanes / 2; ++i) interleave<T>(v[i], v[i + lanes / 2], next[2 * i], next[2 * i + 1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) v[i] = next[i];
+  }
+}
+
 // Lane i of the result is the sum of v[i]'s lanes: lanes half a register apart are added, again and again.  v is used up.
 template <class T>
 KEYDNN_INLINE Vec<T> lane_sums(Vec<T> (&v)[kLanes<T>]) {

@@ -1,247 +1,258 @@
-// Gradient of a 2-D convolution to its weight.
+// Gradient of a 2-D convolution to its weight, and to its bias.
 //
 //   dw[o,c,u,v] = sum_{n,i,j} g[n,o,i,j] * x[n, c, sh i + dh u - ph, sw j + dw v - pw]                 (x is 0 outside)
+//   db[o]       = sum_{n,i,j} g[n,o,i,j]
 //
-// x is copied into planes (planes.h), g into planes of the same pitch with zeros past the end of a row.  Then each element
-// of dw is the product of two long vectors, a plane of g and a shifted plane of x; a tile of them shares its loads.
+// x is copied into planes (planes.h).  Where the output channels fill registers, g is packed with its channels last and the
+// tiles of tap_tiles.h run over bands of rows whose part of g stays in the first cache: many images in blocks, each with a
+// dw of its own; few images by blocks of dw.  Few output channels: grad_w_positions.h.
 //
-// Positions and images are taken in pieces that stay in the cache while all tiles pass over them.
-//
-// Numerics: a piece is summed lane by lane, over at most kPiece vectors, then over lanes; pieces, and then blocks of images,
-// are added in order.  Where a row of g has ended, 0 * x would turn an infinite x into NaN: elements that come out NaN are summed
-// again, one by one, from the formula.
+// Numerics: bands (about 128 positions) are summed in order, then added up in order; then blocks of images, in order.
+// db: slabs of about a thousand positions by lanes, then in double.
 // Meaning: kernels/reference, function conv2d_grad_w.
-#include "planes.h"
-#include "tile.h"
+#include "sums.h"
+#include "tap_tiles.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
 
 constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
-constexpr int64_t kPiece = 128;             // vectors that are summed lane by lane; four rows of g are 32 KiB at most
-constexpr int64_t kCacheBytes = 512 << 10;  // what a piece may take
-constexpr int64_t kMaxBlocks = 16;          // of images, each with a dw of its own
-constexpr int64_t kMinBlocks = 8;           // fewer are not worth it
-constexpr int kTileOuts = kTileRows / 2, kTileTaps = 6;
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS
+
+#include "grad_w_positions.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr int64_t kBand = 128, kSlab = 1024;   // positions
+constexpr int64_t kVecs = 2;                   // of a block of output channels; the last may have one
+constexpr int64_t kManyImages = 8;             // from so many on, they are cut into blocks
+constexpr int64_t kPartsBytes = int64_t(4) << 20;
 
 template <class T>
-struct GradW {
+struct ByChannels {
   const keydnn_conv_shape& s;
+  const T *x, *g;
+  T *dw, *db;
   InputPlanes planes;
-  int64_t in_c, out_c, n_k;           // per group
-  int64_t g_size, length;             // elements of a plane of g, of which the first `length` are multiplied
-  int64_t x_image, g_image;           // elements of an image's planes
-  const int64_t* offset;              // of each tap in a group's planes of x
-  const T *x, *g;                     // the operands
-  explicit GradW(const keydnn_conv_shape& shape) : s(shape), planes(shape) {
-    in_c = s.c / s.groups;
-    out_c = s.o / s.groups;
-    n_k = in_c * s.kh * s.kw;
-    length = round_up(planes.positions(), kLanes<T>);
-    g_size = round_up(s.oh * planes.pitch, kLanes<T>);
-    x_image = s.c * planes.channel();
-    g_image = s.o * g_size;
+  int64_t in_c, out_c, n_k, n_out;  // per group; positions of an output plane
+  int64_t x_image;                  // elements of a group's planes of an image
+  int64_t lanes, blocks;            // of a group's output channels: rounded up to registers, and in blocks of kVecs
+  TapPlan<T> plan;
+  Scratch<int64_t> offset;
+  ByChannels(const keydnn_conv_shape& shape, const T* x_, const T* g_, T* dw_, T* db_)
+      : s(shape), x(x_), g(g_), dw(dw_), db(db_), planes(shape), in_c(s.c / s.groups), out_c(s.o / s.groups), n_k(in_c * s.kh * s.kw),
+        n_out(s.oh * s.ow), x_image(in_c * planes.channel()), lanes(round_up(out_c, kLanes<T>)),
+        blocks(ceil_div(lanes, kVecs * kLanes<T>)), plan(n_k), offset(s.kh * s.kw) {}
+  bool prepare() {
+    if (!plan || !offset) return false;
+    planes.offsets(1, offset.data);
+    return plan.prepare(offset.data, s.kh * s.kw, in_c, planes.channel());
   }
-};
+  int64_t first(int64_t block) const { return block * kVecs * kLanes<T>; }  // output channel of a group
+  int64_t vecs(int64_t block) const { return lesser(kVecs, (lanes - first(block)) / kLanes<T>); }
+  double cost() const { return double(s.n) * n_out * s.o * n_k * (sizeof(T) / 4) / kMacsPerNs; }
 
-// A piece: elements [begin, end) of the planes of some images.
-template <class T>
-struct Piece {
-  const T *x, *g;  // the first image's planes
-  int64_t images, begin, end;
-};
-
-// How images and positions are cut into pieces.
-template <class T>
-struct Cut {
-  int64_t images, span;
-  explicit Cut(const GradW<T>& q) {
-    const int64_t vectors = q.length / kLanes<T>, bytes = q.planes.channel() * q.in_c + q.g_size * q.out_c;
-    const int64_t fit = kCacheBytes / (int64_t(sizeof(T)) * (bytes / vectors + 1));  // vectors of positions
-    images = greater(int64_t(1), greater(fit, int64_t(48)) / vectors);
-    images = lesser(images, greater(int64_t(1), kPiece / vectors));
-    span = lesser(kPiece, greater(fit, int64_t(48))) * kLanes<T>;
+  void fill(int64_t image, int64_t group, int64_t channel, T* to) const {
+    const int64_t c = group * in_c + channel;
+    planes.fill(x + (image * s.c + c) * s.h * s.w, to + channel * planes.channel());
   }
-};
-
-// to[i][j] += product of plane i of g with tap k + j of x, over the piece.
-template <class T, int MO, int MK>
-KEYDNN_INLINE void product_tile(const GradW<T>& q, const Piece<T>& in, const T* g0, int64_t k, T* to) {
-  Vec<T> acc[MO * MK] = {};
-  for (int64_t image = 0; image < in.images; ++image) {
-    const T* const g = g0 + image * q.g_image;
-    const T* const x = in.x + image * q.x_image;
-    for (int64_t p = in.begin; p < in.end; p += kLanes<T>) {
-      Vec<T> a[MO];
-#pragma GCC unroll 8
-      for (int i = 0; i < MO; ++i) a[i] = load(g + i * q.g_size + p);
-#pragma GCC unroll 8
-      for (int j = 0; j < MK; ++j) {
-        const Vec<T> b = load(x + q.offset[k + j] + p);
-#pragma GCC unroll 8
-        for (int i = 0; i < MO; ++i) acc[i * MK + j] += a[i] * b;
+  // Positions [begin, end) of an image's block of output channels; sums may be null.
+  void pack(int64_t image, int64_t group, int64_t block, int64_t begin, int64_t end, T* to, Vec<T>* sums) const {
+    const int64_t o = group * out_c + first(block);
+    const T* const from = g + (image * s.o + o) * n_out + begin;
+    pack_planes<T>(from, n_out, lesser(out_c - first(block), kVecs * kLanes<T>), end - begin, vecs(block), to, sums);
+  }
+  // Adds to part what tiles [t0, t1) find in rows of planes, whose block of g is packed.
+  void multiply(const T* x_planes, const int64_t* rows, int64_t n_rows, const T* packed, int64_t width, int64_t t0, int64_t t1,
+                T* part) const {
+    const int64_t height = greater(kBand / s.ow, int64_t(1));
+    for (int64_t r = 0; r < n_rows; r += height) {
+      const Band<T> band{x_planes, packed + r * s.ow * width * kLanes<T>, rows + r, lesser(height, n_rows - r), s.ow};
+      for (const TapTile<T>* t = plan.tiles.data + t0; t < plan.tiles.data + t1; ++t)
+        t->tile[width - 1](band, plan.runs.data + t->run, part + t->row * width * kLanes<T>);
+    }
+  }
+  // Rows [s0, s1) of a block of dw: the sum of n parts that lie `apart` elements from each other.
+  void finish(int64_t group, int64_t block, const T* parts, int64_t n, int64_t apart, int64_t s0, int64_t s1) const {
+    constexpr int64_t L = kLanes<T>;
+    const int64_t width = vecs(block);
+    for (int64_t vec = 0; vec < width; ++vec) {
+      const int64_t o = first(block) + vec * L, count = lesser(L, out_c - o);
+      for (int64_t row = s0; row < s1; row += L) {
+        const int64_t rows = lesser(L, s1 - row);
+        Vec<T> v[L] = {};
+        for (int64_t l = 0; l < rows; ++l) {
+          const T* from = parts + ((row + l) * width + vec) * L;
+          v[l] = load(from);
+          for (int64_t i = 1; i < n; ++i) v[l] += load(from += apart);
+        }
+        transpose<T>(v);
+        for (int64_t l = 0; l < count; ++l) put(dw + (group * out_c + o + l) * n_k, plan.tap.data + row, v[l], rows);
       }
     }
   }
-  T sums[MO * MK];
-  lane_sums<T>(acc, sums);
-  for (int i = 0; i < MO; ++i)
-    for (int j = 0; j < MK; ++j) to[i * q.n_k + j] += sums[i * MK + j];
-}
 
-// Rows [o, o + MO) of dw, taps [k0, k1).
-template <class T, int MO>
-void product_rows(const GradW<T>& q, const Piece<T>& in, const T* g, int64_t k0, int64_t k1, T* to) {
-  int64_t k = k0;
-  for (; k + kTileTaps <= k1; k += kTileTaps) product_tile<T, MO, kTileTaps>(q, in, g, k, to + k);
-  for (; k + 3 <= k1; k += 3) product_tile<T, MO, 3>(q, in, g, k, to + k);
-  for (; k < k1; ++k) product_tile<T, MO, 1>(q, in, g, k, to + k);
-}
+ private:
+  static void put(T* to, const int64_t* tap, Vec<T> v, int64_t n) {
+    T values[kLanes<T>];
+    store(values, v);
+    for (int64_t i = 0; i < n; ++i) to[tap[i]] = values[i];
+  }
+};
 
-// Adds the products over n images' planes to rows [o0, o1) of dw, which lie in one group, taps [k0, k1).
+// ---- many images --------------------------------------------------------------------------------------------------------
+
+// How they are cut: `parts` blocks of images, and blocks of output channels in chunks.
 template <class T>
-void product_block(const GradW<T>& q, const T* x_planes, const T* g_planes, int64_t n, int64_t o0, int64_t o1, int64_t k0,
-                   int64_t k1, T* dw) {
-  const Cut<T> cut(q);
-  const T* const x = x_planes + o0 / q.out_c * q.in_c * q.planes.channel();
-  for (int64_t image = 0; image < n; image += cut.images)
-    for (int64_t begin = 0; begin < q.length; begin += cut.span) {
-      const Piece<T> piece{x + image * q.x_image, g_planes + image * q.g_image, lesser(cut.images, n - image), begin,
-                           lesser(begin + cut.span, q.length)};
-      auto rows = [&](auto mo, int64_t o) { product_rows<T, mo.value>(q, piece, piece.g + o * q.g_size, k0, k1, dw + o * q.n_k); };
-      int64_t o = o0;
-      if constexpr (kTileOuts == 4)
-        for (; o + 4 <= o1; o += 4) rows(Const<4>{}, o);
-      for (; o + 2 <= o1; o += 2) rows(Const<2>{}, o);
-      if (o < o1) rows(Const<1>{}, o);
-    }
-}
+struct ImageCut {
+  int64_t together;        // images of a slab, at least 1
+  int64_t slab_rows;       // of an image in a slab
+  int64_t wide, across;    // blocks of output channels in a chunk; chunks of a group
+  int64_t parts, apart;    // apart: elements of one part
+  explicit ImageCut(const ByChannels<T>& q) {
+    together = greater(int64_t(1), lesser(kSlab / 2 / q.n_out, q.s.n / kManyImages));
+    slab_rows = together > 1 ? q.s.oh : lesser(q.s.oh, greater(int64_t(1), kSlab / q.s.ow));
+    wide = lesser(q.blocks, int64_t(2));
+    across = ceil_div(q.blocks, wide);
+    const int64_t size = q.s.groups * q.lanes * q.n_k, others = q.s.groups * across;
+    const int64_t few = ceil_div(8, others), more = lesser(ceil_div(16, others), kPartsBytes / (int64_t(sizeof(T)) * size));
+    parts = lesser(ceil_div(q.s.n, together), greater(few, more));
+    apart = size;
+  }
+};
 
-// One image's plane of x (channel < c) or g (channel - c).
+// Adds a chunk's images [n0, n1) to part (a block's rows after another's) and to sums (double, one per lane; or null).
 template <class T>
-void fill_channel(const GradW<T>& q, int64_t image, int64_t channel, T* x_planes, T* g_planes) {
-  const keydnn_conv_shape& s = q.s;
-  if (channel < s.c) return q.planes.fill(q.x + (image * s.c + channel) * s.h * s.w, x_planes + channel * q.planes.channel());
-  const int64_t o = channel - s.c;
-  T* const to = g_planes + o * q.g_size;
-  fill_plane(q.g + (image * s.o + o) * s.oh * s.ow, Frame{s.oh, s.ow, 0, 0, 1, 1, s.oh, q.planes.pitch}, to);
-  for (int64_t i = s.oh * q.planes.pitch; i < q.g_size; ++i) to[i] = T(0);
-}
-
-// Adds the part of images [n0, n1) to dw.
-template <class T>
-int images_block(const GradW<T>& q, int64_t n0, int64_t n1, T* dw) {
-  const int64_t together = lesser(n1 - n0, Cut<T>(q).images);
-  Scratch<T> planes(together * (q.x_image + q.g_image) + kLanes<T>);
-  if (!planes) return KEYDNN_NO_MEMORY;
-  T* const g_planes = planes.data;
-  T* const x_planes = planes.data + together * q.g_image;
-  store(x_planes + together * q.x_image, Vec<T>{});  // the last vector of the last plane may read past it
-  for (int64_t n = n0; n < n1; n += together) {
-    const int64_t images = lesser(together, n1 - n);
+int add_images(const ByChannels<T>& q, const ImageCut<T>& cut, int64_t group, int64_t b0, int64_t b1, int64_t n0, int64_t n1, T* part,
+               double* sums) {
+  constexpr int64_t L = kLanes<T>;
+  const Scratch<T> x_planes(cut.together * q.x_image), packed(cut.together * cut.slab_rows * q.s.ow * kVecs * L);
+  const Scratch<int64_t> rows(cut.together * cut.slab_rows);
+  if (!x_planes || !packed || !rows) return KEYDNN_NO_MEMORY;
+  for (int64_t n = n0; n < n1; n += cut.together) {
+    const int64_t images = lesser(cut.together, n1 - n);
     for (int64_t i = 0; i < images; ++i)
-      for (int64_t channel = 0; channel < q.s.c + q.s.o; ++channel)
-        fill_channel(q, n + i, channel, x_planes + i * q.x_image, g_planes + i * q.g_image);
-    for (int64_t group = 0; group < q.s.groups; ++group)
-      product_block(q, x_planes, g_planes, images, group * q.out_c, (group + 1) * q.out_c, 0, q.n_k, dw);
-  }
-  return KEYDNN_OK;
-}
-
-// The element from its formula, one product after the other; stops at NaN.
-template <class T>
-T exact(const GradW<T>& q, int64_t o, int64_t k) {
-  const keydnn_conv_shape& s = q.s;
-  const int64_t c = o / q.out_c * q.in_c + k / (s.kh * s.kw), u = k / s.kw % s.kh, v = k % s.kw;
-  T sum = 0;
-  for (int64_t n = 0; n < s.n; ++n)
-    for (int64_t i = 0; i < s.oh; ++i)
-      for (int64_t j = 0; j < s.ow; ++j) {
-        const int64_t row = s.sh * i + s.dh * u - s.ph, col = s.sw * j + s.dw * v - s.pw;
-        const bool inside = row >= 0 && row < s.h && col >= 0 && col < s.w;
-        const T value = inside ? q.x[((n * s.c + c) * s.h + row) * s.w + col] : T(0);
-        sum += q.g[((n * s.o + o) * s.oh + i) * s.ow + j] * value;
-        if (sum != sum) return sum;
+      for (int64_t c = 0; c < q.in_c; ++c) q.fill(n + i, group, c, x_planes.data + i * q.x_image);
+    for (int64_t r0 = 0; r0 < q.s.oh; r0 += cut.slab_rows) {
+      const int64_t r1 = lesser(r0 + cut.slab_rows, q.s.oh), n_rows = images * (r1 - r0);
+      for (int64_t i = 0; i < n_rows; ++i) rows.data[i] = i / (r1 - r0) * q.x_image + (r0 + i % (r1 - r0)) * q.planes.pitch;
+      for (int64_t block = b0; block < b1; ++block) {
+        const int64_t width = q.vecs(block), lane = q.first(block) - q.first(b0);
+        Vec<T> slab_sums[kVecs] = {};
+        for (int64_t i = 0; i < images; ++i)
+          q.pack(n + i, group, block, r0 * q.s.ow, r1 * q.s.ow, packed.data + i * (r1 - r0) * q.s.ow * width * L, sums ? slab_sums : nullptr);
+        for (int64_t l = 0; sums && l < width * L; ++l) sums[lane + l] += static_cast<double>(slab_sums[l / L][l % L]);
+        q.multiply(x_planes.data, rows.data, n_rows, packed.data, width, 0, q.plan.n_tiles, part + lane * q.n_k);
       }
-  return sum;
-}
-
-// Few images, or a large dw: all planes first, then blocks of dw.
-template <class T>
-int by_rows(const GradW<T>& q, double cost, T* dw) {
-  const keydnn_conv_shape& s = q.s;
-  Scratch<T> planes(s.n * (q.x_image + q.g_image) + kLanes<T>);
-  if (!planes) return KEYDNN_NO_MEMORY;
-  T* const g_planes = planes.data;
-  T* const x_planes = planes.data + s.n * q.g_image;
-  store(x_planes + s.n * q.x_image, Vec<T>{});
-  parallel_for(s.n * (s.c + s.o), 0.3 * s.n * (q.x_image + q.g_image), [&](int64_t i) {
-    const int64_t image = i / (s.c + s.o);
-    fill_channel(q, image, i % (s.c + s.o), x_planes + image * q.x_image, g_planes + image * q.g_image);
-  });
-  // blocks of dw, halved until there are eight (unless they become too small to be worth claiming) and their part of the
-  // planes stays in the cache
-  int64_t outs = round_up(q.out_c, kTileOuts), taps = round_up(q.n_k, kTileTaps);
-  auto blocks = [&] { return s.groups * ceil_div(q.out_c, outs) * ceil_div(q.n_k, taps); };
-  auto macs = [&] { return double(s.n) * q.length * outs * taps; };
-  while ((blocks() < 8 && macs() > 4e5) || macs() > 3e7) {
-    if (outs > kTileOuts && (8 * outs >= taps || taps == kTileTaps)) {
-      outs = round_up(outs / 2, kTileOuts);
-    } else if (taps > kTileTaps) {
-      taps = round_up(taps / 2, kTileTaps);
-    } else {
-      break;
     }
   }
-  const int64_t down = ceil_div(q.out_c, outs), across = ceil_div(q.n_k, taps);
-  parallel_for(s.groups * down * across, cost, [&](int64_t chunk) {
-    const int64_t group = chunk / (down * across), o = chunk / across % down * outs, k = chunk % across * taps;
-    product_block(q, x_planes, g_planes, s.n, group * q.out_c + o, group * q.out_c + lesser(o + outs, q.out_c), k,
-                  lesser(k + taps, q.n_k), dw);
-  });
   return KEYDNN_OK;
 }
 
-// Many images: each block of them makes its own dw; these are added in order.
 template <class T>
-int by_images(const GradW<T>& q, double cost, int64_t blocks, T* dw) {
-  const int64_t n = q.s.n, size = q.s.o * q.n_k;
-  Scratch<T> parts((blocks - 1) * size);  // the first block's part is dw itself
-  if (!parts) return KEYDNN_NO_MEMORY;
-  memset(parts.data, 0, sizeof(T) * static_cast<size_t>((blocks - 1) * size));
+int many_images(const ByChannels<T>& q) {
+  const keydnn_conv_shape& s = q.s;
+  const ImageCut<T> cut(q);
+  const int64_t all_lanes = s.groups * q.lanes;
+  Scratch<T> parts(cut.parts * cut.apart);
+  Scratch<double> sums(cut.parts * all_lanes);
+  if (!parts || !sums) return KEYDNN_NO_MEMORY;
   int status = KEYDNN_OK;
-  parallel_for(blocks, cost, [&](int64_t block) {
-    T* const part = block ? parts.data + (block - 1) * size : dw;
-    const int got = images_block(q, block * n / blocks, (block + 1) * n / blocks, part);
+  parallel_for(cut.parts * s.groups * cut.across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
+    const int64_t i = chunk / (s.groups * cut.across), group = chunk / cut.across % s.groups, b0 = chunk % cut.across * cut.wide;
+    const int64_t b1 = lesser(b0 + cut.wide, q.blocks), lane = group * q.lanes + q.first(b0);
+    const int64_t width = lesser(q.first(b1), q.lanes) - q.first(b0);
+    T* const part = parts.data + i * cut.apart + lane * q.n_k;
+    double* const part_sums = sums.data + i * all_lanes + lane;
+    memset(part, 0, sizeof(T) * static_cast<size_t>(width * q.n_k));
+    memset(part_sums, 0, sizeof(double) * static_cast<size_t>(width));
+    const int got =
+        add_images(q, cut, group, b0, b1, i * s.n / cut.parts, (i + 1) * s.n / cut.parts, part, q.db ? part_sums : nullptr);
     if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
   });
-  parallel_ranges(size, 4096, 0.3 * blocks * size, [&](int64_t begin, int64_t end) {
-    for (int64_t block = 0; block + 1 < blocks; ++block)
-      for (int64_t i = begin; i < end; ++i) dw[i] += parts.data[block * size + i];
+  constexpr int64_t grain = 128;  // taps
+  const int64_t down = ceil_div(q.n_k, grain);
+  parallel_for(s.groups * q.blocks * down, 0.1 * cut.parts * cut.apart, [&](int64_t chunk) KEYDNN_NOINLINE {
+    const int64_t group = chunk / down / q.blocks, block = chunk / down % q.blocks, s0 = chunk % down * grain;
+    const T* const first = parts.data + (group * q.lanes + q.first(block)) * q.n_k;
+    q.finish(group, block, first, cut.parts, cut.apart, s0, lesser(s0 + grain, q.n_k));
   });
+  for (int64_t o = 0; q.db && o < s.o; ++o) {
+    double sum = 0;
+    for (int64_t i = 0; i < cut.parts; ++i) sum += sums.data[i * all_lanes + o / q.out_c * q.lanes + o % q.out_c];
+    q.db[o] = static_cast<T>(sum);
+  }
   return status;
+}
+
+// ---- few images ---------------------------------------------------------------------------------------------------------
+
+template <class T>
+int few_images(const ByChannels<T>& q) {
+  constexpr int64_t L = kLanes<T>;
+  const keydnn_conv_shape& s = q.s;
+  const int64_t group_x = s.n * q.x_image, n_positions = s.n * q.n_out;
+  Scratch<T> x_planes(s.groups * group_x), packed(s.groups * q.lanes * n_positions), part(s.groups * q.lanes * q.n_k);
+  Scratch<int64_t> rows(s.n * s.oh);
+  if (!x_planes || !packed || !part || !rows) return KEYDNN_NO_MEMORY;
+  for (int64_t i = 0; i < s.n * s.oh; ++i) rows.data[i] = i / s.oh * q.x_image + i % s.oh * q.planes.pitch;
+  auto packed_at = [&](int64_t group, int64_t block) { return packed.data + (group * q.lanes + q.first(block)) * n_positions; };
+  parallel_for(s.n * s.c, 0.3 * s.groups * group_x, [&](int64_t i) {
+    const int64_t image = i / s.c, group = i % s.c / q.in_c;
+    q.fill(image, group, i % q.in_c, x_planes.data + group * group_x + image * q.x_image);
+  });
+  parallel_for(s.groups * q.blocks * s.n, 0.3 * s.o * n_positions, [&](int64_t i) {
+    const int64_t image = i % s.n, block = i / s.n % q.blocks, group = i / s.n / q.blocks;
+    q.pack(image, group, block, 0, q.n_out, packed_at(group, block) + image * q.n_out * q.vecs(block) * L, nullptr);
+  });
+  const int64_t across = lesser(q.plan.n_tiles, ceil_div(16, s.groups * q.blocks));
+  parallel_for(s.groups * q.blocks * across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
+    const int64_t group = chunk / across / q.blocks, block = chunk / across % q.blocks, width = q.vecs(block) * L;
+    const int64_t t0 = chunk % across * q.plan.n_tiles / across, t1 = (chunk % across + 1) * q.plan.n_tiles / across;
+    const int64_t s0 = q.plan.tiles.data[t0].row, s1 = t1 < q.plan.n_tiles ? q.plan.tiles.data[t1].row : q.n_k;
+    T* const to = part.data + (group * q.lanes + q.first(block)) * q.n_k;
+    memset(to + s0 * width, 0, sizeof(T) * static_cast<size_t>((s1 - s0) * width));
+    q.multiply(x_planes.data + group * group_x, rows.data, s.n * s.oh, packed_at(group, block), q.vecs(block), t0, t1, to);
+    q.finish(group, block, to, 1, 0, s0, s1);
+  });
+  return KEYDNN_OK;
+}
+
+template <class T>
+void sum_planes(const T* g, T* db, const keydnn_conv_shape& s) {
+  const int64_t size = s.oh * s.ow;
+  parallel_for(s.o, 0.2 * double(s.n) * s.o * size, [=](int64_t o) { db[o] = static_cast<T>(sum_of(g + o * size, size, s.n, s.o * size)); });
+}
+
+// Whether enough lanes of the registers of output channels would be used.
+template <class T>
+bool fills_registers(int64_t out_c) {
+  return 3 * out_c >= 2 * round_up(out_c, kLanes<T>);
+}
+
+template <class T>
+int conv2d_grad_wb(const T* x, const T* g, T* dw, T* db, const keydnn_conv_shape* shape) {
+  const keydnn_conv_shape& s = *shape;
+  if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
+  if (s.o * s.c * s.n * s.oh * s.ow == 0) {
+    memset(dw, 0, sizeof(T) * static_cast<size_t>(s.o * (s.c / s.groups) * s.kh * s.kw));
+    if (db) memset(db, 0, sizeof(T) * static_cast<size_t>(s.o));
+    return KEYDNN_OK;
+  }
+  const bool wide = fills_registers<T>(s.o / s.groups), many = wide && s.n >= kManyImages;
+  if (db && !many) sum_planes(g, db, s);
+  if (!wide) return grad_w_by_positions(x, g, dw, s);
+  ByChannels<T> q(s, x, g, dw, db);
+  if (!q.prepare()) return KEYDNN_NO_MEMORY;
+  return many ? many_images(q) : few_images(q);
 }
 
 template <class T>
 int conv2d_grad_w(const T* x, const T* g, T* dw, const keydnn_conv_shape* shape) {
-  const keydnn_conv_shape& s = *shape;
-  if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
-  GradW<T> q(s);
-  const int64_t size = s.o * q.n_k;
-  memset(dw, 0, sizeof(T) * static_cast<size_t>(size));
-  if (size * s.n * s.oh * s.ow == 0) return KEYDNN_OK;
-  Scratch<int64_t> offset(q.n_k);
-  if (!offset) return KEYDNN_NO_MEMORY;
-  q.planes.offsets(q.in_c, offset.data);
-  q.offset = offset.data;
-  q.x = x;
-  q.g = g;
-  const double cost = double(s.n) * q.length * size * (sizeof(T) / 4) / kMacsPerNs;
-  const int64_t blocks = lesser(kMaxBlocks, s.n / Cut<T>(q).images);
-  const int status = blocks >= kMinBlocks ? by_images(q, cost, blocks, dw) : by_rows(q, cost, dw);
-  for (int64_t i = 0; i < size; ++i)
-    if (dw[i] != dw[i]) dw[i] = exact(q, i / q.n_k, i % q.n_k);
-  return status;
+  return conv2d_grad_wb<T>(x, g, dw, nullptr, shape);
 }
 
 }  // namespace

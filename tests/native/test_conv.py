@@ -46,8 +46,8 @@ def pairs(low, high):
 def problems(draw):
     groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
     images = draw(st.sampled_from([1, 2, 3, 9]))  # from eight images on, each is a chunk of its own
-    c, o = groups * draw(st.integers(1, 4)), groups * draw(st.integers(1, 11))
-    size, kernel = draw(pairs(1, 19)), draw(pairs(1, 4))
+    c, o = groups * draw(st.integers(1, 4)), groups * draw(st.one_of(st.integers(1, 11), st.sampled_from([16, 23, 32, 45])))
+    size, kernel = draw(pairs(1, 19)), draw(st.one_of(pairs(1, 4), pairs(5, 7)))
     geometry = Geometry(draw(pairs(1, 3)), draw(pairs(0, 3)), draw(pairs(1, 2)), groups)
     room = [n + 2 * p - d * (k - 1) for n, p, d, k in zip(size, geometry.padding, geometry.dilation, kernel, strict=True)]
     assume(min(room) > 0)
@@ -90,6 +90,9 @@ BIG = {
     "strided": ((2, 8, 61, 57), (24, 8, 5, 3), Geometry((2, 3), (2, 1), (1, 1), 1)),
     "many images": ((20, 6, 30, 30), (12, 3, 3, 3), Geometry((1, 1), (1, 1), (2, 1), 2)),
     "one channel": ((33, 1, 28, 28), (32, 1, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
+    "many channels": ((3, 40, 9, 15), (70, 40, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
+    "many images and channels": ((19, 17, 14, 14), (80, 17, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
+    "stem": ((9, 3, 45, 50), (64, 3, 7, 7), Geometry((2, 2), (3, 3), (1, 1), 1)),
     "wide": ((1, 3, 7, 400), (5, 3, 3, 7), Geometry((1, 2), (0, 3), (1, 1), 1)),
 }
 
@@ -119,11 +122,12 @@ def poisoned(x, value, where):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan], ids=str)
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1)], ids=str)
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)], ids=str)
-def test_infinite_and_nan_reach_what_they_should(value, padding, stride):
+@pytest.mark.parametrize(("images", "channels"), [(2, 4), (2, 24), (8, 24)], ids=str)
+def test_infinite_and_nan_reach_what_they_should(value, padding, stride, images, channels):
     """Elements past the ends of rows are computed too, with zeros: they must not leak 0 * inf into the results."""
     rng = np.random.default_rng(0)
     geometry = (stride, padding, (1, 1), 1)
-    x, w = rng.standard_normal((2, 3, 7, 6)), rng.standard_normal((4, 3, 3, 3))
+    x, w = rng.standard_normal((images, 3, 7, 6)), rng.standard_normal((channels, 3, 3, 3))
     g = rng.standard_normal(reference.conv2d(x, w, None, *geometry).shape)
     bad_x, bad_w, bad_g = poisoned(x, value, (0, 0, 0, 0)), poisoned(w, value, (1, 2, 0, 1)), poisoned(g, value, (1, 2, 0, 0))
     calls = [

@@ -15,5 +15,7 @@ typedef struct {
     (x, weight, bias, y, shape))                                                                              \
   K(T, S, conv2d_grad_x, (const T* g, const T* weight, T* dx, const keydnn_conv_shape* shape), (g, weight, dx, shape))
 
-#define KEYDNN_CONV_GRAD_W(K, T, S) \
-  K(T, S, conv2d_grad_w, (const T* x, const T* g, T* dw, const keydnn_conv_shape* shape), (x, g, dw, shape))
+/* wb: the bias's gradient db (o) too, from one pass over g; only plans call it */
+#define KEYDNN_CONV_GRAD_W(K, T, S)                                                                                    \
+  K(T, S, conv2d_grad_w, (const T* x, const T* g, T* dw, const keydnn_conv_shape* shape), (x, g, dw, shape))           \
+  K(T, S, conv2d_grad_wb, (const T* x, const T* g, T* dw, T* db, const keydnn_conv_shape* shape), (x, g, dw, db, shape))

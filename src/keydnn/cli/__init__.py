@@ -1,4 +1,4 @@
-"""The command line: ``keydnn run``, ``keydnn doctor``, ``keydnn inspect FILE``."""
+"""The command line: ``keydnn run``, ``train``, ``evaluate``, ``predict``, ``summary``, ``inspect``, ``doctor``."""
 
 from __future__ import annotations
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 import keydnn
 from keydnn.cli import digits, doctor, inspect_file
+from keydnn.cli.job import config, train, use
+from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
+
+File = click.Path(exists=True, dir_okay=False, path_type=Path)
+Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Errors as one line: status 2 for a configuration that cannot be done, 1 for the rest."""
+    try:
+        yield
+    except config.ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    except (KeyDNNError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,10 +45,8 @@ def commands() -> None:
 @click.option("--verbose", type=click.IntRange(0, 2), default=1, show_default=True, help="0: no progress.")
 def run_command(seed: int, out: Path | None, epochs: int, verbose: int) -> None:
     """Train a convolutional network on real handwritten digits and leave curves and a checkpoint."""
-    try:
+    with plain_errors():
         digits.run(seed=seed, folder=out or Path("runs") / f"digits-seed{seed}", epochs=epochs, verbose=verbose)
-    except (KeyDNNError, OSError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @commands.command("doctor")
@@ -39,10 +56,67 @@ def doctor_command() -> None:
 
 
 @commands.command("inspect")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=File)
 def inspect_command(file: Path) -> None:
     """Show what is in a checkpoint FILE: layers, shapes, numbers of parameters."""
-    try:
+    with plain_errors():
         click.echo(inspect_file.report(file))
-    except (KeyDNNError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+
+
+@commands.command("summary")
+@click.argument("file", type=File)
+@click.option("--input-shape", help="Shape of a batch, such as 1,1,8,8: shows output shapes and numbers of parameters.")
+def summary_command(file: Path, input_shape: str | None) -> None:
+    """Show the layers of the model in a JSON checkpoint FILE."""
+    with plain_errors():
+        try:
+            shape = None if input_shape is None else tuple(int(size) for size in input_shape.split(","))
+        except ValueError as error:
+            raise click.BadParameter(f"--input-shape must be whole numbers with commas between, got {input_shape!r}") from error
+        click.echo(keydnn.Model.load_json(file).summary(shape))
+
+
+@commands.command("train")
+@click.argument("config", type=File)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.  [default: runs/<name of CONFIG>]")
+@click.option("--resume", is_flag=True, help="Go on where an earlier call stopped; the end is the same to the last bit.")
+@click.option("--verbose", type=click.IntRange(0, 2), default=1, show_default=True, help="0: no progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, and nothing else.")
+def train_command(config: Path, out: Path | None, resume: bool, verbose: int, as_json: bool) -> None:
+    """Train the network that a TOML file CONFIG describes, on rows of a csv or npz file."""
+    with plain_errors():
+        results = train.train(config, out, resume=resume, verbose=0 if as_json else verbose)
+    if as_json:
+        click.echo(json.dumps(results))
+        return
+    parts = {name: row for name, row in results.items() if isinstance(row, dict) and row["rows"]}
+    names = list(next(iter(parts.values())))
+    rows = [(part, *(row[n] if n == "rows" else f"{row[n]:.6f}" for n in names)) for part, row in parts.items()]
+    click.echo(table(("part", *names), rows, right=names))
+    click.echo(f"wrote {out or Path('runs') / config.stem}/")
+
+
+@commands.command("evaluate")
+@click.argument("run", type=Folder)
+@click.option("--data", type=File, help="Rows to measure on, instead of the run's own.")
+@click.option(
+    "--part", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True, help="Of the run's own rows."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate_command(run: Path, data: Path | None, part: str, as_json: bool) -> None:
+    """Measure the model in the folder RUN that `keydnn train` left."""
+    with plain_errors():
+        results = use.evaluate(run, data, part)
+    click.echo(json.dumps(results) if as_json else "\n".join(f"{name}: {value:.6g}" for name, value in results.items()))
+
+
+@commands.command("predict")
+@click.argument("run", type=Folder)
+@click.argument("data", type=File)
+@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="csv file to write.  [default: standard output]")
+def predict_command(run: Path, data: Path, out: Path | None) -> None:
+    """Predict for the rows of DATA (csv, or npz with x) with the model in the folder RUN that `keydnn train` left."""
+    with plain_errors():
+        text = use.predict(run, data, out)
+    if out is None:
+        click.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""The pictures of ``keydnn run``: learning curves and a confusion matrix.  Needs matplotlib; without it there are none."""
+"""The pictures of ``keydnn run`` and ``keydnn train``: learning curves and a confusion matrix.  Without matplotlib there are none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,37 @@ import numpy as np
 import keydnn
 
 TRAIN, VALIDATION, MARK = "#1f5fa8", "#d9730d", "#666666"
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure that knows how to be saved; None, and a line that says why, when matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no pictures: they need matplotlib; from the checkout: pip install '.[plot]'")
+        return None
+    fig = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def draw_history(path: Path, history: keydnn.History) -> None:
+    """Write a panel per logged value by epoch, training and validation together; nothing without matplotlib."""
+    names = [name for name in history.history if not name.startswith("val_")]
+    figure = _figure(5 * max(len(names), 1), 4)
+    if figure is None or not names:
+        return
+    epochs = [epoch + 1 for epoch in history.epoch]
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.plot(epochs, history.history[name], color=TRAIN, marker=".", label="training")
+        if f"val_{name}" in history.history:
+            axes.plot(epochs, history.history[f"val_{name}"], color=VALIDATION, marker=".", label="validation")
+        axes.set(xlabel="epoch", ylabel=name, title=f"{name} by epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path)
 
 
 def draw(folder: Path, history: keydnn.History, best_epoch: int, truth: np.ndarray, predicted: np.ndarray) -> list[str]:
@@ -25,20 +56,11 @@ def draw(folder: Path, history: keydnn.History, best_epoch: int, truth: np.ndarr
     Returns:
         The names of the files; none, and a line that says why, when matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("no pictures: they need matplotlib; from the checkout: pip install '.[plot]'")
+    wide = _figure(10, 4)
+    if wide is None:
         return []
-
-    def figure(width: float, height: float) -> Any:
-        fig = Figure(figsize=(width, height), dpi=120, layout="constrained")
-        FigureCanvasAgg(fig)
-        return fig
-
-    curves(figure(10, 4), history, best_epoch).savefig(folder / "curves.png")
-    confusion(figure(6.4, 5.6), truth, predicted).savefig(folder / "confusion.png")
+    curves(wide, history, best_epoch).savefig(folder / "curves.png")
+    confusion(_figure(6.4, 5.6), truth, predicted).savefig(folder / "confusion.png")
     return ["curves.png", "confusion.png"]
 
 

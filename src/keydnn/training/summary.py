@@ -44,7 +44,7 @@ def shape_table(model: Any, input_shape: Sequence[int], dtype: Any) -> str:
         for name, child in twin.named_children():
             child.register_forward_hook(lambda module, args, output, name=name: shapes.update({name: _shape_of(output)}))
         twin.build(tuple(input_shape), dtype=dtype)
-        twin.predict(Tensor(input_shape, dtype=dtype))
+        twin.predict(Tensor(input_shape, dtype=dtype), compile=False)
     finally:
         np.random.set_state(random)
     rows = [("layer", "type", "output shape", "parameters")]

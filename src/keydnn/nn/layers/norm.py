@@ -177,7 +177,7 @@ class LayerNorm(Normalization):
         affine: Whether to learn gamma (ones at the start) and beta (zeros).
         dtype: float32 (default) or float64.
 
-    Shapes: x (..., *normalized_shape) -> y, the same.  gamma, beta normalized_shape.
+    Shapes: x ``(..., *normalized_shape)`` -> y, the same.  gamma, beta normalized_shape.
 
     Raises:
         ValueError: A size below 1, an empty shape (when run), x on another device or with other trailing axes.
@@ -208,7 +208,7 @@ class LayerNorm(Normalization):
         """x normalised over its last axes.
 
         Args:
-            x: (..., *normalized_shape).
+            x: ``(..., *normalized_shape)``.
 
         Returns:
             A tensor of x's shape.

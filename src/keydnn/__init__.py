@@ -30,26 +30,36 @@ from keydnn.callbacks import (
 from keydnn.compiler import compile
 from keydnn.domain.device import Device
 from keydnn.layers import (
+    GRU,
+    LSTM,
+    RNN,
     AvgPool2D,
     AvgPool2d,
     BatchNorm1D,
     BatchNorm1d,
     BatchNorm2D,
     BatchNorm2d,
+    Bidirectional,
     Conv2D,
     Conv2d,
     Conv2DTranspose,
     Conv2dTranspose,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAvgPool2D,
     GlobalAvgPool2d,
+    GRUCell,
     LayerNorm,
     LazyLinear,
     Linear,
+    LSTMCell,
     MaxPool2D,
     MaxPool2d,
+    MultiHeadAttention,
+    RNNCell,
+    TransformerEncoderLayer,
 )  # fmt: skip
 from keydnn.losses import bce_loss, cce_loss, mse_loss, sse_loss
 from keydnn.models import History, Model, Sequential
@@ -95,6 +105,7 @@ __all__ = [
     "Module", "Parameter", "WeightInitializer", "Dense", "LazyLinear", "Linear", "Conv2d", "Conv2D", "Conv2dTranspose", "Conv2DTranspose",
     "BatchNorm1d", "BatchNorm1D", "BatchNorm2d", "BatchNorm2D", "LayerNorm", "Dropout", "MaxPool2d", "MaxPool2D", "AvgPool2d", "AvgPool2D",
     "GlobalAvgPool2d", "GlobalAvgPool2D", "Flatten", "ReLU", "LeakyReLU", "Sigmoid", "Tanh", "Softmax",
+    "RNN", "LSTM", "GRU", "Bidirectional", "RNNCell", "LSTMCell", "GRUCell", "Embedding", "MultiHeadAttention", "TransformerEncoderLayer",
     # training
     "compile", "Model", "Sequential", "History", "SGD", "Adam", "AdamW", "sse_loss", "mse_loss", "bce_loss", "cce_loss",
     "Callback", "CallbackList", "EarlyStopping", "ModelCheckpoint", "LearningRateScheduler", "ReduceLROnPlateau", "CSVLogger",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.kernels import definitions as d
+from tests.kernels import sequence_cases
 
 Make = Callable[[np.random.Generator, type], tuple[list[Any], dict[str, Any]]]
 
@@ -316,5 +317,6 @@ FAMILIES = (
     norm_cases,
     random_cases,
     update_cases,
+    lambda: sequence_cases.cases(Case),
 )
 CASES: list[Case] = [one for family in FAMILIES for one in family()]

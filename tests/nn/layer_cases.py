@@ -5,6 +5,7 @@ import numpy as np
 from keydnn import nn
 from keydnn.testing.layers import LayerCase, apart, labels, normal, probabilities
 from tests.nn import definitions as d
+from tests.nn import sequence_cases
 
 
 def without_state(cls, definition, *args, draw=normal, name=None, shape=(3, 4, 2)):
@@ -229,4 +230,4 @@ LOSSES = [
     loss("CrossEntropy-soft", nn.CrossEntropy, (normal(5, 4), probabilities(5, 4)), d.cross_entropy),
 ]
 
-LAYER_CASES = [*AFFINE, *CONVOLUTIONS, *POOLS, *NORMALIZATIONS, *ACTIVATIONS, *OTHERS, *LOSSES]
+LAYER_CASES = [*AFFINE, *CONVOLUTIONS, *POOLS, *NORMALIZATIONS, *ACTIVATIONS, *OTHERS, *sequence_cases.CASES, *LOSSES]

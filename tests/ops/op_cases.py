@@ -83,6 +83,6 @@ def given(values, kind=None):
 
 def cases():
     """All rows."""
-    from tests.ops import elementwise_cases, layer_cases, reduction_cases, shape_cases
+    from tests.ops import elementwise_cases, layer_cases, reduction_cases, sequence_cases, shape_cases
 
-    return [*elementwise_cases.CASES, *reduction_cases.CASES, *shape_cases.CASES, *layer_cases.CASES]
+    return [*elementwise_cases.CASES, *reduction_cases.CASES, *shape_cases.CASES, *layer_cases.CASES, *sequence_cases.CASES]

@@ -180,6 +180,31 @@ _ROWS = [
     _row("batch_norm_grad(g, x, gamma|None, mean, inv)", "dx, dgamma, dbeta", "through the batch statistics"),
     _row("layer_norm(x, gamma|None, beta|None; n_axes, eps)", "y, mean, inv", "over the last n_axes; mean and inv keep the leading shape"),
     _row("layer_norm_grad(g, x, gamma|None, mean, inv; n_axes)", "dx, dgamma, dbeta", "dgamma and dbeta have the normalised shape"),
+    # recurrent sequences: p (T, N, gates*H) is the input's part of the sums, w (H, gates*H), mask (T, N): a step with 0 keeps the state
+    _row("rnn(p, w, b|None, h0, mask|None; reverse)", "h, h_last", "h = tanh(p + h_prev @ w + b); h (T, N, H)"),
+    _row("rnn_grad(g|None, g_last|None, h, w, h0, mask|None; reverse)", "dp, dw, db, dh0", "through all steps"),
+    _row(
+        "lstm(p, w, b|None, h0, c0, mask|None; reverse)",
+        "h, h_last, c_last, c, gates",
+        "i, f, g, o = p + h_prev @ w + b; c = sigmoid(f)*c_prev + sigmoid(i)*tanh(g); h = sigmoid(o)*tanh(c); gates (T, N, 4H) activated",
+    ),
+    _row("lstm_grad(g|None, g_h|None, g_c|None, gates, c, h, w, h0, c0, mask|None; reverse)", "dp, dw, db, dh0, dc0", "through all steps"),
+    _row(
+        "gru(p, w, b_ih|None, b_hh|None, h0, mask|None; reverse, reset_after)",
+        "h, h_last, gates",
+        "z, r, n as in kernels/reference/recurrent.py; h = (1-z)*n + z*h_prev; gates (T, N, 3H), with reset_after (T, N, 4H)",
+    ),
+    _row(
+        "gru_grad(g|None, g_last|None, gates, h, w, h0, mask|None; reverse, reset_after)", "dp, dw, db_ih, db_hh, dh0", "through all steps"
+    ),
+    _row("sequence_mask(lengths; steps, dtype)", "m", "m[t, n] = 1 where t < lengths[n], else 0; lengths int64 (N,)"),
+    # lookup
+    _row("embedding(w, index; padding)", "y", "rows of w (V, D) at the int64 index, of any shape; zeros where it is padding, if not None"),
+    _row(
+        "embedding_grad(g, index; n, padding)",
+        "dw",
+        "zeros (n, D) with the rows of g added at the index, in order, but for padding",
+    ),
     # random: Philox4x32-10.  draw_key takes np.random.randint(0, 2**63, dtype=int64) into an int64 array of shape ().
     _row("draw_key()", "key", "a fresh key from NumPy's global generator"),
     _row(

@@ -6,7 +6,9 @@ with two further keys where they say something:
 
 * ``order``: the names of a container's children, when they are not in the order that readers assume without it
   (whole numbers first and by value, then the other names by alphabet);
-* ``shared_with``: the dotted path of the node whose module this is too, when a module is reached by several paths.
+* ``shared_with``: the dotted path of the node whose module this is too, when a module is reached by several paths.  A class
+  with ``_aliases`` (second name of a child to its first) has those children written out twice instead, and ties them again in
+  ``_post_load``.
 
 Reading makes each module with ``from_config(config)``, registers the children under their names in order (replacing
 what the constructor made) and then calls the module's ``_post_load()`` if it has one.  Weights are not part of this; a
@@ -51,10 +53,11 @@ def module_to_config(module: Any) -> dict[str, Any]:
 def _node_of(module: Any, path: str, paths: dict[int, str]) -> dict[str, Any]:
     first = paths.setdefault(id(module), path)
     children = module._modules
+    aliases = getattr(module, "_aliases", {})  # second names of children, which older readers want written out
     node: dict[str, Any] = {
         "type": name_of(type(module)),
         "config": _plain(_config_of(module), type(module).__name__),
-        "children": {name: _node_of(child, join(path, name), paths) for name, child in children.items()},
+        "children": {name: _node_of(child, join(path, name), {} if name in aliases else paths) for name, child in children.items()},
     }
     if isinstance(module, IContainer) and list(children) != in_assumed_order(children):
         node["order"] = list(children)

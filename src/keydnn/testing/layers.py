@@ -21,6 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from keydnn._tensor import Tensor
 from keydnn.autograd import enable_grad, grad, gradcheck, no_grad
 from keydnn.nn import Module, Parameter
+from keydnn.ops import concat
 from keydnn.saving import module_from_config, module_to_config
 
 Draw = Callable[[np.random.Generator], np.ndarray]
@@ -56,7 +57,7 @@ class LayerCase:
         layer: The class.
         make: From a dtype to the layer.
         inputs: One :data:`Draw` per input; integer draws are passed as int64 and not differentiated.
-        output: Shape of the result.
+        output: Shape of the result; several results are joined to one vector.
         definition: The result in float64 from the inputs and, as keywords, the layer's parameters and buffers; None where
             there is none (random layers).
         train_differs: Whether evaluation gives another result than training; ``definition`` then is that of training.
@@ -128,9 +129,15 @@ def _tensor(array: np.ndarray, dtype: Any) -> Tensor:
 
 
 def _run(layer: Module, inputs: list[Tensor]) -> Tensor:
-    """The result; what is random starts from the same seed each time."""
+    """The result, several joined to one vector; what is random starts from the same seed each time."""
     np.random.seed(7)
-    return layer(*inputs)
+    y = layer(*inputs)
+    return y if isinstance(y, Tensor) else concat([part.reshape((-1,)) for part in _parts(y)])
+
+
+def _parts(value: Any) -> list[Tensor]:
+    """The tensors in a tuple of tensors and tuples."""
+    return [value] if isinstance(value, Tensor) else [part for item in value for part in _parts(item)]
 
 
 def _state(layer: Module) -> dict[str, np.ndarray]:
@@ -295,4 +302,4 @@ def _shows_itself(case: LayerCase) -> None:
     text = repr(layer)
     assert text.startswith(f"{type(layer).__name__}("), f"{case}: repr is {text!r}"
     for name, parameter in layer.named_parameters():
-        assert name in text and str(parameter.shape) in text, f"{case}: repr does not show {name} {parameter.shape}: {text!r}"
+        assert f"{name.rpartition('.')[2]} {parameter.shape}" in text, f"{case}: repr does not show {name} {parameter.shape}: {text!r}"

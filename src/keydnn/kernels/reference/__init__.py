@@ -60,6 +60,8 @@ from keydnn.kernels.reference.linalg import einsum, linear, matmul
 from keydnn.kernels.reference.movement import (
     broadcast_to,
     concat,
+    embedding,
+    embedding_grad,
     flip,
     full,
     gather,
@@ -84,6 +86,7 @@ from keydnn.kernels.reference.pool import (
     maxpool2d_take,
 )
 from keydnn.kernels.reference.random import draw_key, dropout_mask, normal, uniform
+from keydnn.kernels.reference.recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad, sequence_mask
 from keydnn.kernels.reference.reduce import all, any, argmax, argmin, cumsum, max, mean, min, prod, sum
 from keydnn.kernels.reference.softmax import (
     cross_entropy,
@@ -128,6 +131,8 @@ __all__ = [
     "dropout_mask",
     "einsum",
     "ema_",
+    "embedding",
+    "embedding_grad",
     "eq",
     "erf",
     "exp",
@@ -140,6 +145,8 @@ __all__ = [
     "gather",
     "ge",
     "global_avgpool2d",
+    "gru",
+    "gru_grad",
     "gt",
     "layer_norm",
     "layer_norm_grad",
@@ -151,6 +158,8 @@ __all__ = [
     "log1p",
     "log_softmax",
     "log_softmax_grad",
+    "lstm",
+    "lstm_grad",
     "lt",
     "matmul",
     "max",
@@ -175,10 +184,13 @@ __all__ = [
     "reciprocal",
     "relu",
     "relu_grad",
+    "rnn",
+    "rnn_grad",
     "roll",
     "round",
     "rsqrt",
     "scatter_add",
+    "sequence_mask",
     "sgd_",
     "sigmoid",
     "sigmoid_grad",

@@ -98,3 +98,19 @@ def triu(x, k):
 def one_hot(index, n, dtype):
     """``index.shape + (n,)`` with 1 at the index; a row is all 0 where the index is outside [0, n)."""
     return np.equal(np.asarray(index)[..., None], np.arange(n), order="C").astype(dtype)
+
+
+def embedding(w, index, padding):
+    """Rows of w (V, D) at the index, an integer array of any shape; zeros where it is padding."""
+    y = np.array(w[index], order="C")
+    if padding is not None:
+        y[index == padding] = 0
+    return y
+
+
+def embedding_grad(g, index, n, padding):
+    """zeros (n, D) with the rows of g added at the index, in its order; those at padding are left out."""
+    out = np.zeros((n, g.shape[-1]), g.dtype)
+    rows = slice(None) if padding is None else index.reshape(-1) != padding
+    np.add.at(out, index.reshape(-1)[rows], g.reshape(-1, g.shape[-1])[rows])
+    return out

@@ -19,8 +19,12 @@ from keydnn.nn.layers.activation import (
     Softsign,
     Tanh,
 )
+from keydnn.nn.layers.attention import MultiHeadAttention, TransformerEncoderLayer
+from keydnn.nn.layers.bidirectional import Bidirectional
+from keydnn.nn.layers.cells import GRUCell, LSTMCell, RNNCell
 from keydnn.nn.layers.conv import Conv2D, Conv2d, Conv2DTranspose, Conv2dTranspose
 from keydnn.nn.layers.dropout import Dropout
+from keydnn.nn.layers.embedding import Embedding
 from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
 from keydnn.nn.layers.linear import Dense, LazyLinear, Linear
 from keydnn.nn.layers.norm import BatchNorm1D, BatchNorm1d, BatchNorm2D, BatchNorm2d, LayerNorm, Normalization
@@ -33,12 +37,14 @@ from keydnn.nn.layers.pool import (
     MaxPool2d,
     Pool2dConfigMixin,
 )
+from keydnn.nn.layers.recurrent import GRU, LSTM, RNN
 from keydnn.nn.layers.shape import Flatten
 
 __all__ = [
-    "AvgPool2D", "AvgPool2d", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d", "Conv2D", "Conv2DTranspose", "Conv2d",
-    "Conv2dTranspose", "Dense", "Dropout", "ELU", "Flatten", "GELU", "GlobalAvgPool2D", "GlobalAvgPool2d", "HardSigmoid", "Hardswish",
-    "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "Linear", "LogSoftmax", "MaxPool2D", "MaxPool2d", "Mish", "Normalization",
-    "PReLU", "Pool2dConfigMixin", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign",
-    "StatelessConfigMixin", "Tanh",
+    "AvgPool2D", "AvgPool2d", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d", "Bidirectional", "Conv2D", "Conv2DTranspose",
+    "Conv2d", "Conv2dTranspose", "Dense", "Dropout", "ELU", "Embedding", "Flatten", "GELU", "GRU", "GRUCell", "GlobalAvgPool2D",
+    "GlobalAvgPool2d", "HardSigmoid", "Hardswish", "LSTM", "LSTMCell", "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "Linear",
+    "LogSoftmax", "MaxPool2D", "MaxPool2d", "Mish", "MultiHeadAttention", "Normalization", "PReLU", "Pool2dConfigMixin", "RNN", "RNNCell",
+    "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign", "StatelessConfigMixin", "Tanh",
+    "TransformerEncoderLayer",
 ]  # fmt: skip

@@ -74,6 +74,7 @@ __version__ = "0.1.0"
 
 _LATER = {  # loaded when first asked for: name -> module that has it (or is it)
     **dict.fromkeys(("load_mnist", "load_cifar10", "load_cifar100"), "keydnn.datasets"),
+    "from_keras": "keydnn.interop.keras",
     **dict.fromkeys(("KeyDNNClassifier", "KeyDNNRegressor"), "keydnn.interop.sklearn"),
     **{name: f"keydnn.{name}" for name in ("data", "datasets", "interop")},
 }
@@ -113,7 +114,7 @@ __all__ = [
     # saving
     "register_module", "module_to_config", "module_from_config",
     # data and machine
-    "load_mnist", "load_cifar10", "load_cifar100",
+    "load_mnist", "load_cifar10", "load_cifar100", "from_keras",
     "one_hot", "numpy_to_tensor", "seed", "get_seed", "set_deterministic", "get_deterministic", "set_threads", "get_threads",
     "cuda_available",
     # the same by topic

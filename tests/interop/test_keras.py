@@ -1,0 +1,198 @@
+"""Models of Keras: files written here by the documented layout, stand-ins for models in memory, and real Keras where it is installed."""
+
+import io
+import json
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+import keydnn
+from keydnn.interop.keras import KerasInteropError, UnsupportedKerasLayerError, from_keras
+from keydnn.interop.keras_files import snake_case
+
+RNG = np.random.default_rng(0)
+
+
+def w(*shape):
+    return RNG.uniform(0.1, 1.0, shape).astype(np.float32)
+
+
+FIRST = "channels_first"
+CNN = [
+    ("InputLayer", {"batch_shape": [None, 2, 8, 8]}, []),
+    ("Conv2D", {"kernel_size": [3, 3], "padding": "same", "activation": "relu", "data_format": FIRST}, [w(3, 3, 2, 4), w(4)]),
+    ("BatchNormalization", {"axis": 1, "momentum": 0.9, "epsilon": 0.01}, [w(4), w(4), w(4), w(4)]),
+    ("MaxPooling2D", {"pool_size": [2, 2], "strides": [2, 2], "padding": "valid", "data_format": FIRST}, []),
+    ("Conv2DTranspose", {"kernel_size": [2, 2], "strides": [2, 2], "data_format": FIRST, "use_bias": False}, [w(2, 2, 3, 4)]),
+    ("AveragePooling2D", {"pool_size": 2, "data_format": FIRST}, []),
+    ("Conv2D", {"kernel_size": [2, 2], "data_format": FIRST, "activation": "linear"}, [w(2, 2, 3, 2), w(2)]),
+    ("Dropout", {"rate": 0.25}, []),
+    ("Flatten", {"data_format": "channels_last"}, []),
+    ("Dense", {"activation": {"class_name": "Softmax", "config": {}}}, [w(18, 3), w(3)]),
+    ("BatchNormalization", {"scale": False}, [w(3), w(3), w(3)]),
+    ("LayerNormalization", {"axis": [-1], "epsilon": 0.001}, [w(3), w(3)]),
+    ("LeakyReLU", {"negative_slope": 0.2}, []),
+    ("Activation", {"activation": "tanh"}, []),
+]
+
+
+def config(layers):
+    named = [{"class_name": kind, "config": {"name": f"{kind}_{i}", **settings}} for i, (kind, settings, _) in enumerate(layers)]
+    return {"class_name": "Sequential", "config": {"name": "s", "layers": named}}
+
+
+def write(path, layers, made=None):
+    h5py = pytest.importorskip("h5py", reason="needs the keras extra: pip install '.[keras]'")
+    made = config(layers) if made is None else made
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = json.dumps(made)
+            for i, (kind, _, weights) in enumerate(layers):
+                group = file.create_group(f"model_weights/{kind}_{i}")
+                group.attrs["weight_names"] = [f"s/{kind}_{i}/v{j}" for j in range(len(weights))]
+                for j, value in enumerate(weights):
+                    group.create_dataset(f"s/{kind}_{i}/v{j}", data=value)
+        return path
+    buffer, counts = io.BytesIO(), {}
+    with h5py.File(buffer, "w") as file:
+        file.create_group("layers")
+        for kind, _, weights in layers:
+            if kind == "InputLayer":
+                continue
+            n = counts[kind] = counts.get(kind, -1) + 1
+            for j, value in enumerate(weights):
+                file.create_dataset(f"layers/{snake_case(kind)}{f'_{n}' if n else ''}/vars/{j}", data=value)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(made))
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", buffer.getvalue())
+    return path
+
+
+def stand_in(layers, shape=(None, 2, 8, 8)):
+    """A model in memory as Keras has it, as far as it is looked at."""
+
+    def layer(i, kind, settings, weights):
+        cls = type(kind, (), {"name": f"{kind}_{i}", "get_config": lambda self: settings, "get_weights": lambda self: weights})
+        return cls()
+
+    cls = type("Sequential", (), {"__module__": "keras.src.models.sequential"})
+    model = cls()
+    model.layers = [layer(i, *row) for i, row in enumerate(layers) if row[0] != "InputLayer"]
+    model.input_shape = shape
+    return model
+
+
+def definition(x):
+    """What the layers of CNN compute, in NumPy."""
+    from numpy.lib.stride_tricks import sliding_window_view as windows
+
+    def conv(x, layer, pad=0):
+        (kernel, bias), x = layer[2], np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+        view = windows(x, kernel.shape[:2], axis=(2, 3))
+        return np.einsum("ncijuv,uvco->noij", view, kernel) + bias[:, None, None]
+
+    x = np.maximum(conv(x, CNN[1], 1), 0)
+    gamma, beta, mean, var = (v[:, None, None] for v in CNN[2][2])
+    x = (x - mean) / np.sqrt(var + 0.01) * gamma + beta
+    x = x.reshape(*x.shape[:2], 4, 2, 4, 2).max(axis=(3, 5))
+    x = np.einsum("ncij,uvoc->noiujv", x, CNN[4][2][0])
+    x = x.reshape(x.shape[0], 3, 8, 8)
+    x = x.reshape(*x.shape[:2], 4, 2, 4, 2).mean(axis=(3, 5))
+    x = conv(x, CNN[6]).reshape(len(x), -1)
+    x = x @ CNN[9][2][0] + CNN[9][2][1]
+    x = np.exp(x - x.max(axis=1, keepdims=True))
+    x /= x.sum(axis=1, keepdims=True)
+    beta, mean, var = CNN[10][2]
+    x = (x - mean) / np.sqrt(var + 1e-3) + beta
+    x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-3) * CNN[11][2][0] + CNN[11][2][1]
+    return np.tanh(np.where(x > 0, x, 0.2 * x))
+
+
+@pytest.mark.parametrize("kind", [".keras", ".h5", "memory"])
+def test_a_convolutional_model(tmp_path, kind):
+    source = stand_in(CNN) if kind == "memory" else write(tmp_path / f"m{kind}", CNN)
+    x = RNG.random((3, 2, 8, 8))
+    m = from_keras(source, allow_non_linear_activation=True, dtype=np.float64)
+    np.testing.assert_allclose(m.predict(x).numpy(), definition(x), rtol=1e-6)
+    assert [type(layer).__name__ for layer in m][:3] == ["Conv2d", "ReLU", "BatchNorm2d"] and not m.training and m.is_built
+    assert m[2].momentum == pytest.approx(0.1)  # theirs is the share that is kept
+    single = keydnn.from_keras(source, allow_non_linear_activation=True)
+    np.testing.assert_allclose(single.predict(x).numpy(), definition(x), rtol=1e-4)
+
+
+REFUSED = [
+    ("Dense", {"activation": "relu"}, [w(2, 2), w(2)], "allow_non_linear_activation=True"),
+    ("Dense", {"activation": "hard_tanh"}, [w(2, 2), w(2)], "'hard_tanh' has no counterpart"),
+    ("Embedding", {}, [w(3, 2)], "Embedding has no counterpart"),
+    ("Conv2D", {"kernel_size": [3, 3], "data_format": "channels_last"}, [w(3, 3, 1, 1)], "channels_last"),
+    ("Conv2D", {"kernel_size": [3, 3], "data_format": FIRST, "dilation_rate": [2, 2]}, [w(3, 3, 1, 1)], "dilation_rate"),
+    ("Conv2D", {"kernel_size": [3, 3], "data_format": FIRST, "groups": 2}, [w(3, 3, 1, 2)], "groups"),
+    ("Conv2D", {"kernel_size": [2, 2], "data_format": FIRST, "padding": "same"}, [w(2, 2, 1, 1)], "stride 1 and odd"),
+    ("Conv2D", {"kernel_size": [3, 3], "data_format": FIRST, "padding": "same", "strides": [2, 2]}, [w(3, 3, 1, 1)], "stride 1 and odd"),
+    ("MaxPooling2D", {"pool_size": 2, "padding": "same", "data_format": FIRST}, [], "padding"),
+    ("Dropout", {"rate": 0.5, "noise_shape": [1]}, [], "noise_shape"),
+    ("ReLU", {"max_value": 3.0}, [], "max_value"),
+    ("ReLU", {"threshold": 1.0}, [], "threshold"),
+    ("BatchNormalization", {"axis": 3}, [w(2)] * 4, "axis=3"),
+    ("LayerNormalization", {"axis": [1, 3]}, [w(2, 2)] * 2, "trailing"),
+    ("Flatten", {"data_format": FIRST}, [], "data_format"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "weights", "text"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_has_no_counterpart(kind, settings, weights, text):
+    source = stand_in([(kind, settings, weights), ("ReLU", {}, [])])
+    with pytest.raises(UnsupportedKerasLayerError, match=text):
+        from_keras(source)
+    if "allow" not in text and "hard_tanh" not in text:
+        with pytest.warns(UserWarning, match="left out"):
+            assert [type(layer).__name__ for layer in from_keras(source, strict=False)] == ["ReLU"]
+
+
+def test_wrong_weights_and_wrong_objects():
+    with pytest.raises(KerasInteropError, match="Dense_0"):
+        from_keras(stand_in([("Dense", {}, [])]))
+    with pytest.raises(KerasInteropError, match="BatchNormalization_0"):
+        from_keras(stand_in([("BatchNormalization", {}, [w(2)])], (None, 2)))
+    for other in (5, types.SimpleNamespace(layers=[]), keydnn.Sequential()):
+        with pytest.raises(KerasInteropError, match="expected a Keras Sequential"):
+            from_keras(other)
+    with pytest.raises(FileNotFoundError):
+        from_keras("/nowhere/m.keras")
+
+
+def test_damaged_and_foreign_files(tmp_path):
+    for suffix in (".keras", ".h5"):
+        path = write(tmp_path / f"m{suffix}", CNN[7:10])
+        whole = path.read_bytes()
+        for data in (b"", b"text", whole[:8], whole[: len(whole) // 2], whole[:60] + b"\xff" * 40 + whole[100:]):
+            path.write_bytes(data)
+            with pytest.raises(KerasInteropError, match=path.name):
+                from_keras(path, allow_non_linear_activation=True)
+        for made in ([], {}, {"class_name": "Functional", "config": {}}, {"class_name": "Sequential", "config": {"layers": [{}]}}):
+            with pytest.raises(KerasInteropError, match=path.name):
+                from_keras(write(path, [], made))
+
+
+def test_real_keras(tmp_path):
+    keras = pytest.importorskip("keras", reason="needs the tensorflow extra: pip install '.[tensorflow]'")
+    L = keras.layers
+    model = keras.Sequential(
+        [
+            L.Input((6,)),
+            L.Dense(5, activation="gelu"),
+            L.BatchNormalization(momentum=0.8),
+            L.Dense(4, activation="elu"),
+            L.LayerNormalization(),
+        ]
+    )
+    model.set_weights([w(*v.shape) for v in model.get_weights()])
+    x = RNG.random((7, 6)).astype(np.float32)
+    want = np.asarray(model(x))
+    for source in (model, tmp_path / "m.keras", tmp_path / "m.h5"):
+        if source is not model:
+            model.save(source)
+        np.testing.assert_allclose(from_keras(source, allow_non_linear_activation=True).predict(x).numpy(), want, rtol=1e-4, atol=1e-5)

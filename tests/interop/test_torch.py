@@ -1,0 +1,100 @@
+"""Weights from and to PyTorch: names, files, outputs."""
+
+import numpy as np
+import pytest
+
+import keydnn
+from keydnn.interop.torch import load_torch_state, to_torch_state
+
+
+def ours():
+    return keydnn.Sequential(
+        keydnn.Conv2d(2, 4, 3, padding=1), keydnn.BatchNorm2d(4), keydnn.ReLU(), keydnn.Conv2dTranspose(4, 3, 2, stride=2),
+        keydnn.Flatten(), keydnn.Linear(3 * 8 * 8, 5), keydnn.LayerNorm(5),
+    ).eval()  # fmt: skip
+
+
+def theirs():
+    from torch import nn
+
+    m = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Flatten(),
+        nn.Linear(3 * 8 * 8, 5), nn.LayerNorm(5),
+    )  # fmt: skip
+    for p in [*m.parameters(), *(b for b in m.buffers() if b.is_floating_point())]:
+        p.data.uniform_(0.1, 1.0)
+    return m.eval()
+
+
+X = np.random.default_rng(0).random((3, 2, 4, 4)).astype(np.float32)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["module", "state_dict", "pt", "checkpoint", "safetensors", "bfloat16"])
+def test_outputs_are_those_of_torch(tmp_path, kind):
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    source, m = theirs(), ours()
+    state = source.state_dict()
+    if kind == "bfloat16":
+        source = source.bfloat16().float()
+        state = source.bfloat16().state_dict()
+    path = tmp_path / "w.pt"
+    given = {"module": source, "pt": path, "checkpoint": path, "safetensors": tmp_path / "w.safetensors"}.get(kind, state)
+    torch.save({"state_dict": state, "epoch": 3} if kind == "checkpoint" else state, path)
+    save_file(state, tmp_path / "w.safetensors")
+    assert load_torch_state(m, given) == ([], [])
+    with torch.no_grad():
+        want = source.float()(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(m(keydnn.tensor(X)).numpy(), want, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.torch
+def test_and_back():
+    import torch
+
+    m, other = ours(), theirs()
+    missing, unknown = other.load_state_dict({n: torch.from_numpy(a) for n, a in to_torch_state(m).items()}, strict=False)
+    assert set(missing) <= {"1.num_batches_tracked"} and not unknown
+    with torch.no_grad():
+        np.testing.assert_allclose(other(torch.from_numpy(X)).numpy(), m(keydnn.tensor(X)).numpy(), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.torch
+def test_a_pt_file_is_not_run(tmp_path):
+    import os
+
+    import torch
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was-here"),)
+
+    torch.save({"0.weight": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "evil.pt").read_bytes()[:50])
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("evil.pt", "cut.pt", "list.pt"):
+        with pytest.raises(ValueError, match=name):
+            load_torch_state(ours(), tmp_path / name)
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_names_prefixes_and_errors():
+    m, before = ours(), ours()
+    state = {f"net.{name}": array for name, array in to_torch_state(before).items()}
+    assert "net.1.weight" in state and "net.1.running_var" in state
+    assert load_torch_state(m, {**state, "net.1.num_batches_tracked": np.array(3)}, prefix="net") == ([], [])
+    assert all(np.array_equal(a, before.state_dict()[n]) for n, a in m.state_dict().items())
+    with pytest.raises(KeyError, match="missing"):
+        load_torch_state(m, state)
+    missing, unknown = load_torch_state(m, state, strict=False, key_map={"net.": "", "net.0.": "first."})
+    assert missing == ["0.weight", "0.bias"] and unknown == ["first.bias", "first.weight"]
+    with pytest.raises(ValueError, match="5.weight"):
+        load_torch_state(m, {**to_torch_state(m), "5.weight": np.zeros((2, 2))})
+    for bad in (5, {1: 2}, [("a", 1)]):
+        with pytest.raises(TypeError, match="state_dict"):
+            load_torch_state(m, bad)
+    with pytest.raises(TypeError, match="'x' is a str"):
+        load_torch_state(m, {"x": "text"})

@@ -12,6 +12,7 @@ void bind_gemm(nb::module_& m);
 void bind_norm(nb::module_& m);
 void bind_plan(nb::module_& m);
 void bind_pool(nb::module_& m);
+void bind_quantize(nb::module_& m);
 void bind_random(nb::module_& m);
 void bind_reduce(nb::module_& m);
 void bind_softmax(nb::module_& m);
@@ -99,6 +100,7 @@ NB_MODULE(_native, m) {
   bind_norm(m);
   bind_plan(m);
   bind_pool(m);
+  bind_quantize(m);
   bind_random(m);
   bind_reduce(m);
   bind_softmax(m);

@@ -45,6 +45,7 @@
 #include "keydnn/gemm.h"
 #include "keydnn/norm.h"
 #include "keydnn/pool.h"
+#include "keydnn/quantize.h"
 #include "keydnn/random.h"
 #include "keydnn/reduce.h"
 #include "keydnn/relu_pool.h"
@@ -60,6 +61,7 @@
   X(KEYDNN_GEMM)           \
   X(KEYDNN_NORM)           \
   X(KEYDNN_POOL)           \
+  X(KEYDNN_QUANTIZE)       \
   X(KEYDNN_RANDOM)         \
   X(KEYDNN_REDUCE)         \
   X(KEYDNN_RELU_POOL)      \

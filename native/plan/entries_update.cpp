@@ -87,6 +87,14 @@ int uniform(const Call& call) {
   return api::uniform(*at<uint64_t>(call, 0), at<T>(call, 1), call.n[0]);
 }
 
+// places: x, y; integers: n, then keydnn_fixed
+template <class T>
+int quantize_fixed(const Call& call) {
+  const int64_t* n = call.n;
+  const keydnn_fixed format = {n[1], n[2], n[3], n[4], n[5], n[6]};
+  return api::quantize_fixed(at<const T>(call, 0), at<T>(call, 1), n[0], &format);
+}
+
 }  // namespace
 
 void add_update(Table& table) {
@@ -97,6 +105,7 @@ void add_update(Table& table) {
   KEYDNN_ENTER(table, adam_many);
   KEYDNN_ENTER(table, dropout_mask);
   KEYDNN_ENTER(table, uniform);
+  KEYDNN_ENTER(table, quantize_fixed);
 }
 
 }  // namespace keydnn::plan

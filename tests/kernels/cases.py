@@ -44,6 +44,11 @@ def tied(*shape):
     return lambda rng, dtype: np.asarray(rng.integers(-2, 3, shape), dtype)
 
 
+def eighths(*shape):
+    """Multiples of 1/64 on both sides of zero: exact ties are common for quanta from 1/32 on."""
+    return lambda rng, dtype: np.asarray(rng.integers(-300, 300, shape) / 64, dtype)
+
+
 def integers(low, high, *shape):
     return lambda rng, dtype: np.asarray(rng.integers(low, high, shape), np.int64)
 
@@ -291,6 +296,22 @@ def random_cases():
             yield case("dropout_mask", d.dropout_mask, scalar(key, np.int64), shape=shape, p=0.3, dtype="same", label=label)
 
 
+def quantize_cases():
+    exactly = {"rtol": (0, 0), "atol": (0, 0)}
+    for qmode in d.QMODES:
+        for omode, signed, n in [(o, True, 0) for o in d.OMODES] + [("AP_WRAP", True, 2), ("AP_WRAP_SM", True, 1), ("AP_WRAP", False, 1)]:
+            how = {"wl": 5, "iwl": 2, "signed": signed, "qmode": qmode, "omode": omode, "sat_bits": n}
+            yield case("quantize_fixed", d.quantize_fixed, eighths(7, 11), **how, label=f"{qmode}-{omode}-{signed}-{n}", **exactly)
+    for wl, iwl, label in [(3, 5, "wide-quantum"), (30, 4, "30-bits"), (70, 6, "70-bits"), (12, -3, "negative-iwl")]:
+        how = {"wl": wl, "iwl": iwl, "signed": True, "qmode": "AP_RND", "omode": "AP_SAT", "sat_bits": 0}
+        yield case("quantize_fixed", d.quantize_fixed, normal(3, 5), **how, label=label, rtol=(1e-7, 0), atol=(0, 0))
+        yield case("quantize_fixed", d.quantize_fixed, normal(0, 5), **how, label=f"{label}-empty", **exactly)
+    for bits in (None, 3):
+        how = {"wl": 6, "iwl": 3, "signed": True, "omode": "AP_SAT", "sat_bits": 0, "sr_bits": bits}
+        yield case("quantize_stochastic", d.quantize_stochastic, normal(3, 5), scalar(77, np.int64), **how, label=f"{bits}", **exactly)
+    yield case("quantize_with", lambda x, key, format: 2.0 * x + float(key), normal(3, 5), scalar(3, np.int64), format=d.Doubling())
+
+
 def update_cases():
     lr = scalar(0.05, np.float64)
     for label, momentum, nesterov, weight_decay in [("plain", 0.9, False, 0.0), ("nesterov", 0.9, True, 0.01), ("decay", 0.5, False, 0.1)]:
@@ -316,6 +337,7 @@ FAMILIES = (
     softmax_cases,
     norm_cases,
     random_cases,
+    quantize_cases,
     update_cases,
     lambda: sequence_cases.cases(Case),
 )

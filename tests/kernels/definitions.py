@@ -5,9 +5,12 @@ the new values of the written operands.
 """
 
 import math
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
+
+from tests.stability.integer_rounding import OMODES, QMODES, store  # noqa: F401 - the cases take the names of the modes from here
 
 
 def unary(f):
@@ -380,6 +383,30 @@ def normal(key, shape, dtype):
 def dropout_mask(key, shape, p, dtype):
     u = uniform(key, shape, np.float32)
     return np.where(u < 1 - p, 1 / (1 - p), 0.0)
+
+
+def quantize_fixed(x, wl, iwl, signed, qmode, omode, sat_bits):
+    integers = [store(float(v), wl, iwl, signed, qmode, omode, sat_bits) for v in x.reshape(-1)]
+    return np.array([float(Fraction(v) / Fraction(2) ** (wl - iwl)) for v in integers]).reshape(x.shape)
+
+
+def quantize_stochastic(x, key, wl, iwl, signed, omode, sat_bits, sr_bits):
+    values = []
+    for v, u in zip(x.reshape(-1), uniform(key, (x.size,), np.float64), strict=True):
+        t = Fraction(float(v)) * Fraction(2) ** (wl - iwl)
+        r = t - math.floor(t)
+        if sr_bits is not None:
+            r = Fraction(math.floor(r * 2**sr_bits), 2**sr_bits)
+        stored = min(max(math.floor(t) + (Fraction(float(u)) < r), -(2 ** (wl - 1))), 2 ** (wl - 1) - 1)
+        values.append(stored / 2.0 ** (wl - iwl))
+    return np.array(values).reshape(x.shape)
+
+
+class Doubling:
+    """A number format, as `quantize_with` asks for it."""
+
+    def rounded(self, x, key):
+        return x * 2 + x.dtype.type(key)
 
 
 def sgd_(p, g, velocity, lr, momentum, nesterov, weight_decay):

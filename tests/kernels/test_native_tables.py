@@ -52,6 +52,7 @@ LEFT_TO_REFERENCE = {
     "layer_norm_grad-(0, 4)-bare",
     *(f"{kernel}-empty" for kernel in ("sum", "mean", "max", "min")),
     "sum-of-nothing",
+    *(f"quantize_fixed-{format}{nothing}" for format in ("wide-quantum", "70-bits") for nothing in ("", "-empty")),
 }
 SERVED = [case for case in CASES if case.kernel in vars(DIRECT)]
 

@@ -11,6 +11,8 @@ from keydnn.compiler.ir import Op, View
 from keydnn.compiler.lower import INT64, TYPES, Row, Unplannable, contiguous, lowers, type_of
 
 FLOAT64 = np.dtype(np.float64)
+_ROUNDING = ("AP_TRN", "AP_TRN_ZERO", "AP_RND", "AP_RND_ZERO", "AP_RND_MIN_INF", "AP_RND_INF", "AP_RND_CONV")  # keydnn_rounding
+_OVERFLOW = ("AP_WRAP", "AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM", "AP_WRAP_SM")  # keydnn_overflow
 
 
 def groups(shape: tuple[int, ...], axis: Any, label: str) -> list[int]:
@@ -157,6 +159,17 @@ def dropout_mask(op: Op) -> list[Row]:
     """From a key of the step."""
     y = op.results[0]
     return [Row(f"dropout_mask:{TYPES[y.dtype]}", [op.operands[0], y], [y.size], [float(op.params["p"])], op.label, 1)]
+
+
+@lowers("quantize_fixed")
+def quantize_fixed(op: Op) -> list[Row]:
+    """Rounding to fixed point; integers: elements, wl, iwl, signed, rounding, overflow, saturated bits."""
+    rows: list[Row] = []
+    x, p = contiguous(op.operands[0], rows), op.params
+    if p["wl"] > 53 or not 0 <= p["wl"] - p["iwl"] <= 60:
+        raise Unplannable(f"{op.label}: a format of {p['wl']} bits, {p['iwl']} before the point")
+    n = [x.size, p["wl"], p["iwl"], int(p["signed"]), _ROUNDING.index(p["qmode"]), _OVERFLOW.index(p["omode"]), p["sat_bits"]]
+    return [*rows, Row(f"quantize_fixed:{type_of(op)}", [x, op.results[0]], n, [], op.label, 1)]
 
 
 @lowers("uniform")

@@ -218,6 +218,18 @@ _ROWS = [
         "Box-Muller in double: elements 2j, 2j+1 = sqrt(-2 ln(1-u)) * (cos, sin)(2 pi v), u, v = f8 uniforms 2j, 2j+1 of key",
     ),
     _row("dropout_mask(key; shape, p, dtype)", "m", "1/(1-p) where the f4 uniform, as a real number, is < 1-p (a double), else 0"),
+    # number formats: wl bits, iwl before the point; modes are the names of the ap_fixed types
+    _row(
+        "quantize_fixed(x; wl, iwl, signed, qmode, omode, sat_bits)",
+        "y",
+        "overflow(round(x / q)) * q with q = 2^(iwl - wl), exact; a zero is +0; see reference/quantize.py for the modes",
+    ),
+    _row(
+        "quantize_stochastic(x, key; wl, iwl, signed, omode, sat_bits, sr_bits)",
+        "y",
+        "the same with floor(t) + (f8 uniform of key < t - floor(t)), the remainder first cut to sr_bits bits unless None",
+    ),
+    _row("quantize_with(x, key; format)", "y", "format.rounded(x, key): any other number format"),
     # optimizer updates: lr is a float64 array of shape (), t an int64 array of shape () that the kernel increments
     _row(
         "sgd_(p, g, velocity|None, lr; momentum, nesterov, weight_decay)",

@@ -10,10 +10,10 @@ bool same_attributes(nb::tuple objects, nb::tuple names, nb::tuple values) {
   if (names.size() != n || values.size() != n) throw nb::value_error("same_attributes: tuples of one length are needed");
   for (size_t i = 0; i < n; ++i) {
     const Py_ssize_t at = static_cast<Py_ssize_t>(i);
-    PyObject* const found = PyObject_GetAttr(PyTuple_GET_ITEM(objects.ptr(), at), PyTuple_GET_ITEM(names.ptr(), at));
+    PyObject* const found = PyObject_GetAttr(PyTuple_GetItem(objects.ptr(), at), PyTuple_GetItem(names.ptr(), at));
     if (!found) throw nb::python_error();
     Py_DECREF(found);  // whatever values holds stays alive
-    if (found != PyTuple_GET_ITEM(values.ptr(), at)) return false;
+    if (found != PyTuple_GetItem(values.ptr(), at)) return false;
   }
   return true;
 }
@@ -23,7 +23,7 @@ bool same_items(nb::tuple a, nb::tuple b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i) {
     const Py_ssize_t at = static_cast<Py_ssize_t>(i);
-    if (PyTuple_GET_ITEM(a.ptr(), at) != PyTuple_GET_ITEM(b.ptr(), at)) return false;
+    if (PyTuple_GetItem(a.ptr(), at) != PyTuple_GetItem(b.ptr(), at)) return false;
   }
   return true;
 }
@@ -43,9 +43,9 @@ bool only_ours(nb::list tensors, nb::list gradients, nb::handle kind) {
   if (gradients.size() != n) throw nb::value_error("only_ours: lists of one length are needed");
   for (size_t i = 0; i < n; ++i) {
     const Py_ssize_t at = static_cast<Py_ssize_t>(i);
-    PyObject* const gradient = PyList_GET_ITEM(gradients.ptr(), at);
+    PyObject* const gradient = PyList_GetItem(gradients.ptr(), at);
     if (reinterpret_cast<PyObject*>(Py_TYPE(gradient)) != kind.ptr() || Py_REFCNT(gradient) != 2) return false;
-    PyObject* const found = PyObject_GetAttr(PyList_GET_ITEM(tensors.ptr(), at), name);
+    PyObject* const found = PyObject_GetAttr(PyList_GetItem(tensors.ptr(), at), name);
     if (!found) throw nb::python_error();
     Py_DECREF(found);
     if (found != gradient) return false;

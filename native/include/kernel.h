@@ -82,7 +82,7 @@ struct Const {
 template <class T>
 struct Scratch {
   T* data;
-  explicit Scratch(int64_t count) : data(static_cast<T*>(allocate(sizeof(T) * static_cast<size_t>(count)))) {}
+  explicit Scratch(int64_t count) : data(count ? static_cast<T*>(allocate(sizeof(T) * static_cast<size_t>(count))) : nullptr) {}
   ~Scratch() { release(data); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;

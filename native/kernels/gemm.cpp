@@ -1,10 +1,12 @@
 // Matrix products: c = a b (+ bias).
 //
-// b is cut into panels of up to three vectors of columns; a panel is packed as [k][columns] when that pays, and taken
-// kBlock rows at a time so that it stays in the first-level cache while rows of a pass by.  With b transposed and few
-// rows of a (inference) or few columns, rows of both are multiplied as they lie, lane by lane.
+// b is cut into panels of up to three vectors of columns; a panel is packed as [k][columns] when that pays, kBlock rows
+// at a time: by the chunk that uses it if one chunk does (few rows of a), else all of b beforehand.  With b transposed
+// and few rows of a, c is computed turned (c^T = b^T a^T): then a, the smaller one, is packed, and b is read as it lies.
+// With b transposed and at most kFew rows or columns, rows of both are multiplied as they lie, lane by lane.
 // Numerics: which path is taken, and every order of summation, follows from m, n, k and the strides alone.
 // Meaning: kernels/reference, functions matmul and linear.
+#include "lanes.h"
 #include "tile.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -32,6 +34,32 @@ struct Product {
   int64_t m, n, k;
 };
 
+constexpr int64_t kBlock = 384;       // rows of b that are taken at a time
+constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
+constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
+constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
+
+// The first n of a vector's lanes; n may exceed them.
+template <class T>
+KEYDNN_INLINE Vec<T> load_some(const T* p, int64_t n) {
+  return n >= kLanes<T> ? load(p) : load_part(p, n, T(0));
+}
+template <class T>
+KEYDNN_INLINE void store_some(T* p, Vec<T> v, int64_t n) {
+  n >= kLanes<T> ? store(p, v) : store_part(p, v, n);
+}
+
+// Scratch memory; a little of it lies on the stack.
+template <class T>
+struct Room {
+  static constexpr int64_t kOnStack = 8192 / sizeof(T);
+  alignas(64) T own[kOnStack];
+  Scratch<T> more;
+  T* data;
+  explicit Room(int64_t count) : more(count > kOnStack ? count : 0), data(count > kOnStack ? more.data : own) {}
+  explicit operator bool() const { return data != nullptr; }
+};
+
 // ---- transposing one block of lanes x lanes ------------------------------------------------------------------------
 
 // to[i * to_row + j] = from[j * from_row + i], i, j < lanes: log2(lanes) rounds of interleaving halves.
@@ -52,53 +80,49 @@ KEYDNN_INLINE void transpose_block(const T* from, int64_t from_row, T* to, int64
   for (int i = 0; i < n; ++i) store(to + i * to_row, v[i]);
 }
 
+// The same for n_i columns of n_j rows, with zeros for the other j.
+template <class T>
+void transpose_part(const T* from, int64_t from_row, int64_t n_j, int64_t n_i, T* to, int64_t to_row) {
+  constexpr int64_t n = kLanes<T>;
+  alignas(64) T rows[n * n], turned[n * n];
+  for (int64_t j = 0; j < n; ++j) store(rows + j * n, j < n_j ? load_some(from + j * from_row, n_i) : Vec<T>{});
+  transpose_block<T>(rows, n, turned, n);
+  for (int64_t i = 0; i < n_i; ++i) store(to + i * to_row, load(turned + i * n));
+}
+
 // Rows [k0, k1) of the panel `columns` wide (a multiple of lanes) from column `first` of b, to [k][columns]; zeros beyond
 // column n.
 template <class T>
 void pack_panel(const Matrix<T>& b, int64_t n, int64_t k0, int64_t k1, int64_t first, int64_t columns, T* to) {
   constexpr int64_t lanes = kLanes<T>;
-  const int64_t live = lesser(columns, n - first);
-  int64_t done = 0;  // columns packed by a fast path
+  to -= k0 * columns;
   if (b.col == 1) {
-    done = live / lanes * lanes;
-    for (int64_t i = k0; i < k1; ++i)
-      for (int64_t j = 0; j < done; j += lanes) store(to + i * columns + j, load(b.at(i, first + j)));
-  } else if (b.row == 1) {
-    for (; done + lanes <= live; done += lanes) {
-      int64_t i = k0;
-      for (; i + lanes <= k1; i += lanes) transpose_block<T>(b.at(i, first + done), b.col, to + i * columns + done, columns);
-      for (; i < k1; ++i)
-        for (int64_t j = done; j < done + lanes; ++j) to[i * columns + j] = *b.at(i, first + j);
+    const int64_t whole = lesser(columns, n - first) / lanes * lanes;
+    for (int64_t i = k0; i < k1; ++i) {
+      const T* const from = b.at(i, first);
+      for (int64_t j = 0; j < whole; j += lanes) store(to + i * columns + j, load(from + j));
+      for (int64_t j = whole; j < columns; j += lanes)
+        store(to + i * columns + j, first + j < n ? load_some(from + j, n - first - j) : Vec<T>{});
     }
+  } else if (b.row == 1) {
+    for (int64_t j = 0; j < columns; j += lanes) {
+      const int64_t live = n - first - j;
+      int64_t i = k0;
+      if (live >= lanes)
+        for (; i + lanes <= k1; i += lanes) transpose_block<T>(b.at(i, first + j), b.col, to + i * columns + j, columns);
+      for (; i < k1; i += lanes) transpose_part<T>(b.at(i, first + j), b.col, live, lesser(lanes, k1 - i), to + i * columns + j, columns);
+    }
+  } else {
+    for (int64_t i = k0; i < k1; ++i)
+      for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = first + j < n ? *b.at(i, first + j) : T(0);
   }
-  if (done == columns) return;
-  for (int64_t i = k0; i < k1; ++i) {
-    for (int64_t j = done; j < live; ++j) to[i * columns + j] = *b.at(i, first + j);
-    for (int64_t j = live; j < columns; ++j) to[i * columns + j] = T(0);
-  }
-}
-
-// All panels of b, one after the other.  Rows that lie whole are read once from end to end; transposed, one panel reads
-// its own rows of memory.
-template <class T>
-void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, T* to) {
-  const double cost = 0.3 * n * k;
-  auto one = [&](int64_t panel, int64_t k0, int64_t k1) {
-    const int64_t j = panels.first(panel) * kLanes<T>;
-    pack_panel(b, n, k0, k1, j, panels.width(panel) * kLanes<T>, to + j * k);
-  };
-  if (b.col != 1) return parallel_for(panels.count(), cost, [&](int64_t panel) { one(panel, 0, k); });
-  parallel_ranges(k, 32, cost, [&](int64_t k0, int64_t k1) {
-    for (int64_t i = k0; i < k1; i += 4)
-      for (int64_t panel = 0; panel < panels.count(); ++panel) one(panel, i, lesser(i + 4, k1));
-  });
 }
 
 // ---- packed panels times rows --------------------------------------------------------------------------------------
 
 // One tile of c: rows [i, i + MR) x NR vectors from column j; adds to c unless it is the first block of k.
-template <class T, int MR, int NR, class Row>
-KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, Row row) {
+template <class T, int MR, int NR>
+KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, const T* b, int64_t b_row) {
   constexpr int64_t lanes = kLanes<T>;
   const int64_t live = p.n - j;
   T* const c = p.c + i * p.n + j;
@@ -111,36 +135,54 @@ KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0,
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
       for (int v = 0; v < NR - 1; ++v) acc[r][v] = load(from + r * from_row + v * lanes);
-      acc[r][NR - 1] = load_n(from + r * from_row + (NR - 1) * lanes, last);
+      acc[r][NR - 1] = load_some(from + r * from_row + (NR - 1) * lanes, last);
     }
   }
+  auto row = [=](int64_t k) {
+    const T* const here = b + k * b_row;
+#pragma GCC unroll 8
+    for (int v = 0; v < NR; ++v) __builtin_prefetch(here + kAhead * b_row + v * lanes);
+    return here;
+  };
   tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < NR - 1; ++v) store(c + r * p.n + v * lanes, acc[r][v]);
-    store_n(c + r * p.n + (NR - 1) * lanes, acc[r][NR - 1], last);
+    store_some(c + r * p.n + (NR - 1) * lanes, acc[r][NR - 1], last);
   }
 }
+
+// Memory that will be packed next: fetched to the second-level cache piece by piece, while tiles are computed.
+template <class T>
+struct Next {
+  const T* data;
+  int64_t run, runs, step;  // `runs` runs of `run` elements, `step` apart
+  int64_t at = 0;
+  void fetch(int64_t n) {
+    for (const int64_t end = lesser(at + n, runs); at < end; ++at)
+      for (int64_t i = 0; i < run; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(data + at * step + i, 0, 2);
+  }
+};
 
 // Rows [i0, i1) times one panel; b's row k starts at b + k * b_row.
 template <class T>
 void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t width, int64_t k0, int64_t n_k, const T* b,
-                   int64_t b_row) {
-  auto row = [=](int64_t k) { return b + k * b_row; };
+                   int64_t b_row, Next<T> next) {
+  const int64_t tiles = greater((i1 - i0) / kTileRows, int64_t(1)), share = ceil_div(next.runs, tiles);
   with_tile_vecs(width, [&](auto nr) {
-    for_tile_rows(i1 - i0, [&](auto mr, int64_t i) { c_tile<T, mr.value, nr.value>(p, i0 + i, j, k0, n_k, row); });
+    for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+      next.fetch(share);
+      c_tile<T, mr.value, nr.value>(p, i0 + i, j, k0, n_k, b, b_row);
+    });
   });
 }
-
-template <class T>
-constexpr int64_t kBlock = 24576 / (kTileVecs * KEYDNN_VECTOR_BYTES);
 
 // Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: as they lie, or transposed a as [k][row].
 template <class T>
 Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
   if (a.col == 1) {
-    const int64_t pitch = kBlock<T> + kLanes<T>;  // not a power of two, which would crowd the cache's sets
+    const int64_t pitch = kBlock + kLanes<T>;  // not a power of two, which would crowd the cache's sets
     for (int64_t i = i0; i < i1; ++i) memcpy(to + (i - i0) * pitch, a.at(i, k0), sizeof(T) * static_cast<size_t>(n_k));
     return {to - i0 * pitch - k0, pitch, 1};
   }
@@ -156,29 +198,125 @@ Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int6
   return {to - i0 - k0 * rows, 1, rows};
 }
 
-// Rows [i0, i1) times panels [p0, p1).  packed: all panels of b one after the other, or null to read b as it lies (then
-// its columns are contiguous and the last, narrow panel stands in `tail`).
+// The next rows of b, from k0 on, of the panel that begins at column j.
 template <class T>
-int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* packed, const T* tail) {
+Next<T> next_rows(const Product<T>& p, int64_t j, int64_t columns, int64_t k0) {
+  const int64_t n_k = lesser(kBlock, p.k - k0);
+  if (n_k <= 0) return {};
+  columns = lesser(columns, p.n - j);
+  if (p.b.col == 1) return {p.b.at(k0, j), columns, n_k, p.b.row};
+  return {p.b.at(k0, j), n_k, columns, p.b.col};
+}
+
+// How a product is cut: chunks of `rows` rows times `wide` panels.  Up to kNarrow rows, a chunk has them all and packs its
+// own panel; otherwise b is packed beforehand, for all chunks.
+struct Cut {
+  Panels panels;
+  int64_t rows, wide;
+  bool shared;
+  int64_t down(int64_t m) const { return ceil_div(m, rows); }
+  int64_t across() const { return ceil_div(panels.count(), wide); }
+};
+
+template <class T>
+Cut cut_of(const Product<T>& p) {
+  Cut cut = {Panels(ceil_div(p.n, kLanes<T>)), p.m, 1, false};
+  if (double(p.m) * p.n * p.k < kLarge || (p.m <= kNarrow && cut.panels.count() >= 3)) return cut;
+  cut.rows = p.m >= 1024 ? 256 : p.m >= 256 ? 128 : 32;
+  cut.shared = true;
+  cut.wide = ceil_div(cut.panels.count(), ceil_div(int64_t(8), cut.down(p.m)));
+  return cut;
+}
+
+// Rows [i0, i1) times panels [p0, p1).  shared: all panels of b, packed one after the other, or null.
+template <class T>
+int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* shared) {
   constexpr int64_t lanes = kLanes<T>;
-  const bool pack_a = p1 - p0 > 1 && i1 - i0 > kTileRows;
-  Scratch<T> a_packed(pack_a ? (i1 - i0) * (kBlock<T> + lanes) : 1);
-  if (!a_packed) return KEYDNN_NO_MEMORY;
-  for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kBlock<T>) {
-    const int64_t n_k = lesser(kBlock<T>, p.k - k0);
+  const bool crowded = p.a.row * int64_t(sizeof(T)) % 1024 == 0;
+  const bool pack_a = i1 - i0 > 2 * kTileRows && (p1 - p0 > 3 || crowded) && p.k * (p1 - p0) > 64;
+  const bool pack_b = !shared && (p.b.col != 1 || i1 - i0 > 32);
+  const int64_t depth = lesser(kBlock, p.k);
+  const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : depth * kTileVecs * lanes);
+  if (!a_room || !b_room) return KEYDNN_NO_MEMORY;
+  for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kBlock) {
+    const int64_t n_k = lesser(kBlock, p.k - k0);
     Product<T> q = p;
-    if (pack_a) q.a = pack_rows(p.a, i0, i1, k0, n_k, a_packed.data);
+    if (pack_a) q.a = pack_rows(p.a, i0, i1, k0, n_k, a_room.data);
     for (int64_t panel = p0; panel < p1; ++panel) {
-      const int64_t j = panels.first(panel) * lanes, width = panels.width(panel);
-      if (packed) {
-        rows_by_panel(q, i0, i1, j, width, k0, n_k, packed + j * p.k + k0 * width * lanes, width * lanes);
-      } else if (j + width * lanes > p.n) {
-        rows_by_panel(q, i0, i1, j, width, k0, n_k, tail + k0 * width * lanes, width * lanes);
+      const int64_t j = panels.first(panel) * lanes, width = panels.width(panel), columns = width * lanes;
+      auto rows = [&](const T* b, int64_t b_row, Next<T> next) { rows_by_panel(q, i0, i1, j, width, k0, n_k, b, b_row, next); };
+      if (shared) {
+        rows(shared + j * p.k + k0 * columns, columns, {});
+      } else if (pack_b || j + columns > p.n) {
+        pack_panel(p.b, p.n, k0, k0 + n_k, j, columns, b_room.data);
+        rows(b_room.data, columns, next_rows(p, j, columns, k0 + n_k));
       } else {
-        rows_by_panel(q, i0, i1, j, width, k0, n_k, p.b.at(k0, j), p.b.row);
+        rows(p.b.at(k0, j), p.b.row, {});
       }
     }
   }
+  return KEYDNN_OK;
+}
+
+// All panels of b, one after the other.
+template <class T>
+void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, T* to) {
+  const int64_t deep = ceil_div(k, kBlock);
+  parallel_for(panels.count() * deep, 0.15 * n * k, [&](int64_t unit) {
+    const int64_t panel = unit / deep, k0 = unit % deep * kBlock;
+    const int64_t j = panels.first(panel) * kLanes<T>, columns = panels.width(panel) * kLanes<T>;
+    pack_panel(b, n, k0, lesser(k0 + kBlock, k), j, columns, to + j * k + k0 * columns);
+  });
+}
+
+template <class T>
+int by_panels(const Product<T>& p) {
+  const Cut cut = cut_of(p);
+  const Scratch<T> packed(cut.shared ? cut.panels.vecs * kLanes<T> * p.k : 0);
+  if (cut.shared) {
+    if (!packed) return KEYDNN_NO_MEMORY;
+    pack_panels(p.b, p.n, p.k, cut.panels, packed.data);
+  }
+  const int64_t across = cut.across();
+  int status = KEYDNN_OK;
+  parallel_for(cut.down(p.m) * across, cost_ns<T>(double(p.m) * p.n * p.k), [&](int64_t chunk) {
+    const int64_t i0 = chunk / across * cut.rows, p0 = chunk % across * cut.wide;
+    const int64_t i1 = lesser(i0 + cut.rows, p.m), p1 = lesser(p0 + cut.wide, cut.panels.count());
+    const int got = block<T>(p, cut.panels, i0, i1, p0, p1, cut.shared ? packed.data : nullptr);
+    if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
+  });
+  return status;
+}
+
+// ---- few rows, b transposed: c^T = b^T a^T --------------------------------------------------------------------------
+
+template <class T>
+bool is_turned(const Product<T>& p) {
+  const int64_t lanes = kLanes<T>;
+  return p.b.row == 1 && p.b.col != 1 && p.a.col == 1 && p.m <= kNarrow && 2 * p.m <= p.n && 3 * p.m >= 2 * round_up(p.m, lanes) &&
+         double(p.m) * p.n * p.k > kLarge;
+}
+
+template <class T>
+int turned(const Product<T>& p) {
+  constexpr int64_t lanes = kLanes<T>;
+  const Scratch<T> turned_c(p.m * p.n);
+  if (!turned_c) return KEYDNN_NO_MEMORY;
+  const T* const from = turned_c.data;
+  const int status = by_panels(Product<T>{{p.b.data, p.b.col, 1}, {p.a.data, 1, p.a.row}, nullptr, turned_c.data, p.n, p.m, p.k});
+  if (status != KEYDNN_OK) return status;
+  parallel_ranges(p.n, 8 * lanes, 0.5 * double(p.m * p.n), [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
+    alignas(64) T tile[kLanes<T> * kLanes<T>];
+    for (int64_t j = begin; j < end; j += lanes) {
+      const int64_t n_j = lesser(lanes, end - j);
+      const Vec<T> bias = p.bias ? load_some(p.bias + j, n_j) : Vec<T>{};
+      for (int64_t i = 0; i < p.m; i += lanes) {
+        const int64_t n_i = lesser(lanes, p.m - i);
+        transpose_part<T>(from + j * p.m + i, p.m, n_j, n_i, tile, lanes);
+        for (int64_t r = 0; r < n_i; ++r) store_some(p.c + (i + r) * p.n + j, load(tile + r * lanes) + bias, n_j);
+      }
+    }
+  });
   return KEYDNN_OK;
 }
 
@@ -247,39 +385,8 @@ bool is_dot(const Product<T>& p) {
 
 template <class T>
 int product(const Product<T>& p) {
-  constexpr int64_t lanes = kLanes<T>;
   if (is_dot(p)) return dots(p);
-  const Panels panels(ceil_div(p.n, lanes));
-  const bool pack = p.b.col != 1 || p.m > 32;
-  const int64_t last = panels.count() - 1, last_column = panels.first(last) * lanes, last_width = panels.width(last) * lanes;
-  Scratch<T> packed(pack ? panels.vecs * lanes * p.k : last_width * p.k);
-  if (!packed) return KEYDNN_NO_MEMORY;
-  if (pack) {
-    pack_panels(p.b, p.n, p.k, panels, packed.data);
-  } else if (last_column + last_width > p.n) {
-    pack_panel(p.b, p.n, 0, p.k, last_column, last_width, packed.data);
-  }
-  // chunks: rows x panels, halved until there are eight, unless they become too small to be worth claiming
-  int64_t rows = p.m >= 128 ? 64 : round_up(p.m, 8), wide = lesser(panels.count(), int64_t(4));
-  auto chunks = [&] { return ceil_div(p.m, rows) * ceil_div(panels.count(), wide); };
-  while (chunks() < 8 && double(rows) * wide * kTileVecs * lanes * p.k > 1e6) {
-    if (wide > 1) {
-      wide = ceil_div(wide, 2);
-    } else if (rows > 8) {
-      rows = round_up(rows / 2, 8);
-    } else {
-      break;
-    }
-  }
-  const int64_t down = ceil_div(p.m, rows), across = ceil_div(panels.count(), wide);
-  int status = KEYDNN_OK;
-  parallel_for(down * across, cost_ns<T>(double(p.m) * p.n * p.k), [&](int64_t chunk) {
-    const int64_t i0 = chunk / across * rows, p0 = chunk % across * wide;
-    const int64_t i1 = lesser(i0 + rows, p.m), p1 = lesser(p0 + wide, panels.count());
-    const int got = block(p, panels, i0, i1, p0, p1, pack ? packed.data : nullptr, packed.data);
-    if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
-  });
-  return status;
+  return is_turned(p) ? turned(p) : by_panels(p);
 }
 
 template <class T>

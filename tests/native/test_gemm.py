@@ -1,0 +1,76 @@
+"""Matrix products along every path: few rows, turned, packed by chunks or beforehand; odd sizes; the same bits on any threads."""
+
+import numpy as np
+import pytest
+
+from keydnn.kernels import native
+from tests.native.common import needs_native
+
+pytestmark = needs_native
+
+# (m, n, k): dots, one chunk, narrow with panels of its own, turned, packed beforehand; whole and broken vectors, several blocks of k
+SIZES = [
+    (1, 40, 33), (3, 7, 5), (7, 3, 90), (17, 19, 23), (31, 33, 40), (13, 300, 97), (64, 128, 256), (61, 130, 400), (48, 700, 390),
+    (200, 97, 70), (256, 150, 65), (257, 200, 390), (300, 50, 70), (130, 40, 800), (513, 49, 33), (40, 17, 1500), (1030, 100, 20),
+]  # fmt: skip
+
+
+def operands(m, n, k, dtype, turned_a, turned_b):
+    rng = np.random.default_rng(m * 7 + n * 3 + k)
+    a = rng.standard_normal((k, m) if turned_a else (m, k)).astype(dtype)
+    b = rng.standard_normal((n, k) if turned_b else (k, n)).astype(dtype)
+    return a, b
+
+
+def assert_product(c, a, b, bias=0.0):
+    a, b = a.astype("f8"), b.astype("f8")
+    exact, size = a @ b + bias, np.abs(a) @ np.abs(b) + np.abs(bias)
+    eps = np.finfo(c.dtype).eps
+    assert c.shape == exact.shape
+    assert np.all(np.abs(c - exact) <= 2 * np.sqrt(a.shape[1] + 4) * eps * size + 1e-300)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)])
+def test_products(size, turned, dtype):
+    a, b = operands(*size, dtype, *turned)
+    c = native.load().matmul(a, b, *turned)
+    assert_product(c, a.T if turned[0] else a, b.T if turned[1] else b)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("size", SIZES)
+def test_linear_with_bias(size, dtype):
+    x, w = operands(*size, dtype, False, True)
+    bias = np.linspace(-3.0, 3.0, size[1]).astype(dtype)
+    assert_product(native.load().linear(x, w, bias), x, w.T, bias.astype("f8"))
+
+
+@pytest.mark.parametrize("size", [(64, 256, 784), (256, 784, 64), (64, 784, 256), (520, 300, 300)])
+def test_threads_do_not_change_bits(size):
+    module = native.load()
+    before = module.get_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            module.set_threads(threads)
+            a, b = operands(*size, "f4", False, False)
+            w = np.ascontiguousarray(b.T)
+            found.append([module.matmul(a, b, False, False).tobytes(), module.linear(a, w, None).tobytes()])
+    finally:
+        module.set_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_nothing_to_sum_gives_the_bias():
+    bias = np.array([1.0, -2.0, 3.0], "f4")
+    c = native.load().linear(np.zeros((5, 0), "f4"), np.zeros((3, 0), "f4"), bias)
+    assert c is None or np.array_equal(c, np.tile(bias, (5, 1)))
+
+
+def test_infinities_and_nan_stay_where_they_belong():
+    x, w = operands(64, 256, 70, "f4", False, True)
+    x[3, 5], x[60, 69] = np.inf, np.nan
+    y = native.load().linear(x, w, None)
+    assert np.all(np.isinf(y[3])) and np.all(np.isnan(y[60])) and np.isfinite(np.delete(y, [3, 60], 0)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -250,12 +251,12 @@ class Model(Buildable):
         if self.training and all(map(_is_training, self._below)):
             return run(self, x, y, plan)
         before = [(module, module.training) for module in (self, *self._below)]
-        self.train()
-        try:
-            return run(self, x, y, plan)
-        except BaseException:
-            restore(before)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(restore, before)
+            self.train()
+            logs = run(self, x, y, plan)
+            undo.pop_all()
+        return logs
 
     def fit(
         self,

@@ -59,7 +59,7 @@ def _read(file: Any, path: str | os.PathLike[str], max_bytes: int) -> np.ndarray
     if len(sizes) < 4 * axes:
         raise CheckpointError(f"{name}: the IDX header is cut short")
     shape = struct.unpack(f">{axes}I", sizes)
-    if axes > 32 or math.prod(shape) * dtype.itemsize > max_bytes:
+    if axes > 32 or math.prod(max(size, 1) for size in shape) * dtype.itemsize > max_bytes:  # NumPy limits empty shapes too
         raise CheckpointError(f"{name}: says that it holds shape {shape} of {dtype.name}, more than the {max_bytes} bytes allowed")
     wanted, data = math.prod(shape) * dtype.itemsize, bytearray()
     while len(data) <= wanted and (chunk := file.read(min(1 << 20, wanted + 1 - len(data)))):

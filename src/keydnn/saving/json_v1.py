@@ -242,11 +242,13 @@ def write_json(path: str | os.PathLike[str], payload: dict[str, Any]) -> None:
 def _unpacked(data: bytes) -> bytes:
     """The contents of a gzip file, unless they are out of all proportion to it."""
     most = max(MOST_UNPACKED, 10 * len(data))
+    found = bytearray()
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        found = file.read(most + 1)
+        while len(found) <= most and (piece := file.read(1 << 20)):  # one large read would take all it may before it unpacks
+            found += piece
     if len(found) > most:
         raise CheckpointError(f"a checkpoint of {len(data)} bytes that unpacks to more than {most} is not read")
-    return found
+    return bytes(found)
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

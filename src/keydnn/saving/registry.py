@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ def registered(name: str) -> Any:
         ValueError: There is none; the message lists the known names.
     """
     if name not in _CLASSES:
-        raise ValueError(f"unknown module type {name!r}; registered: {', '.join(sorted(_CLASSES))}")
+        raise ValueError(f"unknown module type {reprlib.repr(name)}; registered: {', '.join(sorted(_CLASSES))}")
     return _CLASSES[name]
 
 

@@ -1,0 +1,127 @@
+"""What reads files: a row each, with how to write good ones."""
+
+import gzip
+import io
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import keydnn
+from keydnn.cli.job import config, rows
+from keydnn.data import download, idx, images
+from keydnn.saving import read_state, write_state
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of files.
+
+    Attributes:
+        name: What the command line calls it.
+        suffix: Of its files.
+        samples: Folder -> good files, as bytes.
+        read: (file, folder to write into) -> anything.
+        factor: How many times the file's size it may use, because its format is packed.
+    """
+
+    name: str
+    suffix: str
+    samples: Any
+    read: Any
+    factor: int = 10
+
+
+def networks():
+    keydnn.seed(0)
+    small = keydnn.Sequential(keydnn.Linear(3, 2), keydnn.BatchNorm1d(2), keydnn.ReLU())
+    images = keydnn.Sequential(
+        keydnn.Conv2d(1, 2, 3, padding="same"), keydnn.MaxPool2d(2), keydnn.Flatten(), keydnn.Sequential(keydnn.Linear(8, 3))
+    )
+    return [small, images]
+
+
+def saved(folder, suffix, save):
+    result = []
+    for i, model in enumerate(networks()):
+        save(model, folder / f"good{i}{suffix}")
+        result.append((folder / f"good{i}{suffix}").read_bytes())
+    return result
+
+
+def checkpoints(folder):
+    return saved(folder, ".json", lambda model, path: model.save_json(path))
+
+
+def packed_checkpoints(folder):
+    return [gzip.compress(data, mtime=0) for data in checkpoints(folder)]
+
+
+def states(folder):
+    write_state(folder / "plain", {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros(0, "f4")}, {"kind": "x", "deep": [1, {"y": None}]})
+    runs = saved(folder, ".safetensors", lambda model, path: model.save(path, optimizer=keydnn.Adam(model.parameters())))
+    return [(folder / "plain").read_bytes(), *runs]
+
+
+def configs(folder):
+    return [
+        b'seed = 3\n[data]\nfile = "x.csv"\ntarget = "y"\ntest = 0.1\n[model]\nlayers = [{ type = "Dense", out_features = 8 }]\n'
+        b'[training]\nloss = "mse"\noptimizer_kwargs = { lr = 0.05 }\nmetrics = ["acc"]\nepochs = 4\nearly_stopping = { patience = 2 }\n'
+    ]
+
+
+def tables(folder):
+    return [b"a,b,c\n1,2,x\n3,4.5,y\n-1e3,0,z\n", b'"a","b"\r\n"1","2"\r\n']
+
+
+def bytes_of(write):
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def idx_files(folder):
+    arrays = [np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.arange(5, dtype=np.int32), np.zeros((2, 2), np.float64)]
+    for i, array in enumerate(arrays):
+        idx.write_idx(folder / f"good{i}.idx", array)
+    return [(folder / f"good{i}.idx").read_bytes() for i in range(len(arrays))]
+
+
+def archives(folder):
+    def write(buffer, member):
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, content in (("data/a.bin", b"1234" * 50), ("data/b.txt", b"text")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            if member is not None:
+                tar.addfile(member)
+
+    link, above = tarfile.TarInfo("data/link"), tarfile.TarInfo("../above")
+    link.type, link.linkname = tarfile.SYMTYPE, "../../outside"
+    return [bytes_of(lambda b, m=m: write(b, m)) for m in (None, link, above)]
+
+
+def cifar_batches(folder):
+    import pickle
+
+    batch = {b"data": np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072), b"labels": [3, 4], b"batch_label": b"x"}
+    return [pickle.dumps(batch, protocol=p) for p in (2, 4)]
+
+
+def run_job(path, folder):
+    return config.read_job(path)
+
+
+READERS = [
+    Reader("checkpoint", ".json", checkpoints, lambda path, folder: keydnn.Sequential.load_json(path)),
+    Reader("packed-checkpoint", ".json.gz", packed_checkpoints, lambda path, folder: keydnn.Sequential.load_json(path), factor=10_000),
+    Reader("state", ".safetensors", states, lambda path, folder: read_state(path)),
+    Reader("model-state", ".safetensors", states, lambda path, folder: keydnn.Sequential.load(path)),
+    Reader("config", ".toml", configs, run_job),
+    Reader("csv", ".csv", tables, lambda path, folder: rows.read_csv(path)),
+    Reader("idx", ".idx", idx_files, lambda path, folder: idx.read_idx(path)),
+    Reader("cifar", "", cifar_batches, lambda path, folder: images.read_cifar(path, "labels")),
+    Reader("tar", ".tar", archives, lambda path, folder: download.extract_tar(path, folder)),
+]

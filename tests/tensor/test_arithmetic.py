@@ -64,7 +64,9 @@ def test_numbers_never_promote(dtype, number):
 
 
 @pytest.mark.parametrize(
-    "stranger", [None, "a", [1.0, 2.0], (1.0,), 1j, np.complex64(1), object(), np.zeros(2), np.array(2.0), {}], ids=repr
+    "stranger",
+    [None, "a", [1.0, 2.0], (1.0,), 1j, np.complex64(1), object(), np.zeros(2), np.array(2.0), {}],
+    ids=lambda v: type(v).__name__,
 )
 def test_strangers_are_type_errors(stranger):
     t = Tensor((2,))

@@ -19,6 +19,7 @@ EXTRAS = {  # extra -> distribution and module of each package it brings
     "plot": [("matplotlib", "matplotlib")],
     "torch": [("torch", "torch")],
     "tensorflow": [("tensorflow", "tensorflow")],
+    "keras": [("h5py", "h5py")],
     "ray": [("ray", "ray")],
     "mpi": [("mpi4py", "mpi4py"), ("mpich", "mpich")],
     "tune": [("optuna", "optuna")],

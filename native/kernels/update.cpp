@@ -15,6 +15,25 @@ KEYDNN_INLINE T decayed(T g, T decay, T p) {
   return decay != 0 ? g + decay * p : g;
 }
 
+// What an optimizer keeps is 0 rather than subnormal: arithmetic on subnormal numbers is many times slower.
+template <class T>
+KEYDNN_INLINE T kept(T x) {
+  constexpr T tiny = sizeof(T) == 4 ? T(1.17549435e-38f) : T(2.2250738585072014e-308);
+  return size_of(x) < tiny ? T(0) : x;
+}
+
+// beta1^t and beta2^t of the latest t: the parameters of a model are mostly at the same step.
+struct Powers {
+  double steps, beta1, beta2, first, second;
+};
+thread_local Powers latest = {0, 0, 0, 1, 1};
+
+const Powers& powers(double steps, double beta1, double beta2) {
+  Powers& p = latest;
+  if (p.steps != steps || p.beta1 != beta1 || p.beta2 != beta2) p = {steps, beta1, beta2, pow(beta1, steps), pow(beta2, steps)};
+  return p;
+}
+
 template <class T>
 int ema(T* running, const T* batch, int64_t n, double momentum) {
   const T rate = static_cast<T>(momentum);
@@ -34,14 +53,14 @@ int sgd(T* p, const T* g, T* velocity, int64_t n, double lr, double momentum, in
     } else if (nesterov) {
 #pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) {
-        const T d = decayed(g[i], decay, p[i]), v = mu * velocity[i] + d;
+        const T d = decayed(g[i], decay, p[i]), v = kept<T>(mu * velocity[i] + d);
         velocity[i] = v;
         p[i] -= rate * (d + mu * v);
       }
     } else {
 #pragma GCC ivdep
       for (int64_t i = begin; i < end; ++i) {
-        const T v = mu * velocity[i] + decayed(g[i], decay, p[i]);
+        const T v = kept<T>(mu * velocity[i] + decayed(g[i], decay, p[i]));
         velocity[i] = v;
         p[i] -= rate * v;
       }
@@ -55,16 +74,16 @@ template <class T>
 int adam(T* p, const T* g, T* m, T* v, int64_t n, int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay,
          int decoupled) {
   if (t < 1) return KEYDNN_BAD_SHAPE;
-  const double steps = static_cast<double>(t);
-  const T rate = static_cast<T>(lr / (1.0 - pow(beta1, steps))), root_scale = static_cast<T>(1.0 / sqrt(1.0 - pow(beta2, steps)));
+  const Powers& power = powers(static_cast<double>(t), beta1, beta2);
+  const T rate = static_cast<T>(lr / (1.0 - power.first)), root_scale = static_cast<T>(1.0 / sqrt(1.0 - power.second));
   const T to_m = static_cast<T>(1.0 - beta1), to_v = static_cast<T>(1.0 - beta2), small = static_cast<T>(eps);
   const T l2 = static_cast<T>(decoupled ? 0.0 : weight_decay), shrink = static_cast<T>(decoupled ? lr * weight_decay : 0.0);
   parallel_ranges(n, kGrain, 0.8 * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
 #pragma GCC ivdep
     for (int64_t i = begin; i < end; ++i) {
       const T d = decayed(g[i], l2, p[i]);
-      const T first = m[i] + to_m * (d - m[i]);
-      const T second = v[i] + to_v * (d * d - v[i]);
+      const T first = kept<T>(m[i] + to_m * (d - m[i]));
+      const T second = kept<T>(v[i] + to_v * (d * d - v[i]));
       m[i] = first;
       v[i] = second;
       p[i] = decayed(p[i], -shrink, p[i]) - (rate * first) / (root(second) * root_scale + small);

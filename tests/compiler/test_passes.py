@@ -133,3 +133,36 @@ def test_relu_that_others_read_is_kept():
         return ops.maxpool2d(r, (2, 2)), r
 
     assert "maxpool2d" in compiled(function, keydnn.Tensor.rand((1, 1, 4, 4)))
+
+
+def test_what_is_computed_from_constants_is_a_constant():
+    def function(x):
+        ones = keydnn.ones((4, 3))
+        scale = (ones * 2.0 + 1.0) / 7.0
+        return x * scale, ones
+
+    assert compiled(function, keydnn.Tensor.rand((4, 3))) == ["fill", "fused"]
+
+
+def test_a_constant_that_was_written_is_none():
+    def function(x):
+        c = keydnn.ones((5,))
+        before = c * 2.0
+        c += x
+        return c * 3.0, before
+
+    compiled(function, keydnn.Tensor.rand((5,)))
+
+
+def test_negative_zero_stays_what_it_is():
+    def function(x):
+        zero = keydnn.ones((5,)) * -0.0
+        return x / zero
+
+    compiled(function, keydnn.Tensor.rand((5,)) + 1.0)
+
+
+def test_the_gradient_of_a_mean_starts_with_one_constant():
+    model = assert_same(lambda: Sequential(Linear(6, 5), ReLU(), Linear(5, 3)), lambda p: Adam(p), images(4, 8, (6,)), loss="cross_entropy")
+    names = entries(only_step(model).plan)
+    assert names.count("fill") == 1 and "copy_strided" not in names

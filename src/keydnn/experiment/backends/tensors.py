@@ -1,0 +1,89 @@
+"""Tensors of any framework, through one small face per framework."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from keydnn.experiment.backends.backend import Backend
+
+ADAPTERS = {  # a backend -> the file that knows its tensors
+    Backend.NUMPY: "keydnn.experiment.backends.numpy",
+    Backend.SCIKIT: "keydnn.experiment.backends.numpy",
+    Backend.NONE: "keydnn.experiment.backends.numpy",
+    Backend.TORCH: "keydnn.experiment.backends.torch",
+    Backend.TENSORFLOW: "keydnn.experiment.backends.tensorflow",
+    Backend.KEYDNN: "keydnn.experiment.backends.keydnn",
+}
+_TENSOR_BACKENDS = (Backend.NUMPY, Backend.TORCH, Backend.KEYDNN, Backend.TENSORFLOW)
+
+
+def adapter(backend: Backend) -> ModuleType:
+    """The adapter of a backend."""
+    return importlib.import_module(ADAPTERS[backend])
+
+
+def backend_of(value: Any) -> Backend:
+    """Whose tensor a value is.
+
+    Raises:
+        TypeError: Nobody's.
+    """
+    for backend in _TENSOR_BACKENDS:
+        if adapter(backend).is_tensor(value):
+            return backend
+    raise TypeError(f"a tensor of NumPy, torch, TensorFlow or keydnn is expected, got {type(value).__name__}")
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Any tensor, or anything array-like, as an array."""
+    for backend in _TENSOR_BACKENDS:
+        if adapter(backend).is_tensor(value):
+            return adapter(backend).to_numpy(value)
+    return np.asarray(value)
+
+
+def to_backend(value: Any, backend: Backend) -> Any:
+    """A tensor as a tensor of another framework: float32 there, integers and booleans as they are.
+
+    Raises:
+        TypeError: Text, which no framework holds.
+        ImportError: The framework is not installed.
+    """
+    goal = adapter(backend)
+    if goal.is_tensor(value):
+        return value
+    array = to_numpy(value)
+    if goal is adapter(Backend.NUMPY):
+        return array
+    return goal.to_tensor(for_framework(array))
+
+
+def for_framework(array: np.ndarray) -> np.ndarray:
+    """An array as frameworks take it: floats as float32.
+
+    Raises:
+        TypeError: Text or other objects.
+    """
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"values of dtype {array.dtype} cannot become a tensor: encode text as integers first, for example with encode_labels(key)"
+        )
+    return array.astype(np.float32) if array.dtype.kind == "f" and array.dtype != np.float32 else array
+
+
+def detach(value: Any) -> Any:
+    """A copy without history."""
+    return adapter(backend_of(value)).detach(value)
+
+
+def concat(values: Sequence[Any], backend: Backend | None = None) -> Any:
+    """Tensors joined along axis 0, in ``backend`` or, with None, in their own framework (NumPy if they are mixed)."""
+    if backend is None:
+        owners = {backend_of(value) for value in values}
+        backend = owners.pop() if len(owners) == 1 else Backend.NUMPY
+    return adapter(backend).concat([to_backend(value, backend) for value in values])

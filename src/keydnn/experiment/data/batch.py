@@ -1,0 +1,127 @@
+"""Batch: tensors of one step, by role, with weights and masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.data.formats import DataFormat
+from keydnn.experiment.data.roles import ByRole, RoleData
+from keydnn.experiment.data.sample_data import SampleShapes
+from keydnn.experiment.visualization.summary import summary_box
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Batch(ByRole):
+    """Tensors of one step.
+
+    Args:
+        batch_size: B.
+        role_data: RoleData, or a dict role to SampleData; every tensor has leading size B.
+        shapes: Shapes of the samples; None fills them in.
+        role_weights: Role to weights (B,).
+        role_masks: Role to int8 mask (B,), 0 where a row is padding or inactive.
+
+    Raises:
+        ValueError: No role, roles that differ, or a size other than B.
+    """
+
+    batch_size: int
+    role_data: RoleData
+    shapes: SampleShapes | None
+    role_weights: Mapping[str, NDArray[Any]]
+    role_masks: Mapping[str, NDArray[np.int8]]
+
+    def __post_init__(self) -> None:
+        data = self.role_data if isinstance(self.role_data, RoleData) else RoleData(self.role_data)
+        object.__setattr__(self, "role_data", data)
+        if self.shapes is None:
+            object.__setattr__(self, "shapes", data.shapes)
+        for what, arrays in (("role_weights", self.role_weights), ("role_masks", self.role_masks)):
+            if set(arrays) != set(data):
+                raise ValueError(f"{what} has roles {sorted(arrays)}, the data have {sorted(data)}")
+            for role, array in arrays.items():
+                if tuple(array.shape) != (self.batch_size,):
+                    raise ValueError(f"{what}[{role!r}] has shape {tuple(array.shape)}, expected ({self.batch_size},)")
+        for role, samples in data.items():
+            for domain, size in samples.leading_sizes().items():
+                if size != self.batch_size:
+                    raise ValueError(f"{domain} of role {role!r} has {size} samples, the batch has {self.batch_size}")
+
+    def get_data(self, role: str | None = None, domain: str | None = None) -> Any:
+        """All roles, one role, or the tensor of one domain (of the only role if none is named).
+
+        Raises:
+            KeyError: Unknown role or domain.
+            RuntimeError: A domain without a role, and several roles.
+        """
+        if role is not None:
+            return self.role_data.get_data(role, domain)
+        return self.role_data if domain is None else self._only(domain).get_domain_data(domain)
+
+    def _with(self, data: RoleData) -> Batch:
+        return dataclasses.replace(self, role_data=data, shapes=None)
+
+    def to_format(self, fmt: DataFormat | str) -> Batch:
+        """A new batch with features and targets in a tensor-like format.
+
+        Raises:
+            ValueError: A format that is not tensor-like.
+        """
+        return self._with(self.role_data.to_format(fmt))
+
+    def to_backend(self, backend: Backend | str) -> Batch:
+        """A new batch with features and targets as tensors of a framework."""
+        return self._with(self.role_data.to_backend(backend))
+
+    def as_format(self, fmt: DataFormat | str) -> Batch:
+        """Like :meth:`to_format`, in place; returns self."""
+        self.role_data.as_format(fmt)
+        return self
+
+    def as_backend(self, backend: Backend | str) -> Batch:
+        """Like :meth:`to_backend`, in place; returns self."""
+        self.role_data.as_backend(backend)
+        return self
+
+    def detach_tensors(self) -> Batch:
+        """Replace tensors by copies without history; returns self."""
+        self.role_data.detach_tensors()
+        return self
+
+    @classmethod
+    def concat(cls, *batches: Batch, fmt: DataFormat | str | None = None) -> Batch:
+        """Batches joined along axis 0, with their weights and masks.
+
+        Raises:
+            TypeError: Something other than batches.
+            ValueError: Nothing to join, or different roles or shapes.
+        """
+        for batch in batches:
+            if not isinstance(batch, Batch):
+                raise TypeError(f"only batches can be joined, got {type(batch).__name__}")
+        if not batches:
+            raise ValueError("nothing to join")
+        data = RoleData.concat(*(batch.role_data for batch in batches), fmt=fmt)
+        weights = {role: np.concatenate([np.asarray(batch.role_weights[role]) for batch in batches]) for role in data}
+        masks = {role: np.concatenate([np.asarray(batch.role_masks[role]) for batch in batches]) for role in data}
+        return cls(sum(batch.batch_size for batch in batches), data, None, weights, masks)
+
+    def concat_with(self, *others: Batch, fmt: DataFormat | str | None = None) -> Batch:
+        """This and others, joined; see :meth:`concat`."""
+        return Batch.concat(self, *others, fmt=fmt)
+
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with size, roles and shapes."""
+        shapes = list((self.shapes or SampleShapes()).shapes.items())
+        rows: list[tuple[str, Any]] = [("batch_size", self.batch_size), ("roles", ", ".join(self.available_roles)), ("shapes", shapes)]
+        return summary_box("Batch", rows, max_width)
+
+    def __repr__(self) -> str:
+        return f"Batch(batch_size={self.batch_size}, roles={self.available_roles})"

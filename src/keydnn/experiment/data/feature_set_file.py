@@ -1,0 +1,135 @@
+"""Feature sets in files: the table as Arrow, splits as row numbers, fitted scalers as they are; loading fits nothing."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.data.collection import SampleCollection
+from keydnn.experiment.equality import same_arrays
+from keydnn.experiment.errors import ArtifactError, SampleLoadError
+from keydnn.experiment.io import ArtifactReader, Encoder, save_artifact
+from keydnn.experiment.io.archive import to_json
+from keydnn.experiment.io.values import read_npy
+from keydnn.experiment.names import REP_TRANSFORMED
+from keydnn.experiment.scalers import ScalerRecord
+from keydnn.experiment.splitters import SplitterRecord
+
+TABLE = "sample_collection.arrow"
+SPLITS = "split_configs.json"
+log = logging.getLogger("keydnn")
+
+
+def save(fs: Any, filepath: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Write a feature set; see ``FeatureSet.save``."""
+    state = fs.get_state()
+    encoder = Encoder()
+    members: dict[str, Any] = {TABLE: _ipc(fs.collection.stored_table())}
+    splits: list[dict[str, Any]] = []
+    for i, name in enumerate(fs.available_splits):
+        member = f"splits/{i:04d}.npy"
+        splits.append({"name": name, "rows": member, "parent": fs.split_registry.parent(name)})
+        members[member] = _npy(state["splits"]["rows"][name])
+    for i, record in enumerate(state["splitter_records"]):
+        members[f"splitter_records/{i:04d}.json"] = to_json(encoder.encode(_record_config(record)))
+    for i, record in enumerate(state["scaler_records"]):
+        told = {**record.get_config(), "scaler_obj": record.scaler_obj}
+        members[f"scaler_records/{i:04d}.json"] = to_json(encoder.encode(told))
+    told = {"splits": splits, "label_classes": state["label_classes"]}
+    members[SPLITS] = to_json(encoder.encode(told))
+    return save_artifact(fs, filepath, "fs", overwrite=overwrite, members={**encoder.members, **members})
+
+
+def _record_config(record: SplitterRecord) -> dict[str, Any]:
+    return record.get_config()
+
+
+def _ipc(table: pa.Table) -> memoryview:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return memoryview(sink.getvalue())
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load(cls: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: bool, overwrite: bool) -> Any:
+    """Read a feature set; see ``FeatureSet.load``."""
+    with ArtifactReader(filepath, "fs", allow_packaged_code=allow_packaged_code) as reader:
+        label, node_id = reader.config["label"], reader.config["node_id"]
+        try:
+            samples = SampleCollection.from_arrow(reader.archive.read(TABLE), str(reader.archive.path))
+        except SampleLoadError as error:
+            raise ArtifactError(str(error)) from error
+        made = cls(label, samples, node_id=node_id, register=False)
+        state = made.get_state()
+        state.update(_records(reader, samples))
+        made.set_state(state)
+        path = reader.archive.path
+    _check_transformed(made, path)
+    return _registered(made, overwrite)
+
+
+def _records(reader: ArtifactReader, samples: SampleCollection) -> dict[str, Any]:
+    told = reader.json(SPLITS)
+    rows = {split["name"]: read_npy(reader.archive.read(split["rows"]), split["rows"]) for split in told["splits"]}
+    for name, numbers in rows.items():
+        if (
+            numbers.ndim != 1
+            or numbers.dtype != np.int64
+            or (len(numbers) and not -1 <= numbers.min() <= numbers.max() < samples.n_samples)
+        ):
+            raise ArtifactError(f"{reader.archive.path}: split {name!r} holds row numbers that are not there")
+    parents = {split["name"]: split["parent"] for split in told["splits"]}
+    names = sorted(reader.archive.names)
+    splitters = [reader.json(name) for name in names if name.startswith("splitter_records/")]
+    scalers = [reader.json(name) for name in names if name.startswith("scaler_records/")]
+    return {
+        "splits": {"rows": rows, "parents": parents},
+        "splitter_records": [SplitterRecord(**record) for record in splitters],
+        "scaler_records": [ScalerRecord(**record) for record in scalers],
+        "label_classes": told["label_classes"],
+    }
+
+
+def _check_transformed(fs: Any, path: Path) -> None:
+    """Warn if stored transformed values are not what the stored scalers give."""
+    for domain in fs.collection.available_domains:
+        keys = [key for key in fs.collection.schema.domain_keys(domain) if REP_TRANSFORMED in fs.collection.schema.rep_keys(domain, key)]
+        replayed = fs.replayed(domain, keys)
+        for key in keys:
+            stored = fs.collection.array(f"{domain}.{key}.{REP_TRANSFORMED}")
+            if key in replayed and not same_arrays(stored, replayed[key].reshape(stored.shape)):
+                warnings.warn(
+                    f"{path}: {domain}.{key}.{REP_TRANSFORMED} is not what the stored scalers give; the stored values are kept",
+                    UserWarning,
+                    stacklevel=4,
+                )
+
+
+def _registered(made: Any, overwrite: bool) -> Any:
+    """Register a loaded set: an identical one is returned instead, another one with its id gives it a new id."""
+    ctx = ExperimentContext.get_active()
+    known = ctx.available_nodes.get(made.node_id)
+    if known is not None and not overwrite:
+        if type(known) is type(made) and known == made:
+            return known
+        made = made.with_new_id()
+        log.info("a node with the id of the loaded feature set %r is registered; the loaded one gets the id %s", made.label, made.node_id)
+    policy = "overwrite" if overwrite else ctx.registration_policy
+    with ctx.use_policy(policy):
+        ctx.register_experiment_node(made, check_label_collision=overwrite)
+    return made

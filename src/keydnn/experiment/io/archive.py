@@ -1,0 +1,144 @@
+"""Archives: zip files with sorted names and fixed times, so equal contents give equal bytes; and reading them with suspicion.
+
+Refused when reading: names that lead out of the archive, doubled names, members that inflate more than 1,000 times, more than
+64 MiB of one JSON member, more bytes than ``max_bytes`` in all, and members whose checksum is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from keydnn.experiment.errors import ArtifactError
+
+MAX_INFLATION = 1000
+MAX_JSON_BYTES = 64 << 20
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
+_BLOCK = 1 << 20
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, UnicodeDecodeError)
+
+Bytes = bytes | bytearray | memoryview
+
+
+def write_archive(path: Path, members: Mapping[str, Bytes], *, overwrite: bool) -> None:
+    """Write an archive beside ``path`` and move it there; a reader sees the old file or the new one.
+
+    Raises:
+        FileExistsError: The file exists and ``overwrite`` is False.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".keydnn-{os.urandom(8).hex()}.tmp"
+    try:
+        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
+            for name in sorted(members):
+                info = zipfile.ZipInfo(name, FIXED_TIME)
+                info.external_attr = 0o644 << 16
+                info.create_system = 3  # the same bytes on every system
+                with archive.open(info, "w", force_zip64=True) as member:
+                    member.write(members[name])
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # the rename moved it away
+            temporary.unlink()
+
+
+def to_json(value: Any) -> bytes:
+    """Plain values as the bytes of a JSON member: sorted keys, exact floats."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+class ArchiveReader:
+    """The members of an archive, each read and checked when asked for.
+
+    Args:
+        path: The file.
+        max_bytes: Limit of what may be read in all; None allows four times the file and 1 GiB.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ArtifactError: No archive, or one that is not safe.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {path}")
+        self.path = path
+        self._left = 4 * path.stat().st_size + (1 << 30) if max_bytes is None else max_bytes
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except _DAMAGED as error:
+            raise ArtifactError(f"{path} is no artifact: {error}") from error
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        for info in self._archive.infolist():
+            self._check(info)
+
+    def _check(self, info: zipfile.ZipInfo) -> None:
+        name, path = info.filename, PurePosixPath(info.filename)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or name in self._infos or not name:
+            self._archive.close()
+            raise ArtifactError(f"{self.path}: member {name!r} leads out of the archive or stands there twice; nothing was read")
+        self._infos[name] = info
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all members."""
+        return list(self._infos)
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            ArtifactError: It is missing, damaged or too large.
+        """
+        info = self._infos.get(name)
+        if info is None:
+            raise ArtifactError(f"{self.path}: no member {name!r}; the file is incomplete")
+        allowed = min(self._left, MAX_INFLATION * max(info.compress_size, 1), self._left if limit is None else limit)
+        blocks: list[bytes] = []
+        size = 0
+        try:
+            with self._archive.open(info) as member:
+                while block := member.read(_BLOCK):
+                    size += len(block)
+                    if size > allowed:
+                        raise ArtifactError(f"{self.path}: member {name!r} holds more than the {allowed} bytes that are allowed")
+                    blocks.append(block)
+        except ArtifactError:
+            raise
+        except _DAMAGED as error:
+            raise ArtifactError(f"{self.path}: member {name!r} is damaged: {error}") from error
+        self._left -= size
+        return b"".join(blocks)
+
+    def json(self, name: str) -> Any:
+        """A JSON member.
+
+        Raises:
+            ArtifactError: It is missing, damaged, too large or no JSON.
+        """
+        try:
+            return json.loads(self.read(name, MAX_JSON_BYTES))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(f"{self.path}: member {name!r} is no JSON: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._archive.close()
+
+    def __enter__(self) -> ArchiveReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

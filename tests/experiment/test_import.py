@@ -1,0 +1,39 @@
+"""Importing the wing: what it loads, and what it says when pyarrow is missing."""
+
+import subprocess
+import sys
+
+from keydnn.experiment.io.classes import BUILTINS, REGISTRIES, import_string
+
+WITHOUT_PYARROW = """
+import sys
+sys.modules["pyarrow"] = None
+import keydnn
+try:
+    import keydnn.experiment
+except ImportError as error:
+    print(error)
+"""
+LOADED = "import sys, keydnn.experiment, keydnn.experiment.samplers, keydnn.experiment.utils; print(*sorted(sys.modules))"
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_without_pyarrow_one_error_names_the_extra():
+    assert run(WITHOUT_PYARROW).strip() == "keydnn.experiment needs pyarrow; from the checkout: pip install '.[experiment]'"
+
+
+def test_no_optional_package_is_loaded():
+    loaded = set(run(LOADED).split())
+    assert "keydnn.experiment.data.feature_set" in loaded
+    assert not loaded & {"pandas", "sklearn", "torch", "tensorflow", "polars", "rich", "yaml", "IPython", "skops"}
+
+
+def test_every_class_that_files_name_is_there():
+    for key, path in BUILTINS.items():
+        assert import_string(path).__name__ == key
+    for path in REGISTRIES.values():
+        registry = import_string(path)
+        assert [registry[name].__name__ for name in registry] == list(registry)

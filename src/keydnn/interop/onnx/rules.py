@@ -1,0 +1,12 @@
+"""All operators: name to rule ``(node, *inputs) -> output``, or a tuple of outputs."""
+
+from __future__ import annotations
+
+from keydnn.interop.onnx.rules_elementwise import ELEMENTWISE
+from keydnn.interop.onnx.rules_network import NETWORK
+from keydnn.interop.onnx.rules_recurrent import RECURRENT
+from keydnn.interop.onnx.rules_reduction import REDUCTIONS
+from keydnn.interop.onnx.rules_shape import SHAPES
+from keydnn.interop.onnx.values import Rule
+
+RULES: dict[str, Rule] = {**ELEMENTWISE, **SHAPES, **REDUCTIONS, **NETWORK, **RECURRENT}

@@ -7,8 +7,8 @@
 //
 // Numerics: a tile sums its positions in order, then adds the sum to part; so bits do not depend on the tile of a tap.
 #pragma once
+#include "packed.h"
 #include "planes.h"
-#include "tile.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -114,30 +114,6 @@ struct TapPlan {
     tiles.data[n_tiles++] = TapTile<T>{{tap_tile<T, V, R, 1>, tap_tile<T, V, R, 2>}, run, row};
   }
 };
-
-// to[i][0 .. vecs) = element i of planes from[0], from[size], ..., of which `planes` exist; the others are 0.  Adds all
-// elements to sums[0 .. vecs) unless that is null.
-template <class T>
-void pack_planes(const T* from, int64_t size, int64_t planes, int64_t n, int64_t vecs, T* to, Vec<T>* sums) {
-  constexpr int64_t L = kLanes<T>;
-  for (int64_t vec = 0; vec < vecs; ++vec) {
-    const int64_t count = lesser(L, planes - vec * L);
-    const T* const plane = from + vec * L * size;
-    for (int64_t i = 0; i < n; i += L) {
-      Vec<T> v[L];
-      const int64_t width = lesser(L, n - i);
-      for (int64_t l = 0; l < L; ++l) v[l] = l < count ? load_n(plane + l * size + i, width) : Vec<T>{};
-      transpose<T>(v);
-      for (int64_t l = 0; l < width; ++l) store(to + ((i + l) * vecs + vec) * L, v[l]);
-      if (!sums) continue;
-#pragma GCC unroll 4
-      for (int half = L / 2; half; half /= 2)
-#pragma GCC unroll 8
-        for (int l = 0; l < half; ++l) v[l] += v[l + half];
-      sums[vec] += v[0];
-    }
-  }
-}
 
 }  // namespace
 }  // namespace keydnn::KEYDNN_NS

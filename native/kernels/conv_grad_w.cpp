@@ -27,7 +27,6 @@ namespace keydnn::KEYDNN_NS {
 namespace {
 
 constexpr int64_t kBand = 128, kSlab = 1024;   // positions
-constexpr int64_t kVecs = 2;                   // of a block of output channels; the last may have one
 constexpr int64_t kManyImages = 8;             // from so many on, they are cut into blocks
 constexpr int64_t kPartsBytes = int64_t(4) << 20;
 
@@ -39,20 +38,17 @@ struct ByChannels {
   InputPlanes planes;
   int64_t in_c, out_c, n_k, n_out;  // per group; positions of an output plane
   int64_t x_image;                  // elements of a group's planes of an image
-  int64_t lanes, blocks;            // of a group's output channels: rounded up to registers, and in blocks of kVecs
+  LaneBlocks<T> out;                // a group's output channels
   TapPlan<T> plan;
   Scratch<int64_t> offset;
   ByChannels(const keydnn_conv_shape& shape, const T* x_, const T* g_, T* dw_, T* db_)
       : s(shape), x(x_), g(g_), dw(dw_), db(db_), planes(shape), in_c(s.c / s.groups), out_c(s.o / s.groups), n_k(in_c * s.kh * s.kw),
-        n_out(s.oh * s.ow), x_image(in_c * planes.channel()), lanes(round_up(out_c, kLanes<T>)),
-        blocks(ceil_div(lanes, kVecs * kLanes<T>)), plan(n_k), offset(s.kh * s.kw) {}
+        n_out(s.oh * s.ow), x_image(in_c * planes.channel()), out(out_c), plan(n_k), offset(s.kh * s.kw) {}
   bool prepare() {
     if (!plan || !offset) return false;
     planes.offsets(1, offset.data);
     return plan.prepare(offset.data, s.kh * s.kw, in_c, planes.channel());
   }
-  int64_t first(int64_t block) const { return block * kVecs * kLanes<T>; }  // output channel of a group
-  int64_t vecs(int64_t block) const { return lesser(kVecs, (lanes - first(block)) / kLanes<T>); }
   double cost() const { return double(s.n) * n_out * s.o * n_k * (sizeof(T) / 4) / kMacsPerNs; }
 
   void fill(int64_t image, int64_t group, int64_t channel, T* to) const {
@@ -61,9 +57,9 @@ struct ByChannels {
   }
   // Positions [begin, end) of an image's block of output channels; sums may be null.
   void pack(int64_t image, int64_t group, int64_t block, int64_t begin, int64_t end, T* to, Vec<T>* sums) const {
-    const int64_t o = group * out_c + first(block);
+    const int64_t o = group * out_c + out.first(block);
     const T* const from = g + (image * s.o + o) * n_out + begin;
-    pack_planes<T>(from, n_out, lesser(out_c - first(block), kVecs * kLanes<T>), end - begin, vecs(block), to, sums);
+    pack_planes<T>(from, n_out, out.size(block), end - begin, out.vecs(block), to, sums);
   }
   // Adds to part what tiles [t0, t1) find in rows of planes, whose block of g is packed.
   void multiply(const T* x_planes, const int64_t* rows, int64_t n_rows, const T* packed, int64_t width, int64_t t0, int64_t t1,
@@ -78,9 +74,9 @@ struct ByChannels {
   // Rows [s0, s1) of a block of dw: the sum of n parts that lie `apart` elements from each other.
   void finish(int64_t group, int64_t block, const T* parts, int64_t n, int64_t apart, int64_t s0, int64_t s1) const {
     constexpr int64_t L = kLanes<T>;
-    const int64_t width = vecs(block);
+    const int64_t width = out.vecs(block);
     for (int64_t vec = 0; vec < width; ++vec) {
-      const int64_t o = first(block) + vec * L, count = lesser(L, out_c - o);
+      const int64_t o = out.first(block) + vec * L, count = lesser(L, out_c - o);
       for (int64_t row = s0; row < s1; row += L) {
         const int64_t rows = lesser(L, s1 - row);
         Vec<T> v[L] = {};
@@ -115,9 +111,9 @@ struct ImageCut {
   explicit ImageCut(const ByChannels<T>& q) {
     together = greater(int64_t(1), lesser(kSlab / 2 / q.n_out, q.s.n / kManyImages));
     slab_rows = together > 1 ? q.s.oh : lesser(q.s.oh, greater(int64_t(1), kSlab / q.s.ow));
-    wide = lesser(q.blocks, int64_t(2));
-    across = ceil_div(q.blocks, wide);
-    const int64_t size = q.s.groups * q.lanes * q.n_k, others = q.s.groups * across;
+    wide = lesser(q.out.count, int64_t(2));
+    across = ceil_div(q.out.count, wide);
+    const int64_t size = q.s.groups * q.out.lanes * q.n_k, others = q.s.groups * across;
     const int64_t few = ceil_div(8, others), more = lesser(ceil_div(16, others), kPartsBytes / (int64_t(sizeof(T)) * size));
     parts = lesser(ceil_div(q.s.n, together), greater(few, more));
     apart = size;
@@ -129,7 +125,7 @@ template <class T>
 int add_images(const ByChannels<T>& q, const ImageCut<T>& cut, int64_t group, int64_t b0, int64_t b1, int64_t n0, int64_t n1, T* part,
                double* sums) {
   constexpr int64_t L = kLanes<T>;
-  const Scratch<T> x_planes(cut.together * q.x_image), packed(cut.together * cut.slab_rows * q.s.ow * kVecs * L);
+  const Scratch<T> x_planes(cut.together * q.x_image), packed(cut.together * cut.slab_rows * q.s.ow * kBlockVecs * L);
   const Scratch<int64_t> rows(cut.together * cut.slab_rows);
   if (!x_planes || !packed || !rows) return KEYDNN_NO_MEMORY;
   for (int64_t n = n0; n < n1; n += cut.together) {
@@ -140,8 +136,8 @@ int add_images(const ByChannels<T>& q, const ImageCut<T>& cut, int64_t group, in
       const int64_t r1 = lesser(r0 + cut.slab_rows, q.s.oh), n_rows = images * (r1 - r0);
       for (int64_t i = 0; i < n_rows; ++i) rows.data[i] = i / (r1 - r0) * q.x_image + (r0 + i % (r1 - r0)) * q.planes.pitch;
       for (int64_t block = b0; block < b1; ++block) {
-        const int64_t width = q.vecs(block), lane = q.first(block) - q.first(b0);
-        Vec<T> slab_sums[kVecs] = {};
+        const int64_t width = q.out.vecs(block), lane = q.out.first(block) - q.out.first(b0);
+        Vec<T> slab_sums[kBlockVecs] = {};
         for (int64_t i = 0; i < images; ++i)
           q.pack(n + i, group, block, r0 * q.s.ow, r1 * q.s.ow, packed.data + i * (r1 - r0) * q.s.ow * width * L, sums ? slab_sums : nullptr);
         for (int64_t l = 0; sums && l < width * L; ++l) sums[lane + l] += static_cast<double>(slab_sums[l / L][l % L]);
@@ -156,15 +152,15 @@ template <class T>
 int many_images(const ByChannels<T>& q) {
   const keydnn_conv_shape& s = q.s;
   const ImageCut<T> cut(q);
-  const int64_t all_lanes = s.groups * q.lanes;
+  const int64_t all_lanes = s.groups * q.out.lanes;
   Scratch<T> parts(cut.parts * cut.apart);
   Scratch<double> sums(cut.parts * all_lanes);
   if (!parts || !sums) return KEYDNN_NO_MEMORY;
   int status = KEYDNN_OK;
   parallel_for(cut.parts * s.groups * cut.across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
     const int64_t i = chunk / (s.groups * cut.across), group = chunk / cut.across % s.groups, b0 = chunk % cut.across * cut.wide;
-    const int64_t b1 = lesser(b0 + cut.wide, q.blocks), lane = group * q.lanes + q.first(b0);
-    const int64_t width = lesser(q.first(b1), q.lanes) - q.first(b0);
+    const int64_t b1 = lesser(b0 + cut.wide, q.out.count), lane = group * q.out.lanes + q.out.first(b0);
+    const int64_t width = lesser(q.out.first(b1), q.out.lanes) - q.out.first(b0);
     T* const part = parts.data + i * cut.apart + lane * q.n_k;
     double* const part_sums = sums.data + i * all_lanes + lane;
     memset(part, 0, sizeof(T) * static_cast<size_t>(width * q.n_k));
@@ -175,14 +171,14 @@ int many_images(const ByChannels<T>& q) {
   });
   constexpr int64_t grain = 128;  // taps
   const int64_t down = ceil_div(q.n_k, grain);
-  parallel_for(s.groups * q.blocks * down, 0.1 * cut.parts * cut.apart, [&](int64_t chunk) KEYDNN_NOINLINE {
-    const int64_t group = chunk / down / q.blocks, block = chunk / down % q.blocks, s0 = chunk % down * grain;
-    const T* const first = parts.data + (group * q.lanes + q.first(block)) * q.n_k;
+  parallel_for(s.groups * q.out.count * down, 0.1 * cut.parts * cut.apart, [&](int64_t chunk) KEYDNN_NOINLINE {
+    const int64_t group = chunk / down / q.out.count, block = chunk / down % q.out.count, s0 = chunk % down * grain;
+    const T* const first = parts.data + (group * q.out.lanes + q.out.first(block)) * q.n_k;
     q.finish(group, block, first, cut.parts, cut.apart, s0, lesser(s0 + grain, q.n_k));
   });
   for (int64_t o = 0; q.db && o < s.o; ++o) {
     double sum = 0;
-    for (int64_t i = 0; i < cut.parts; ++i) sum += sums.data[i * all_lanes + o / q.out_c * q.lanes + o % q.out_c];
+    for (int64_t i = 0; i < cut.parts; ++i) sum += sums.data[i * all_lanes + o / q.out_c * q.out.lanes + o % q.out_c];
     q.db[o] = static_cast<T>(sum);
   }
   return status;
@@ -195,27 +191,27 @@ int few_images(const ByChannels<T>& q) {
   constexpr int64_t L = kLanes<T>;
   const keydnn_conv_shape& s = q.s;
   const int64_t group_x = s.n * q.x_image, n_positions = s.n * q.n_out;
-  Scratch<T> x_planes(s.groups * group_x), packed(s.groups * q.lanes * n_positions), part(s.groups * q.lanes * q.n_k);
+  Scratch<T> x_planes(s.groups * group_x), packed(s.groups * q.out.lanes * n_positions), part(s.groups * q.out.lanes * q.n_k);
   Scratch<int64_t> rows(s.n * s.oh);
   if (!x_planes || !packed || !part || !rows) return KEYDNN_NO_MEMORY;
   for (int64_t i = 0; i < s.n * s.oh; ++i) rows.data[i] = i / s.oh * q.x_image + i % s.oh * q.planes.pitch;
-  auto packed_at = [&](int64_t group, int64_t block) { return packed.data + (group * q.lanes + q.first(block)) * n_positions; };
+  auto packed_at = [&](int64_t group, int64_t block) { return packed.data + (group * q.out.lanes + q.out.first(block)) * n_positions; };
   parallel_for(s.n * s.c, 0.3 * s.groups * group_x, [&](int64_t i) {
     const int64_t image = i / s.c, group = i % s.c / q.in_c;
     q.fill(image, group, i % q.in_c, x_planes.data + group * group_x + image * q.x_image);
   });
-  parallel_for(s.groups * q.blocks * s.n, 0.3 * s.o * n_positions, [&](int64_t i) {
-    const int64_t image = i % s.n, block = i / s.n % q.blocks, group = i / s.n / q.blocks;
-    q.pack(image, group, block, 0, q.n_out, packed_at(group, block) + image * q.n_out * q.vecs(block) * L, nullptr);
+  parallel_for(s.groups * q.out.count * s.n, 0.3 * s.o * n_positions, [&](int64_t i) {
+    const int64_t image = i % s.n, block = i / s.n % q.out.count, group = i / s.n / q.out.count;
+    q.pack(image, group, block, 0, q.n_out, packed_at(group, block) + image * q.n_out * q.out.vecs(block) * L, nullptr);
   });
-  const int64_t across = lesser(q.plan.n_tiles, ceil_div(16, s.groups * q.blocks));
-  parallel_for(s.groups * q.blocks * across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
-    const int64_t group = chunk / across / q.blocks, block = chunk / across % q.blocks, width = q.vecs(block) * L;
+  const int64_t across = lesser(q.plan.n_tiles, ceil_div(16, s.groups * q.out.count));
+  parallel_for(s.groups * q.out.count * across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
+    const int64_t group = chunk / across / q.out.count, block = chunk / across % q.out.count, width = q.out.vecs(block) * L;
     const int64_t t0 = chunk % across * q.plan.n_tiles / across, t1 = (chunk % across + 1) * q.plan.n_tiles / across;
     const int64_t s0 = q.plan.tiles.data[t0].row, s1 = t1 < q.plan.n_tiles ? q.plan.tiles.data[t1].row : q.n_k;
-    T* const to = part.data + (group * q.lanes + q.first(block)) * q.n_k;
+    T* const to = part.data + (group * q.out.lanes + q.out.first(block)) * q.n_k;
     memset(to + s0 * width, 0, sizeof(T) * static_cast<size_t>((s1 - s0) * width));
-    q.multiply(x_planes.data + group * group_x, rows.data, s.n * s.oh, packed_at(group, block), q.vecs(block), t0, t1, to);
+    q.multiply(x_planes.data + group * group_x, rows.data, s.n * s.oh, packed_at(group, block), q.out.vecs(block), t0, t1, to);
     q.finish(group, block, to, 1, 0, s0, s1);
   });
   return KEYDNN_OK;
@@ -225,12 +221,6 @@ template <class T>
 void sum_planes(const T* g, T* db, const keydnn_conv_shape& s) {
   const int64_t size = s.oh * s.ow;
   parallel_for(s.o, 0.2 * double(s.n) * s.o * size, [=](int64_t o) { db[o] = static_cast<T>(sum_of(g + o * size, size, s.n, s.o * size)); });
-}
-
-// Whether enough lanes of the registers of output channels would be used.
-template <class T>
-bool fills_registers(int64_t out_c) {
-  return 3 * out_c >= 2 * round_up(out_c, kLanes<T>);
 }
 
 template <class T>

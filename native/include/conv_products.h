@@ -1,0 +1,202 @@
+// Convolution-like sums over planes, as products whose right side is never built:
+//
+//   out[o, p] = bias[o] + sum_k w[o, k] * planes[p + offset[k]]                p: positions of an output plane
+//
+// Two kernels.  With enough outputs and taps, outputs lie side by side in registers (pixel_tiles.h).  Otherwise neighbouring
+// positions do: output plane o, seen as one long vector with the pitch of the planes, is a sum of planes shifted by constants;
+// elements past the end of a row are computed and not stored.
+//
+// Numerics: bias first, then taps in order, in the array's precision; both kernels give the same bits.
+#pragma once
+#include "pixel_tiles.h"
+#include "planes.h"
+#include "tile.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
+constexpr int64_t kImagesApart = 8;  // from so many images on, each is a chunk of its own
+constexpr int64_t kLeastTaps = 32;   // for outputs side by side
+constexpr int64_t kTapsAtOnce = 144; // of packed weights: they and the stage stay in the first cache
+
+// One product: n_out planes from n_k taps.  All strides in elements.
+template <class T>
+struct Product {
+  const T* planes;
+  const int64_t* offset;                // of each tap in planes
+  int64_t n_k;
+  const T* w;                           // (n_out, n_k); or packed blocks of lanes, (n_k, lanes) each
+  const T* bias;                        // (n_out) or null
+  int64_t n_out, rows, cols, pitch;     // positions: rows x pitch, of which cols are wanted
+  T* out;
+  int64_t out_plane, out_row, out_col;  // element (o, r, q) goes to out[o * out_plane + r * out_row + q * out_col]
+  bool is_packed;
+};
+
+// Whether outputs should lie side by side: they fill two registers, and unpacking them is little beside the taps.
+template <class T>
+bool packs(int64_t n_out, int64_t n_k, int64_t cols) {
+  return n_out > kLanes<T> && fills_registers<T>(n_out) && n_k >= kLeastTaps && cols >= 4;
+}
+
+template <class T, int MR, int NR>
+KEYDNN_INLINE void position_tile(const Product<T>& p, int64_t o, int64_t position, T* stage, int64_t stage_row) {
+  Vec<T> acc[MR][NR];
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < NR; ++v) acc[r][v] = splat(p.bias ? p.bias[o + r] : T(0));
+  const T* const base = p.planes + position;
+  tile<T, MR, NR>(p.n_k, p.w + o * p.n_k, p.n_k, 1, [=](int64_t k) { return base + p.offset[k]; }, acc);
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < NR; ++v) store(stage + r * stage_row + v * kLanes<T>, acc[r][v]);
+}
+
+// A block of lanes of packed outputs, rows [r0, r1): the sums of a piece of the taps after the other in a stage, which then
+// goes to its planes.
+template <class T, int NR>
+void packed_rows(const Product<T>& p, int64_t block, int64_t r0, int64_t r1, T* stage) {
+  constexpr int64_t W = NR * kLanes<T>;
+  const LaneBlocks<T> lanes(p.n_out);
+  const int64_t o = lanes.first(block), count = lanes.size(block), row_size = p.cols * W;
+  T start[W] = {};
+  for (int64_t i = 0; p.bias && i < count; ++i) start[i] = p.bias[o + i];
+  const PixelRow<T, NR> row(p.cols);
+  for (int64_t k = 0; k == 0 || k < p.n_k; k += kTapsAtOnce)
+    for (int64_t r = r0; r < r1; ++r) {
+      T* const to = stage + (r - r0) * row_size;
+      row.run(p.planes + r * p.pitch, p.offset + k, lesser(kTapsAtOnce, p.n_k - k), p.w + o * p.n_k + k * W, k ? to : start, k ? W : 0, to);
+    }
+  T* const out = p.out + o * p.out_plane;
+  if (p.out_col == 1 && p.out_row == p.cols)
+    return unpack_planes(stage, NR, count, (r1 - r0) * p.cols, out + r0 * p.out_row, p.out_plane);
+  for (int64_t r = r0; r < r1; ++r)
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t q = 0; q < p.cols; ++q)
+        out[i * p.out_plane + r * p.out_row + q * p.out_col] = stage[((r - r0) * p.cols + q) * W + i];
+}
+
+// Output planes [o0, o1), rows [r0, r1).  stage holds kTileRows x stage_row(p, r1 - r0) elements.
+template <class T>
+int64_t stage_row(const Product<T>& p, int64_t rows) {
+  return round_up(rows * p.pitch, kLanes<T>);
+}
+template <class T>
+void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int64_t r1, T* stage) {
+  if (p.is_packed) {
+    const LaneBlocks<T> lanes(p.n_out);
+    for (int64_t block = o0 / (kBlockVecs * kLanes<T>); block < lanes.count && lanes.first(block) < o1; ++block)
+      lanes.vecs(block) == 1 ? packed_rows<T, 1>(p, block, r0, r1, stage) : packed_rows<T, 2>(p, block, r0, r1, stage);
+    return;
+  }
+  const int64_t width = stage_row(p, r1 - r0);
+  const Panels panels(ceil_div((r1 - r0 - 1) * p.pitch + p.cols, kLanes<T>));
+  for_tile_rows(o1 - o0, [&](auto mr, int64_t i) {
+    const int64_t o = o0 + i;
+    for (int64_t panel = 0; panel < panels.count(); ++panel) {
+      const int64_t first = panels.first(panel) * kLanes<T>;
+      with_tile_vecs(panels.width(panel), [&](auto nr) {
+        position_tile<T, mr.value, nr.value>(p, o, r0 * p.pitch + first, stage + first, width);
+      });
+    }
+    for (int m = 0; m < mr.value; ++m)
+      for (int64_t r = r0; r < r1; ++r) {
+        const T* const from = stage + m * width + (r - r0) * p.pitch;
+        T* const to = p.out + (o + m) * p.out_plane + r * p.out_row;
+        if (p.out_col == 1) {
+          copy_run<T, 1>(to, from, p.cols);
+        } else {
+          for (int64_t q = 0; q < p.cols; ++q) to[q * p.out_col] = from[q];
+        }
+      }
+  });
+}
+
+// How a product is cut: rows evenly, so that a block has some 256 positions (128 with outputs side by side), and planes so
+// that it is worth claiming.
+template <class T>
+struct Cut {
+  int64_t rows, outs;  // of a block
+  int64_t down, across;
+  int64_t stage;       // elements that a block works in
+  explicit Cut(const Product<T>& p) {
+    const int64_t unit = p.is_packed ? kBlockVecs * kLanes<T> : kTileRows;
+    rows = ceil_div(p.rows, greater(int64_t(1), p.is_packed ? (p.rows * p.cols + 64) >> 7 : p.rows * p.pitch >> 8));
+    const double macs_per_out = double(rows) * p.pitch * greater(p.n_k, int64_t(1));
+    outs = lesser(round_up(p.n_out, unit), round_up(int64_t(2e5 / macs_per_out) + 1, unit));
+    down = ceil_div(p.rows, rows);
+    across = ceil_div(p.n_out, outs);
+    stage = p.is_packed ? rows * p.cols * unit : kTileRows * stage_row(p, rows);
+  }
+  int64_t count() const { return down * across; }
+};
+
+template <class T>
+void run_block(const Product<T>& p, const Cut<T>& cut, int64_t block, T* stage) {
+  const int64_t r0 = block / cut.across * cut.rows, o0 = block % cut.across * cut.outs;
+  product_block(p, o0, lesser(o0 + cut.outs, p.n_out), r0, lesser(r0 + cut.rows, p.rows), stage);
+}
+
+// A convolution-like problem: `items` = images x groups, each with planes that `fill` makes and products that `product`
+// describes.
+template <class T>
+struct Problem {
+  int64_t images, groups, channels;   // channels to fill per image
+  int64_t channel_size;               // elements of one channel's planes
+  int64_t n_products;                 // per image and group
+  double macs;                        // of everything
+};
+
+// fill(image, channel, to) makes a channel's planes; product(image, group, index, planes) describes a product on the
+// image's planes.
+template <class T, class Fill, class MakeProduct>
+int solve(const Problem<T>& q, Fill fill, MakeProduct product) {
+  constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
+  const int64_t image_size = q.channels * q.channel_size;
+  const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
+  auto finish = [&](T* planes) {
+    for (int64_t i = 0; i < slack; ++i) planes[i] = T(0);
+  };
+  int status = KEYDNN_OK;
+  if (q.images >= kImagesApart) {
+    parallel_for(q.images, cost + fill_cost, [&](int64_t image) {
+      Scratch<T> planes(image_size + slack);
+      if (!planes) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
+      for (int64_t channel = 0; channel < q.channels; ++channel) fill(image, channel, planes.data + channel * q.channel_size);
+      finish(planes.data + image_size);
+      for (int64_t i = 0; i < q.groups * q.n_products; ++i) {
+        const Product<T> p = product(image, i / q.n_products, i % q.n_products, static_cast<const T*>(planes.data));
+        const Cut<T> cut(p);
+        Scratch<T> stage(cut.stage);
+        if (!stage) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
+        for (int64_t block = 0; block < cut.count(); ++block) run_block(p, cut, block, stage.data);
+      }
+    });
+    return status;
+  }
+  Scratch<T> planes(q.images * image_size + slack);
+  if (!planes) return KEYDNN_NO_MEMORY;
+  parallel_for(q.images * q.channels, fill_cost, [&](int64_t i) {
+    fill(i / q.channels, i % q.channels, planes.data + i * q.channel_size);
+  });
+  finish(planes.data + q.images * image_size);
+  for (int64_t i = 0; i < q.n_products; ++i) {
+    auto at = [&](int64_t item) {
+      return product(item / q.groups, item % q.groups, i, static_cast<const T*>(planes.data + item / q.groups * image_size));
+    };
+    const Cut<T> cut(at(0));
+    parallel_for(q.images * q.groups * cut.count(), cost / q.n_products, [&](int64_t chunk) {
+      const Product<T> p = at(chunk / cut.count());
+      Scratch<T> stage(cut.stage);
+      if (!stage) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
+      run_block(p, cut, chunk % cut.count(), stage.data);
+    });
+  }
+  return status;
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -1,0 +1,68 @@
+// Planes with their channels last, and back: [channel][position] <-> [position][channel], a register of channels wide.
+#pragma once
+#include "lanes.h"
+#include "tile.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr int64_t kBlockVecs = 2;  // registers of a block of channels; the last block may have one
+
+// Whether enough lanes of the registers of a block would be used.
+template <class T>
+bool fills_registers(int64_t channels) {
+  return 3 * channels >= 2 * round_up(channels, kLanes<T>);
+}
+
+// A group's channels as lanes, in blocks of kBlockVecs registers.
+template <class T>
+struct LaneBlocks {
+  int64_t channels, lanes, count;
+  explicit LaneBlocks(int64_t n)
+      : channels(n), lanes(round_up(n, kLanes<T>)), count(ceil_div(lanes, kBlockVecs * kLanes<T>)) {}
+  int64_t first(int64_t block) const { return block * kBlockVecs * kLanes<T>; }
+  int64_t vecs(int64_t block) const { return lesser(kBlockVecs, (lanes - first(block)) / kLanes<T>); }
+  int64_t size(int64_t block) const { return lesser(kBlockVecs * kLanes<T>, channels - first(block)); }  // channels that exist
+};
+
+// to[i][0 .. vecs) = element i of planes from[0], from[size], ..., of which `planes` exist; the others are 0.  Adds all
+// elements to sums[0 .. vecs) unless that is null.
+template <class T>
+void pack_planes(const T* from, int64_t size, int64_t planes, int64_t n, int64_t vecs, T* to, Vec<T>* sums) {
+  constexpr int64_t L = kLanes<T>;
+  for (int64_t vec = 0; vec < vecs; ++vec) {
+    const int64_t count = lesser(L, planes - vec * L);
+    const T* const plane = from + vec * L * size;
+    for (int64_t i = 0; i < n; i += L) {
+      Vec<T> v[L];
+      const int64_t width = lesser(L, n - i);
+      for (int64_t l = 0; l < L; ++l) v[l] = l >= count ? Vec<T>{} : width == L ? load(plane + l * size + i) : load_part(plane + l * size + i, width, T(0));
+      transpose<T>(v);
+      for (int64_t l = 0; l < width; ++l) store(to + ((i + l) * vecs + vec) * L, v[l]);
+      if (!sums) continue;
+#pragma GCC unroll 4
+      for (int half = L / 2; half; half /= 2)
+#pragma GCC unroll 8
+        for (int l = 0; l < half; ++l) v[l] += v[l + half];
+      sums[vec] += v[0];
+    }
+  }
+}
+
+// planes[o][i] = from[i][o], o < channels, i < n; planes are `size` elements apart.
+template <class T>
+void unpack_planes(const T* from, int64_t vecs, int64_t channels, int64_t n, T* planes, int64_t size) {
+  constexpr int64_t L = kLanes<T>;
+  for (int64_t i = 0; i < n; i += L)
+    for (int64_t vec = 0; vec < vecs; ++vec) {
+      const int64_t width = lesser(L, n - i), count = lesser(L, channels - vec * L);
+      Vec<T> v[L];
+      for (int64_t l = 0; l < L; ++l) v[l] = l < width ? load(from + ((i + l) * vecs + vec) * L) : Vec<T>{};
+      transpose<T>(v);
+      T* const to = planes + vec * L * size + i;
+      for (int64_t l = 0; l < count; ++l) width == L ? store(to + l * size, v[l]) : store_part(to + l * size, v[l], width);
+    }
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -126,7 +126,12 @@ def test_a_convolutional_model(tmp_path, kind):
 REFUSED = [
     ("Dense", {"activation": "relu"}, [w(2, 2), w(2)], "allow_non_linear_activation=True"),
     ("Dense", {"activation": "hard_tanh"}, [w(2, 2), w(2)], "'hard_tanh' has no counterpart"),
-    ("Embedding", {}, [w(3, 2)], "Embedding has no counterpart"),
+    ("ConvLSTM2D", {}, [w(3, 2)], "ConvLSTM2D has no counterpart"),
+    ("Embedding", {"mask_zero": True}, [w(3, 2)], "mask_zero"),
+    ("LSTM", {"go_backwards": True}, [w(2, 8), w(2, 8), w(8)], "go_backwards"),
+    ("GRU", {"recurrent_activation": "hard_sigmoid"}, [w(2, 6), w(2, 6), w(2, 6)], "recurrent_activation"),
+    ("SimpleRNN", {"activation": "relu"}, [w(2, 2), w(2, 2), w(2)], "activation"),
+    ("Bidirectional", {"layer": {"class_name": "LSTM", "config": {}}, "merge_mode": None}, [], "merge_mode=None"),
     ("Conv2D", {"kernel_size": [3, 3], "data_format": "channels_last"}, [w(3, 3, 1, 1)], "channels_last"),
     ("Conv2D", {"kernel_size": [3, 3], "data_format": FIRST, "dilation_rate": [2, 2]}, [w(3, 3, 1, 1)], "dilation_rate"),
     ("Conv2D", {"kernel_size": [3, 3], "data_format": FIRST, "groups": 2}, [w(3, 3, 1, 2)], "groups"),
@@ -144,7 +149,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("kind", "settings", "weights", "text"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
 def test_what_has_no_counterpart(kind, settings, weights, text):
-    source = stand_in([(kind, settings, weights), ("ReLU", {}, [])])
+    source = stand_in([(kind, settings, weights), ("ReLU", {}, [])], (None, 2) if kind == "Dense" else (None, 2, 8, 8))
     with pytest.raises(UnsupportedKerasLayerError, match=text):
         from_keras(source)
     if "allow" not in text and "hard_tanh" not in text:
@@ -175,6 +180,95 @@ def test_damaged_and_foreign_files(tmp_path):
         for made in ([], {}, {"class_name": "Functional", "config": {}}, {"class_name": "Sequential", "config": {"layers": [{}]}}):
             with pytest.raises(KerasInteropError, match=path.name):
                 from_keras(write(path, [], made))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def keras_lstm(x, kernel, recurrent, bias):
+    """Gates i f c o; x (N, T, D) -> (N, T, H)."""
+    h = c = np.zeros((len(x), len(recurrent)))
+    out = []
+    for t in range(x.shape[1]):
+        i, f, g, o = np.split(x[:, t] @ kernel + h @ recurrent + bias, 4, axis=1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        out.append(h)
+    return np.stack(out, axis=1)
+
+
+def keras_gru(x, kernel, recurrent, bias, reset_after):
+    """Gates z r h."""
+    inside, outside = bias if reset_after else (bias, np.zeros_like(bias))
+    h, out = np.zeros((len(x), len(recurrent))), []
+    k = len(recurrent)
+    for t in range(x.shape[1]):
+        a, b = x[:, t] @ kernel + inside, h @ recurrent + outside
+        z, r = sigmoid(a[:, :k] + b[:, :k]), sigmoid(a[:, k : 2 * k] + b[:, k : 2 * k])
+        last = r * b[:, 2 * k :] if reset_after else (r * h) @ recurrent[:, 2 * k :]
+        h = z * h + (1 - z) * np.tanh(a[:, 2 * k :] + last)
+        out.append(h)
+    return np.stack(out, axis=1)
+
+
+@pytest.mark.parametrize("kind", ["memory", ".keras"])
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_recurrent_layers(tmp_path, kind, reset_after):
+    lstm, gru = [w(4, 12), w(3, 12), w(12)], [w(3, 15), w(5, 15), w(2, 15) if reset_after else w(15)]
+    rows = [
+        ("LSTM", {"return_sequences": True, "activation": "tanh", "recurrent_activation": "sigmoid"}, lstm),
+        ("GRU", {"reset_after": reset_after}, gru),
+        ("Dense", {}, [w(5, 2), w(2)]),
+    ]
+    if kind == "memory":
+        source = stand_in(rows, (None, 6, 4))
+    else:
+        h5py = pytest.importorskip("h5py", reason="needs the keras extra: pip install '.[keras]'")
+        source, buffer = tmp_path / "m.keras", io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            for name, weights in (("lstm/cell", lstm), ("gru/cell", gru), ("dense", rows[2][2])):
+                for i, value in enumerate(weights):
+                    file.create_dataset(f"layers/{name}/vars/{i}", data=value)
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("config.json", json.dumps(config(rows)))
+            archive.writestr("model.weights.h5", buffer.getvalue())
+    x = RNG.standard_normal((3, 6, 4))
+    want = keras_gru(keras_lstm(x, *lstm), *gru, reset_after)[:, -1] @ rows[2][2][0] + rows[2][2][1]
+    np.testing.assert_allclose(from_keras(source, dtype=np.float64).predict(x).numpy(), want, rtol=1e-6)
+
+
+def test_bidirectional_and_embedding():
+    first, second, table = [w(4, 12), w(3, 12), w(12)], [w(4, 12), w(3, 12), w(12)], w(7, 4)
+    inner = {"class_name": "LSTM", "config": {"return_sequences": False}}
+    m = from_keras(
+        stand_in([("Embedding", {}, [table]), ("Bidirectional", {"layer": inner, "merge_mode": "concat"}, first + second)], (None, 5)),
+        dtype=np.float64,
+    )
+    index = RNG.integers(0, 7, (3, 5))
+    x = table[index].astype(np.float64)
+    want = np.concatenate([keras_lstm(x, *first)[:, -1], keras_lstm(x[:, ::-1], *second)[:, -1]], axis=1)
+    np.testing.assert_allclose(m.predict(keydnn.tensor(index, dtype=np.int64)).numpy(), want, rtol=1e-6)
+    with pytest.raises(UnsupportedKerasLayerError, match="3 axes"):
+        from_keras(stand_in([("LSTM", {"return_sequences": True}, first), ("Dense", {}, [w(3, 2), w(2)])], (None, 5, 4)))
+
+
+def test_real_keras_of_sequences(tmp_path):
+    keras = pytest.importorskip("keras", reason="needs the tensorflow extra: pip install '.[tensorflow]'")
+    L = keras.layers
+    model = keras.Sequential(
+        [
+            L.Input((5,)), L.Embedding(7, 4), L.LSTM(3, return_sequences=True), L.Bidirectional(L.GRU(3, return_sequences=True)),
+            L.Bidirectional(L.GRU(2, reset_after=False), merge_mode="ave"), L.Dense(2),
+        ]
+    )  # fmt: skip
+    model.set_weights([w(*v.shape) for v in model.get_weights()])
+    index = RNG.integers(0, 7, (3, 5))
+    want = np.asarray(model(index))
+    for source in (model, tmp_path / "m.keras", tmp_path / "m.h5"):
+        if source is not model:
+            model.save(source)
+        np.testing.assert_allclose(from_keras(source).predict(keydnn.tensor(index, dtype=np.int64)).numpy(), want, rtol=1e-4, atol=1e-5)
 
 
 def test_real_keras(tmp_path):

@@ -62,6 +62,41 @@ def test_and_back():
         np.testing.assert_allclose(other(torch.from_numpy(X)).numpy(), m(keydnn.tensor(X)).numpy(), rtol=2e-4, atol=2e-5)
 
 
+SEQUENCES = {
+    "RNN": (lambda: keydnn.nn.RNN(4, 3), lambda nn: nn.RNN(4, 3)),
+    "LSTM": (lambda: keydnn.nn.LSTM(4, 3, num_layers=2), lambda nn: nn.LSTM(4, 3, 2)),
+    "GRU": (lambda: keydnn.nn.GRU(4, 3, reset_after=True), lambda nn: nn.GRU(4, 3)),
+    "no bias": (lambda: keydnn.nn.LSTM(4, 3, bias=False), lambda nn: nn.LSTM(4, 3, bias=False)),
+    "Bidirectional": (
+        lambda: keydnn.nn.Bidirectional(keydnn.nn.GRU(4, 3, reset_after=True)), lambda nn: nn.GRU(4, 3, bidirectional=True)
+    ),
+    "MultiHeadAttention": (lambda: keydnn.nn.MultiHeadAttention(4, 2), lambda nn: nn.MultiheadAttention(4, 2)),
+    "encoder": (lambda: keydnn.nn.TransformerEncoderLayer(4, 2, 8), lambda nn: nn.TransformerEncoderLayer(4, 2, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_layers_of_sequences_in_both_directions(name):
+    import torch
+
+    make, make_theirs = SEQUENCES[name]
+    first = lambda y: y[0] if isinstance(y, tuple) else y  # noqa: E731
+    torch.manual_seed(0)
+    source, layer, x = make_theirs(torch.nn).eval(), make().eval(), np.random.default_rng(0).standard_normal((5, 2, 4)).astype(np.float32)
+    run = (lambda t: source(t, t, t)) if name == "MultiHeadAttention" else source
+    assert load_torch_state(layer, source) == ([], [])
+    want = first(run(torch.from_numpy(x))).detach().numpy()
+    np.testing.assert_allclose(first(layer(keydnn.tensor(x))).numpy(), want, rtol=1e-4, atol=1e-5)
+    deep = keydnn.Sequential(keydnn.Linear(4, 4), make())
+    back = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in to_torch_state(deep).items()}
+    torch.nn.Sequential(torch.nn.Linear(4, 4), make_theirs(torch.nn)).load_state_dict(back)
+    source.load_state_dict({key[2:]: value for key, value in back.items() if key.startswith("1.")})
+    np.testing.assert_allclose(
+        first(run(torch.from_numpy(x))).detach().numpy(), first(deep[1].eval()(keydnn.tensor(x))).numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
 @pytest.mark.torch
 def test_a_pt_file_is_not_run(tmp_path):
     import os
@@ -93,6 +128,8 @@ def test_names_prefixes_and_errors():
     assert missing == ["0.weight", "0.bias"] and unknown == ["first.bias", "first.weight"]
     with pytest.raises(ValueError, match="5.weight"):
         load_torch_state(m, {**to_torch_state(m), "5.weight": np.zeros((2, 2))})
+    with pytest.raises(ValueError, match="reset_after=True"):
+        load_torch_state(keydnn.nn.GRU(2, 2), {"weight_ih_l0": np.zeros((6, 2))}, strict=False)
     for bad in (5, {1: 2}, [("a", 1)]):
         with pytest.raises(TypeError, match="state_dict"):
             load_torch_state(m, bad)

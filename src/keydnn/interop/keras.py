@@ -4,7 +4,8 @@ A path is read without TensorFlow: ``.keras`` (a zip with ``config.json`` and ``
 ``model_weights``); only h5py is needed.  A model in memory is asked for its config and weights, whichever Keras it comes from.
 
 What is converted:  Dense kernel (in, out) -> weight (out, in);  convolution kernels, axes (3, 2, 0, 1);  batch normalisation
-momentum m, the share of the old value that is kept -> 1 - m, the share of the new;  a fused activation becomes a layer.
+momentum m, the share of the old value that is kept -> 1 - m, the share of the new;  a fused activation becomes a layer;  recurrent
+layers get batch_first=True (their gates are in our order) and their one bias as b_ih.
 
 Sources: https://keras.io/api/layers/ ; keras/src/saving/saving_lib.py (names of groups) and legacy/hdf5_format.py.
 """
@@ -19,17 +20,22 @@ from typing import Any
 import numpy as np
 
 from keydnn.domain.errors import KeyDNNError
-from keydnn.interop.keras_files import KerasLayer, read_layers, with_inputs
+from keydnn.interop.keras_files import RECURRENT_LAYERS, KerasLayer, read_layers, with_inputs
 from keydnn.nn import (
     ELU,
     GELU,
+    GRU,
+    LSTM,
+    RNN,
     SELU,
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
+    Bidirectional,
     Conv2d,
     Conv2dTranspose,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAvgPool2d,
     LayerNorm,
@@ -126,7 +132,7 @@ def _converted(layer: KerasLayer, options: dict[str, Any], strict: bool, allow: 
                 f"from_keras: layer {layer.name!r}: {layer.kind} has no counterpart; known: {', '.join(RULES)}"
             )
         parts = rule(layer, options)
-        activation = None if layer.kind == "Activation" else _activation(layer)
+        activation = None if layer.kind in {"Activation", *RECURRENT_LAYERS} else _activation(layer)
     except UnsupportedKerasLayerError as error:
         if strict:
             raise
@@ -187,6 +193,10 @@ def _filled(module: Module, weights: list[np.ndarray], *names: str) -> Module:
 
 def _dense(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
     kernel, *bias = layer.weights
+    if layer.rank not in (None, 2):
+        raise UnsupportedKerasLayerError(
+            f"from_keras: layer {layer.name!r} (Dense) is applied to {layer.rank} axes, only 2 can be converted"
+        )
     made = Linear(kernel.shape[0], kernel.shape[1], bias=bool(bias), **options)
     return [_filled(made, [kernel.T, *bias], "weight", *["bias"][: len(bias)])]
 
@@ -298,6 +308,52 @@ def _flatten(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
     return [Flatten()]
 
 
+def _embedding(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
+    _refuse(layer, mask_zero=False)
+    (table,) = layer.weights
+    return [_filled(Embedding(*table.shape, **options), [table], "weight")]
+
+
+KINDS: dict[str, Any] = {"SimpleRNN": RNN, "LSTM": LSTM, "GRU": GRU}
+
+
+def _recurrent(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
+    _refuse(layer, activation="tanh", go_backwards=False, return_state=False, dropout=0.0, recurrent_dropout=0.0, time_major=False)
+    kernel, recurrent, *bias = layer.weights
+    settings = dict(options)
+    if layer.kind != "SimpleRNN":
+        _refuse(layer, recurrent_activation="sigmoid")
+    if layer.kind == "GRU":
+        settings["reset_after"] = bool(layer.config.get("reset_after", True))
+    sequences = bool(layer.config.get("return_sequences", False))
+    made = KINDS[layer.kind](
+        len(kernel), len(recurrent), bias=bool(bias), return_sequences=sequences, return_state=False, batch_first=True, **settings
+    )
+    both = [] if not bias else list(bias[0]) if bias[0].ndim == 2 else [bias[0], np.zeros_like(bias[0])]
+    names = ("cell.W_ih", "cell.W_hh", "cell.b_ih", "cell.b_hh")[: 2 + len(both)]
+    return [_filled(made, [kernel, recurrent, *both], *names)]
+
+
+def _bidirectional(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
+    inner, backward = layer.config["layer"], layer.config.get("backward_layer")
+    ahead = dict(inner["config"])
+    other = ahead if backward is None else {**backward["config"], "go_backwards": False}
+    mode = layer.config.get("merge_mode", "concat")
+    if inner["class_name"] not in KINDS or mode is None or (backward or inner)["class_name"] != inner["class_name"]:
+        raise UnsupportedKerasLayerError(
+            f"from_keras: layer {layer.name!r} (Bidirectional) of {inner['class_name']} with merge_mode={mode!r}"
+        )
+    half = len(layer.weights) // 2
+    parts = [
+        _recurrent(KerasLayer(inner["class_name"], layer.name, settings, weights), options)[0]
+        for settings, weights in ((ahead, layer.weights[:half]), (other, layer.weights[half:]))
+    ]
+    made = Bidirectional(parts[0], mode, return_sequences=bool(ahead.get("return_sequences", False)))
+    made.forward_layer.load_state_dict(parts[0].state_dict())
+    made.backward_layer.load_state_dict(parts[1].state_dict())
+    return [made]
+
+
 def _own_activation(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
     made = _activation(layer)
     return [] if made is None else [made]
@@ -326,4 +382,9 @@ RULES: dict[str, Callable[[KerasLayer, dict[str, Any]], list[Module]]] = {
     "Tanh": _plain(Tanh),
     "Softmax": _softmax,
     "Activation": _own_activation,
+    "Embedding": _embedding,
+    "SimpleRNN": _recurrent,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "Bidirectional": _bidirectional,
 }

@@ -118,8 +118,18 @@ def _from_groups(config: Any, group: Any) -> Iterator[KerasLayer]:
         if kind == "Sequential":
             yield from _from_groups(entry, group[place]["layers"])
             continue
-        found = group[place]["vars"] if place in group and "vars" in group[place] else {}
-        yield KerasLayer(kind, name, entry["config"], [np.asarray(found[str(i)]) for i in range(len(found))])
+        yield KerasLayer(kind, name, entry["config"], list(_variables(group[place])) if place in group else [])
+
+
+def _variables(group: Any) -> Iterator[np.ndarray]:
+    """The arrays of a layer: its own, then those of the parts that recurrent layers have."""
+    for part in ("vars", "cell", "forward_layer", "backward_layer"):
+        if part not in group:
+            continue
+        if part == "vars":
+            yield from (np.asarray(group[part][str(i)]) for i in range(len(group[part])))
+        else:
+            yield from _variables(group[part])
 
 
 def snake_case(name: str) -> str:
@@ -146,6 +156,7 @@ def _from_names(config: Any, group: Any) -> Iterator[KerasLayer]:
         yield KerasLayer(kind, name, entry["config"], [np.asarray(own[n]) for n in names])  # type: ignore[index]
 
 
+RECURRENT_LAYERS = {"SimpleRNN", "LSTM", "GRU", "Bidirectional"}
 IMAGE_LAYERS = {"Conv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D"}
 
 
@@ -159,6 +170,11 @@ def with_inputs(layers: Iterator[KerasLayer]) -> Iterator[KerasLayer]:
         if layer.kind in IMAGE_LAYERS:
             rank = 4
         layer.rank = rank
-        if layer.kind in ("Flatten", "Dense", "GlobalAveragePooling2D"):
+        if layer.kind == "Embedding":
+            rank = None if rank is None else rank + 1
+        elif layer.kind in RECURRENT_LAYERS:
+            inner = layer.config.get("layer", {}).get("config", {}) if layer.kind == "Bidirectional" else layer.config
+            rank = 3 if inner.get("return_sequences") else 2
+        elif layer.kind in ("Flatten", "GlobalAveragePooling2D"):
             rank = 2
         yield layer

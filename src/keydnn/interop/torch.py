@@ -1,8 +1,7 @@
 """PyTorch: weights of its ``state_dict`` in, and ours out.
 
-Models of the same structure have the same names but for the normalisation layers, whose ``weight`` and ``bias`` are our
-``gamma`` and ``beta``; ``num_batches_tracked`` has no counterpart.  Orientations are the same: Linear (out, in), Conv2d
-(out, in, kh, kw), ConvTranspose2d (in, out, kh, kw).
+Models of the same structure have the same names, but for the layers in :mod:`keydnn.interop.torch_names`, whose weights are renamed
+and turned; ``num_batches_tracked`` has no counterpart.  A GRU computes what PyTorch's does only with ``reset_after=True``.
 
 >>> from keydnn.interop.torch import load_torch_state
 >>> model = keydnn.Sequential(keydnn.Linear(2, 2), keydnn.BatchNorm1d(2))
@@ -24,10 +23,9 @@ from typing import Any
 import numpy as np
 
 from keydnn.domain.errors import CheckpointError, MissingExtraError
-from keydnn.nn import Module, Normalization
+from keydnn.interop.torch_names import to_ours, to_theirs
+from keydnn.nn import Module
 from keydnn.saving import KeyMap, read_weights, renamed
-
-NORMALIZATION = {"weight": "gamma", "bias": "beta"}
 
 
 def load_torch_state(
@@ -53,27 +51,12 @@ def load_torch_state(
         ImportError: A ``.pt`` file needs PyTorch.
     """
     state = {name: _array(name, value) for name, value in _state_of(source).items() if not name.endswith("num_batches_tracked")}
-    return model.load_state_dict(_in_our_names(model, renamed(state, key_map, prefix)), strict)
+    return model.load_state_dict(to_ours(model, renamed(state, key_map, prefix)), strict)
 
 
 def to_torch_state(model: Module) -> dict[str, np.ndarray]:
     """The weights of ``model`` under the names of PyTorch, as arrays (``torch.from_numpy`` makes tensors of them)."""
-    ours = {path: {new: old for old, new in NORMALIZATION.items()} for path in _normalizations(model)}
-    return {_renamed_last(name, ours): array for name, array in model.state_dict().items()}
-
-
-def _in_our_names(model: Module, state: Mapping[str, Any]) -> dict[str, Any]:
-    theirs = dict.fromkeys(_normalizations(model), NORMALIZATION)
-    return {_renamed_last(name, theirs): value for name, value in state.items()}
-
-
-def _normalizations(model: Module) -> list[str]:
-    return [path for path, module in model.named_modules(unique=False) if isinstance(module, Normalization)]
-
-
-def _renamed_last(name: str, tables: Mapping[str, Mapping[str, str]]) -> str:
-    path, dot, last = name.rpartition(".")
-    return path + dot + tables.get(path, {}).get(last, last)
+    return to_theirs(model, model.state_dict())
 
 
 def _state_of(source: Any) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -230,20 +231,23 @@ class Fit(BatchHooks):
         while totals.batches < self.data.n_batches:
             start = totals.batches * size
             rows = index[start : start + (n - start) // size * size]
-            for logs in self._some_steps(plan, x, y, rows, order, totals.batches):
-                totals.add(logs, min(size, n - totals.batches * size))
-                if is_nan(logs):
-                    self._warn_nan(totals.batches - 1, 6)
+            first = totals.batches
+            columns = self._some_steps(plan, x, y, rows, order, first)
+            totals.add_columns(columns, min(size, n - start))
+            nan = next((i for i, loss in enumerate(columns["loss"]) if loss != loss), None) if isnan(totals.sums["loss"]) else None
+            if nan is not None:
+                self._warn_nan(first + nan, 6)
             self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
 
-    def _some_steps(self, plan: StepPlan, x: np.ndarray, y: np.ndarray, rows: np.ndarray, order: Any, first: int) -> list[Logs]:
+    def _some_steps(self, plan: StepPlan, x: np.ndarray, y: np.ndarray, rows: np.ndarray, order: Any, first: int) -> dict[str, list[float]]:
+        """Run at least one step; returns the values of each log, one per step."""
         size = self.data.batch_size  # type: ignore[attr-defined]
         shape_x, shape_y = (((size, *array.shape[1:]), array.dtype) for array in (x, y))
         step = recorded.warm(self.model, shape_x, shape_y, plan) if len(rows) else None
         if step is None:
-            return [self._step(*self.data.batch(order, first))]  # type: ignore[attr-defined]
-        names = ("loss", *self.names)
-        return [dict(zip(names, values, strict=True)) for values in recorded.run_rows(step, x, y, rows, size, 0.1)]
+            logs = self._step(*self.data.batch(order, first))  # type: ignore[attr-defined]
+            return {name: [float(value)] for name, value in logs.items()}
+        return dict(zip(("loss", *self.names), recorded.run_rows(step, x, y, rows, size, 0.1), strict=True))
 
     # -- around each batch
 

@@ -42,6 +42,18 @@ class Totals:
         self.samples += size
         self.batches += 1
 
+    def add_columns(self, columns: Mapping[str, Sequence[float]], size: int) -> None:
+        """Count batches of one size: per name the values of each, in order; the sums are those of :meth:`add` batch by batch."""
+        count = 0
+        for name, values in columns.items():
+            total, count = self.sums.get(name, 0.0), len(values)
+            for value in values:
+                total += value * size
+            self.sums[name] = total
+            self.sizes[name] = self.sizes.get(name, 0) + count * size
+        self.samples += count * size
+        self.batches += count
+
     def means(self) -> Logs:
         """Means so far."""
         return {name: total / self.sizes[name] if self.sizes[name] else 0.0 for name, total in self.sums.items()}

@@ -272,8 +272,8 @@ def warm(model: Any, x: tuple[Any, Any], y: tuple[Any, Any], plan: StepPlan) -> 
 
 
 def run_rows(step: RecordedStep, x: np.ndarray, y: np.ndarray, index: np.ndarray, batch: int, budget_s: float) -> list[list[float]]:
-    """Run steps over batches of rows for about ``budget_s`` seconds; returns loss and metrics of each step run."""
+    """Run steps over batches of rows for about ``budget_s`` seconds; returns the losses of the steps run, then each metric's values."""
     count = len(index) // batch
     outputs = [np.empty((count, *out.shape), out.dtype) for out in step.outputs]
     done = step.replay_rows([x, y], outputs, index, batch, budget_s)
-    return [list(values) for values in zip(*[out[:done].astype(np.float64).tolist() for out in outputs], strict=True)]
+    return [out[:done].astype(np.float64).tolist() for out in outputs]

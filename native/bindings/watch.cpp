@@ -28,11 +28,11 @@ bool same_items(nb::tuple a, nb::tuple b) {
   return true;
 }
 
-// Whether both are arrays of one shape and dtype.
+// Whether both are arrays of one shape and dtype, and a is contiguous.
 bool alike(nb::handle a, nb::handle b) {
   if (!PyArray_Check(a.ptr()) || !PyArray_Check(b.ptr())) return false;
   PyArrayObject *const x = reinterpret_cast<PyArrayObject*>(a.ptr()), *const y = reinterpret_cast<PyArrayObject*>(b.ptr());
-  return PyArray_NDIM(x) == PyArray_NDIM(y) && PyArray_CompareLists(PyArray_DIMS(x), PyArray_DIMS(y), PyArray_NDIM(x)) &&
+  return PyArray_IS_C_CONTIGUOUS(x) && PyArray_NDIM(x) == PyArray_NDIM(y) && PyArray_CompareLists(PyArray_DIMS(x), PyArray_DIMS(y), PyArray_NDIM(x)) &&
          (PyArray_DESCR(x) == PyArray_DESCR(y) || PyArray_EquivTypes(PyArray_DESCR(x), PyArray_DESCR(y)));
 }
 

@@ -8,7 +8,7 @@ import pytest
 
 import keydnn
 from keydnn.kernels import native
-from keydnn.nn import Dropout, Linear, ReLU
+from keydnn.nn import BatchNorm1d, Dropout, Linear, ReLU
 from keydnn.optim import SGD, Adam
 from keydnn.training import Sequential
 from tests.compiler.steps import assert_same
@@ -137,6 +137,77 @@ def test_a_model_with_a_short_way_goes_when_nobody_needs_it():
     assert gone() is None
 
 
+def predictor():
+    model = Sequential(Linear(6, 16), BatchNorm1d(16), ReLU(), Dropout(0.2), Linear(16, 2))
+    x = keydnn.tensor(np.random.default_rng(1).standard_normal((4, 6)), dtype=np.float32)
+    for _ in range(4):
+        model.predict(x)
+    assert model._predicted is not None and model._predicted(x) is not None
+    return model, x
+
+
+def loaded(model, x):
+    model.load_state_dict({name: np.full(p.shape, 0.1) for name, p in model.named_parameters()}, strict=False)
+
+
+def trained(model, x):
+    y = keydnn.tensor(np.ones((4, 2)), dtype=np.float32)
+    model.train_on_batch(x, y, loss="mse", optimizer=SGD(model.parameters(), lr=0.1))
+
+
+def replaced_layer(model, x):
+    model.add(ReLU())
+
+
+def replaced_weight(model, x):
+    model[0].weight._data = model[0].weight._data * 2.0
+
+
+def unchanged(model, x):
+    pass
+
+
+@pytest.mark.parametrize("change", [loaded, trained, replaced_layer, replaced_weight, unchanged])
+def test_a_prediction_after_a_change_is_the_eager_one(change):
+    model, x = predictor()
+    flags = [module.training for module in model.modules()]
+    for _ in range(3):
+        change(model, x)
+        np.testing.assert_array_equal(model.predict(x).numpy(), model.predict(x, compile=False).numpy())
+    assert [module.training for module in model.modules()][: len(flags)] == flags
+
+
+def test_predictions_of_other_inputs():
+    model, x = predictor()
+    twice = keydnn.tensor(np.concatenate([x.numpy()] * 2))
+    for other in (x.numpy(), x.numpy()[::-1], twice[::2], x.numpy().astype("f8"), twice, keydnn.tensor(x.numpy() * 2.0)):
+        np.testing.assert_array_equal(model.predict(other).numpy(), model.predict(other, compile=False).numpy())
+    first = model.predict(x)
+    kept = first.numpy()
+    model.predict(x * 2.0)
+    np.testing.assert_array_equal(first.numpy(), kept)  # each result has memory of its own
+    assert model.predict(x, requires_grad=True).requires_grad and not model.predict(x).requires_grad
+    assert model.predict(x, batch_size=2).shape == (4, 2)
+
+
+def test_a_module_with_a_mode_of_its_own_has_no_short_way():
+    class Stubborn(Dropout):
+        def train(self, mode=True):
+            return super().train(True)
+
+    model = Sequential(Linear(6, 4), Stubborn(0.5))
+    x = keydnn.ones((3, 6))
+    for _ in range(4):
+        model.predict(x)
+    assert model._predicted is None
+
+
+def test_training_on_arrays_with_gaps():
+    data = [(keydnn.tensor(np.concatenate([x.numpy()] * 2, 1))[:, :6], y) for x, y in batches(3)] + batches(3)
+    rows = [(keydnn.Tensor(data=x.numpy()[::-1]), y) for x, y in data]
+    assert_same(mlp, lambda p: SGD(p, lr=0.1), [*batches(4), *rows], loss="mse")
+
+
 def test_the_questions_of_the_short_way():
     module = native.load()
     x = keydnn.ones((2, 3))
@@ -149,4 +220,4 @@ def test_the_questions_of_the_short_way():
         module.same_attributes((x,), (), ())
     assert module.same_items((x, 1), (x, 1)) and not module.same_items((x,), (x, x)) and not module.same_items((x,), (None,))
     a = np.zeros((2, 3), "f4")
-    assert module.alike(a, a + 1) and not module.alike(a, a.T) and not module.alike(a, a.astype("f8")) and not module.alike(a, [1])
+    assert module.alike(a, a + 1) and not module.alike(np.zeros((3, 2), "f4").T, a) and not module.alike(a, a.T) and not module.alike(a, a.astype("f8")) and not module.alike(a, [1])

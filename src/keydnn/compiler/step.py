@@ -96,7 +96,7 @@ class RecordedStep:
             return self._record(inputs)
         if self.replays == 1 or CHECK_ALL:
             return self._checked_replay(inputs)
-        self.replay([t._data for t in inputs])
+        self.replay([np.ascontiguousarray(t._data) if t._data.ndim else t._data for t in inputs])
         return self.outputs
 
     def holds(self) -> bool:
@@ -111,8 +111,8 @@ class RecordedStep:
         """Whether there is a plan that agreed with eager steps."""
         return self.plan is not None and self.replays > 1 and not CHECK_ALL
 
-    def replay(self, arrays: list[np.ndarray]) -> None:
-        """Run one step by the plan; outputs are in :attr:`outputs`."""
+    def replay(self, arrays: list[np.ndarray], outputs: list[np.ndarray] | None = None) -> None:
+        """Run one step on contiguous arrays; results go to ``outputs``, or else to :attr:`outputs`."""
         plan, grads = self.plan, self.gradients
         assert plan is not None
         untouched = grads.are_only_ours()
@@ -123,7 +123,8 @@ class RecordedStep:
         elif self._profiled and self.timed >= _PROFILED:
             self._measure(False)
         n = plan.step.keys
-        plan.executor.run(arrays, self.outputs, np.random.randint(0, 2**63, n, dtype=np.int64) if n else None)
+        keys = np.random.randint(0, 2**63, n, dtype=np.int64) if n else None
+        plan.executor.run(arrays, self.outputs if outputs is None else outputs, keys)
         if not untouched:
             grads.after()
         self._count(1)

@@ -30,7 +30,7 @@ from keydnn.saving import (
     write_json,
     write_weights,
 )
-from keydnn.training import recorded
+from keydnn.training import recorded, repeat
 from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
 from keydnn.training.data import Batches, Rows, as_tensor, batch_size_of, input_batches, iter_minibatches_xy, make_batches
 from keydnn.training.fit import checked_count, checked_settings, prepare, read_resume
@@ -42,7 +42,7 @@ from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, 
 from keydnn.training.summary import shape_table, structure_text
 
 T = TypeVar("T", bound="Model")
-_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat")
+_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat", "_predicted")
 _is_training = attrgetter("training")
 
 
@@ -68,7 +68,8 @@ class Model(Buildable):
     _ready_at = -1  # structure stamp at which no lazy layer was without parameters
     _below: tuple[Module, ...] = ()  # every module below, at that stamp
     _run: Run | None = None
-    _repeat: recorded.Repeat | None = None  # the last call of train_on_batch, ready to be made again
+    _repeat: repeat.Training | None = None  # the last call of train_on_batch, ready to be made again
+    _predicted: repeat.Prediction | None = None  # the last call of predict
 
     # -- building
 
@@ -160,6 +161,10 @@ class Model(Buildable):
             ValueError: ``batch_size`` below 1.
             RuntimeError: The model is not built.
         """
+        if self._predicted is not None and compile and batch_size is None and not requires_grad:
+            y = self._predicted(x)
+            if y is not None:
+                return y
         self._require_built("predict")
         size = None if batch_size is None else checked_count("predict", "batch_size", batch_size)
         run = partial(recorded.predict, self) if compile else self
@@ -169,7 +174,10 @@ class Model(Buildable):
             inputs = as_tensor(x, self._dtype(), "predict: x")
             n = batch_size_of(inputs)
             if size is None or n <= size:
-                return run(inputs)
+                y = run(inputs)
+                if compile:
+                    repeat.remember_prediction(self, inputs)
+                return y
             return ops.concat([run(inputs[start : start + size]) for start in range(0, n, size)])
 
     def _dtype(self) -> Any:
@@ -243,7 +251,7 @@ class Model(Buildable):
         )
         logs = read_logs(self._in_training_mode(x, y, plan, recorded.train if compile else training_step), names)
         if compile:
-            recorded.remember(self, asked, x, y, plan)
+            repeat.remember_training(self, asked, x, y, plan)
         return logs
 
     def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:

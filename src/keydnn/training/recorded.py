@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from keydnn._tensor import Tensor
-from keydnn.autograd.modes import is_grad_enabled, state
-from keydnn.compiler.step import RecordedStep, attributes, usable
-from keydnn.kernels.native import load as _native
-from keydnn.nn.module import Clock, latest_stamp
+from keydnn.autograd.modes import is_grad_enabled
+from keydnn.compiler.step import RecordedStep, usable
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training.metrics import METRICS
 from keydnn.training.step import StepPlan, measure, training_step, update
@@ -27,7 +25,7 @@ _MOST = 32  # signatures kept per model
 _MOST_PREDICTED = 4 << 20  # bytes of a batch whose prediction is recorded: recording keeps every layer's result alive
 _VARIANTS = 4  # plans kept per signature
 _PLAIN = (int, float, bool, str, type(None))
-_BUILT_IN_OPTIMIZERS = (SGD, Adam, AdamW)
+BUILT_IN_OPTIMIZERS = (SGD, Adam, AdamW)
 
 
 class Steps:
@@ -77,7 +75,7 @@ def of(model: Any) -> Steps:
 
 
 def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
-    if type(optimizer) in _BUILT_IN_OPTIMIZERS:
+    if type(optimizer) in BUILT_IN_OPTIMIZERS:
         groups = optimizer.groups
         if len(groups) == 1:
             return id(optimizer), id(groups), tuple(groups[0].options.values())
@@ -114,92 +112,24 @@ def train(model: Any, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
     return _with_own_metrics(plan.metrics, step(x, y), y)
 
 
-class Repeat:
-    """The call of ``train_on_batch`` that came last, ready to be made again: what it resolved need not be resolved anew.
-
-    Args:
-        asked: Its arguments beside the batch; the next call must pass the same objects.
-        step: The recorded step that served it.
-        x: Its batch.
-        y: Its targets.
-        plan: What it was resolved to.
-    """
-
-    __slots__ = ("asked", "step", "likes", "same", "watched", "options", "names")
-
-    def __init__(self, model: Any, asked: tuple[Any, ...], step: RecordedStep, x: Tensor, y: Tensor, plan: StepPlan) -> None:
-        self.asked, self.step, self.same = asked, step, x is y
-        self.likes = _shell(x._data), _shell(y._data)
-        self.names = ("loss", *plan.names)
-        groups = plan.optimizer.groups
-        self.options = [(group.options, tuple(group.options.values())) for group in groups]
-        self.watched = attributes(
-            [
-                *((module, "training") for module in model._below),
-                (Clock, "now"),
-                (state, "grad"),
-                (plan.optimizer, "groups"),
-                *((group, name) for group in groups for name in ("options", "rate")),
-                *zip(*step.tensors[:2], strict=True),
-            ]
-        )
-
-    def __call__(self, x: Any, y: Any, asked: tuple[Any, ...]) -> dict[str, float] | None:
-        """The logs of one more step; None if anything is different now.  The caller has seen that the model itself trains."""
-        native, step = _native(), self.step
-        if type(x) is not Tensor or type(y) is not Tensor or (x is y) is not self.same or not native.same_items(asked, self.asked):
-            return None
-        if x.requires_grad or y.requires_grad:
-            return None
-        a, b = x._data, y._data
-        if not native.alike(a, self.likes[0]) or not native.alike(b, self.likes[1]) or not native.same_attributes(*self.watched):
-            return None
-        for options, values in self.options:
-            if not native.same_items(tuple(options.values()), values):
-                return None
-        step.replay([a, b])
-        return dict(zip(self.names, map(float, step.outputs)))  # noqa: B905 - as many as were recorded
-
-
-def _shell(array: np.ndarray) -> np.ndarray:
-    """An array of the same shape and dtype that holds almost no memory."""
-    return np.broadcast_to(np.empty((), array.dtype), array.shape)
-
-
-def remember(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: StepPlan) -> None:
-    """Make the latest step ready for a :class:`Repeat`, if it is a plan that has been checked."""
-    step = of(model).latest
-    fits = (
-        step is not None
-        and step.is_checked
-        and step.is_training
-        and plan.zero_grad
-        and type(plan.optimizer) in _BUILT_IN_OPTIMIZERS
-        and model._ready_at == latest_stamp()
-        and all(module.training for module in model._below)
-        and not any(map(_is_own, plan.metrics))
-    )
-    model.__dict__["_repeat"] = Repeat(model, asked, step, x, y, plan) if fits else None  # type: ignore[arg-type]
-
-
-def _is_own(metric: Any) -> bool:
+def is_own(metric: Any) -> bool:
     """Whether a metric is the user's: it runs after the step, on a copy of the prediction."""
     return id(metric) not in BUILT_IN
 
 
 def _measured(loss: Any, metrics: Sequence[Any], y: Any, y_pred: Any) -> list[Any]:
     """The loss, the built-in metrics and, if some metric is the user's, the prediction."""
-    built_in = [metric for metric in metrics if not _is_own(metric)]
+    built_in = [metric for metric in metrics if not is_own(metric)]
     return [loss, *measure(built_in, y, y_pred), *([y_pred] if len(built_in) < len(metrics) else [])]
 
 
 def _with_own_metrics(metrics: Sequence[Any], values: list[Any], y: Any) -> list[Any]:
     """The loss and all metrics in order, from what :func:`_measured` gave."""
-    if not any(map(_is_own, metrics)):
+    if not any(map(is_own, metrics)):
         return values
     y_pred = values[-1] if isinstance(values[-1], Tensor) else Tensor(data=values[-1])
     rest = iter(values[1:-1])
-    return [values[0], *[measure([metric], y, y_pred)[0] if _is_own(metric) else next(rest) for metric in metrics]]
+    return [values[0], *[measure([metric], y, y_pred)[0] if is_own(metric) else next(rest) for metric in metrics]]
 
 
 def _training(model: Any, plan: StepPlan) -> RecordedStep:
@@ -259,7 +189,7 @@ def predict(model: Any, x: Tensor) -> Any:
 
 def runs_rows(metrics: Sequence[Any]) -> bool:
     """Whether steps with these metrics may run without Python between them."""
-    return usable() and not any(map(_is_own, metrics))
+    return usable() and not any(map(is_own, metrics))
 
 
 def warm(model: Any, x: tuple[Any, Any], y: tuple[Any, Any], plan: StepPlan) -> RecordedStep | None:

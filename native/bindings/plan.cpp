@@ -17,6 +17,7 @@ plan::Buffer as_buffer(nb::handle entry) {
   plan::Buffer buffer{plan::Kind::arena, nb::cast<int64_t>(t[1])};
   if (kind == "outer") buffer.kind = plan::Kind::outer;
   else if (kind == "input") buffer.kind = plan::Kind::input;
+  else if (kind == "output") buffer.kind = plan::Kind::output;
   else if (kind == "keys") buffer.kind = plan::Kind::keys;
   else if (kind != "arena") throw nb::value_error("plan: unknown kind of buffer");
   return buffer;
@@ -74,7 +75,11 @@ int64_t run_steps(Plan& self, nb::list inputs, nb::list outputs, nb::handle keys
   request.batch = batch;
   request.budget_ns = budget_ns;
   for (nb::handle h : inputs) request.sources.push_back(memory_of(h, "plan: inputs must be contiguous arrays"));
-  for (nb::handle h : outputs) request.outputs.push_back(h.is_none() ? nullptr : memory_of(h, "plan: outputs must be contiguous arrays"));
+  for (nb::handle h : outputs) {
+    const bool wanted = !h.is_none();
+    if (!wanted && self.is_direct(static_cast<int64_t>(request.outputs.size()))) throw nb::value_error("plan: this output cannot be left out");
+    request.outputs.push_back(wanted ? memory_of(h, "plan: outputs must be contiguous arrays") : nullptr);
+  }
   if (!keys.is_none()) request.keys = reinterpret_cast<int64_t*>(memory_of(keys, "plan: keys must be a contiguous array"));
   if (self.n_keys() && !request.keys) throw nb::value_error("plan: keys are missing");
   if (!index.is_none()) request.index = reinterpret_cast<int64_t*>(memory_of(index, "plan: index must be a contiguous array"));

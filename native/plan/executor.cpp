@@ -37,6 +37,7 @@ Plan::Plan(std::vector<Buffer> buffers, std::vector<Op> ops, std::vector<Staging
       arena_bytes_(arena_bytes),
       n_keys_(n_keys) {
   op_ns_.resize(ops_.size(), 0);
+  for (const Buffer& buffer : buffers_) binds_each_step_ |= buffer.kind == Kind::output || buffer.kind == Kind::keys;
 }
 
 void Plan::make_arena() {
@@ -53,7 +54,7 @@ void Plan::make_arena() {
     for (const Place& place : op.places) {
       const bool missing = place.buffer < 0;
       const Kind kind = missing ? Kind::arena : buffers_[static_cast<size_t>(place.buffer)].kind;
-      if (kind == Kind::input || kind == Kind::keys) {
+      if (kind == Kind::input || kind == Kind::output || kind == Kind::keys) {
         moving_.push_back(pointers_.size());
         moving_place_.push_back(place);
         pointers_.push_back(nullptr);
@@ -71,6 +72,9 @@ void Plan::bind(const Request& request, int64_t step) {
     const Buffer& buffer = buffers_[i];
     if (buffer.kind == Kind::keys) {
       bases_[i] = reinterpret_cast<char*>(const_cast<int64_t*>(request.keys + step * n_keys_));
+    } else if (buffer.kind == Kind::output) {
+      const size_t k = static_cast<size_t>(buffer.where);
+      bases_[i] = request.outputs[k] + step * outputs_[k].bytes;
     } else if (buffer.kind == Kind::input) {
       const size_t k = static_cast<size_t>(buffer.where);
       bases_[i] = request.index ? arena_ + inputs_[k].offset : const_cast<char*>(request.sources[k]);
@@ -111,7 +115,7 @@ int Plan::run(const Request& request, int64_t* done) {
   const Clock::time_point start = Clock::now();
   *done = 0;
   for (int64_t s = 0; s < request.steps; ++s) {
-    if (s == 0 || n_keys_ > 0) bind(request, s);
+    if (s == 0 || binds_each_step_) bind(request, s);
     if (request.index) {
       for (size_t k = 0; k < inputs_.size(); ++k)
         gather_rows(request.sources[k], request.index + s * request.batch, request.batch, inputs_[k].row_bytes, arena_ + inputs_[k].offset);
@@ -119,7 +123,7 @@ int Plan::run(const Request& request, int64_t* done) {
     const int status = profiled_ ? step_timed() : step();
     if (status != KEYDNN_OK) return status;
     for (size_t i = 0; i < outputs_.size(); ++i)
-      if (request.outputs[i])
+      if (request.outputs[i] && buffers_[static_cast<size_t>(outputs_[i].place.buffer)].kind != Kind::output)
         memcpy(request.outputs[i] + s * outputs_[i].bytes, at(outputs_[i].place), static_cast<size_t>(outputs_[i].bytes));
     ++*done;
     if (request.budget_ns > 0 && since(start) > request.budget_ns) break;

@@ -25,11 +25,11 @@ Entry find(const std::string& name);
 
 constexpr int kBadLabel = 101;  // a class label outside its range
 
-enum class Kind { arena, outer, input, keys };
+enum class Kind { arena, outer, input, output, keys };
 
 struct Buffer {
   Kind kind;
-  int64_t where;  // arena: byte offset; outer: address; input: number
+  int64_t where;  // arena: byte offset; outer: address; input, output: number
 };
 
 struct Place {
@@ -50,7 +50,7 @@ struct Staging {
   int64_t row_bytes;
 };
 
-// One value handed out per step: `bytes` from `place`.
+// One value handed out per step: `bytes` from `place`; nothing is copied if the ops write to where it is handed out.
 struct Output {
   Place place;
   int64_t bytes;
@@ -62,7 +62,7 @@ struct Request {
   const int64_t* index = nullptr;    // steps * batch row numbers, or nullptr: the sources are the batch itself
   std::vector<const char*> sources;  // per input: the batch, or row 0 of the data set
   const int64_t* keys = nullptr;     // steps * n_keys
-  std::vector<char*> outputs;        // per output: steps * bytes
+  std::vector<char*> outputs;        // per output: steps * bytes, or nullptr if nobody wants it (not for a buffer that is an output)
   int64_t budget_ns = 0;             // stop after the step that exceeds it; 0: never
 };
 
@@ -84,6 +84,9 @@ class Plan {
   int64_t n_outputs() const { return static_cast<int64_t>(outputs_.size()); }
   int64_t n_inputs() const { return static_cast<int64_t>(inputs_.size()); }
   int64_t n_keys() const { return n_keys_; }
+  bool is_direct(int64_t i) const {  // whether the ops write output i where it is handed out
+    return buffers_[static_cast<size_t>(outputs_[static_cast<size_t>(i)].place.buffer)].kind == Kind::output;
+  }
   int64_t output_bytes(int64_t i) const { return outputs_[static_cast<size_t>(i)].bytes; }
 
  private:
@@ -105,6 +108,7 @@ class Plan {
   char* arena_ = nullptr;
   int64_t arena_bytes_;
   int64_t n_keys_;
+  bool binds_each_step_ = false;  // some address depends on the step
   int64_t failed_op_ = -1;
   bool profiled_ = false;
   std::vector<int64_t> op_ns_;

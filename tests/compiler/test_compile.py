@@ -184,3 +184,29 @@ def test_other_arguments_belong_to_the_signature():
 def test_only_functions_can_be_compiled():
     with pytest.raises(TypeError, match="function"):
         compile(3)
+
+
+def test_large_results_have_memory_of_their_own():
+    function = keydnn.compile(lambda x: ((x * 2.0), (x * 2.0).sum(), x + 1.0, x.reshape(8, -1) * 1.0))
+    x = keydnn.Tensor.rand((200, 200))
+    for _ in range(3):
+        function(x)
+    first = function(x)
+    kept = [t.numpy() for t in first]
+    second = function(x * 3.0)
+    for tensor, before, after in zip(first, kept, second, strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), before)
+        assert not np.shares_memory(tensor._data, after._data)
+        assert not np.array_equal(after.numpy(), before)
+
+
+def test_one_result_given_twice():
+    def twice(x):
+        y = x * 2.0
+        return y, y, y[3:5]
+
+    function = keydnn.compile(twice)
+    x = keydnn.Tensor.rand((300, 300))
+    for _ in range(4):
+        for a, b in zip(twice(x), function(x), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())

@@ -166,3 +166,16 @@ def test_the_gradient_of_a_mean_starts_with_one_constant():
     model = assert_same(lambda: Sequential(Linear(6, 5), ReLU(), Linear(5, 3)), lambda p: Adam(p), images(4, 8, (6,)), loss="cross_entropy")
     names = entries(only_step(model).plan)
     assert names.count("fill") == 1 and "copy_strided" not in names
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_too_large_for_the_caches(dtype):
+    x = keydnn.tensor(np.random.default_rng(0).standard_normal((8 << 20) // np.dtype(dtype).itemsize + 5), dtype=dtype)
+
+    def function(x):
+        y = (x * 1.5 + 0.5).relu()
+        z = y * 2.0
+        y += x
+        return z, y
+
+    assert compiled(function, x) == ["fused"]

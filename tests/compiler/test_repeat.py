@@ -220,4 +220,10 @@ def test_the_questions_of_the_short_way():
         module.same_attributes((x,), (), ())
     assert module.same_items((x, 1), (x, 1)) and not module.same_items((x,), (x, x)) and not module.same_items((x,), (None,))
     a = np.zeros((2, 3), "f4")
-    assert module.alike(a, a + 1) and not module.alike(np.zeros((3, 2), "f4").T, a) and not module.alike(a, a.T) and not module.alike(a, a.astype("f8")) and not module.alike(a, [1])
+    assert (
+        module.alike(a, a + 1)
+        and not module.alike(np.zeros((3, 2), "f4").T, a)
+        and not module.alike(a, a.T)
+        and not module.alike(a, a.astype("f8"))
+        and not module.alike(a, [1])
+    )

@@ -46,8 +46,8 @@ class CompiledFunction:
                 del self._steps[next(iter(self._steps))]
             step = self._steps[key] = RecordedStep(self._flat(args, kwargs), graph=True)
         self._latest = step
-        results = step(*tensors)
-        made = [Tensor(data=r.copy(), dtype=r.dtype) if isinstance(r, np.ndarray) else r for r in results]
+        results = step.fresh(tensors) if step.is_checked else step(*tensors)
+        made = [_tensor(r.copy() if any(r is kept for kept in step.outputs) else r) if isinstance(r, np.ndarray) else r for r in results]
         return made[0] if step.single else tuple(made)
 
     def plan_report(self) -> str:
@@ -66,6 +66,12 @@ class CompiledFunction:
             return self._function(*values[:n], **dict(zip(names, values[n:], strict=True)))
 
         return function
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    t = Tensor.__new__(Tensor)
+    t._data = array
+    return t
 
 
 def compile(function: Callable[..., Any]) -> CompiledFunction:

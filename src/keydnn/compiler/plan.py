@@ -81,7 +81,8 @@ def build(step: Step, notes: list[str]) -> Plan:
         Unplannable: An op has no plan kernel.
     """
     rows = lower(step.ops)
-    offsets, size = layout(lifetimes(rows, step.survivors()))
+    direct = _direct(step)
+    offsets, size = layout({b: life for b, life in lifetimes(rows, step.survivors()).items() if b not in direct})
     numbers: dict[Buffer, int] = {}
     buffers: list[tuple[str, int]] = []
     outer: list[np.ndarray] = []
@@ -89,7 +90,9 @@ def build(step: Step, notes: list[str]) -> Plan:
     def number(buffer: Buffer) -> int:
         if buffer not in numbers:
             numbers[buffer] = len(buffers)
-            if buffer.kind == "made":
+            if buffer in direct:
+                buffers.append(("output", direct[buffer]))
+            elif buffer.kind == "made":
                 buffers.append(("arena", offsets[buffer]))
             elif buffer.kind == "outer":
                 buffers.append(("outer", int(buffer.array.__array_interface__["data"][0])))
@@ -115,3 +118,19 @@ def build(step: Step, notes: list[str]) -> Plan:
         size += rounded(buffer.nbytes)
     executor = native.load().Plan(buffers, ops, inputs, outputs, size, step.keys)
     return Plan(rows, step, executor, outer, numbers, notes)
+
+
+_LARGE = 1 << 16  # bytes of an output from which copying it is worth avoiding
+
+
+def _direct(step: Step) -> dict[Buffer, int]:
+    """Large outputs whose buffers are nothing else: ops write them where they are handed out."""
+    views = step.survivors()
+    return {
+        view.buffer: i
+        for i, view in enumerate(step.outputs)
+        if view.buffer.kind == "made"
+        and view.nbytes == view.buffer.nbytes >= _LARGE
+        and view.is_contiguous
+        and sum(other.buffer is view.buffer for other in views) == 1
+    }

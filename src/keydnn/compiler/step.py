@@ -96,8 +96,15 @@ class RecordedStep:
             return self._record(inputs)
         if self.replays == 1 or CHECK_ALL:
             return self._checked_replay(inputs)
-        self.replay([np.ascontiguousarray(t._data) if t._data.ndim else t._data for t in inputs])
+        self.replay(_contiguous(inputs))
         return self.outputs
+
+    def fresh(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """Run one step by a checked plan; returns its outputs as arrays that nobody else has."""
+        empty = native.load().empty
+        outputs = [empty(out.shape, out.dtype) for out in self.outputs]
+        self.replay(_contiguous(inputs), outputs)
+        return outputs
 
     def holds(self) -> bool:
         """Whether everything the plan stands on is as it was recorded."""
@@ -278,6 +285,10 @@ class RecordedStep:
         if reason != self.reason:
             logger.warning("this step stays eager: %s", reason)
         self.reason = reason
+
+
+def _contiguous(tensors: Sequence[Any]) -> list[np.ndarray]:
+    return [np.ascontiguousarray(t._data) if t._data.ndim else t._data for t in tensors]
 
 
 class _Result:

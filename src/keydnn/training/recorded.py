@@ -180,7 +180,10 @@ def predict(model: Any, x: Tensor) -> Any:
     def function(x: Tensor) -> Sequence[Any]:
         return [own()(x)]  # type: ignore[misc]
 
-    (y,) = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))(x)
+    step = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))
+    if step.is_checked:
+        return x._from_op(step.fresh([x])[0], None)
+    (y,) = step(x)
     return y if not isinstance(y, np.ndarray) else x._from_op(y.copy(), None)
 
 

@@ -14,6 +14,7 @@ void bind_plan(nb::module_& m);
 void bind_pool(nb::module_& m);
 void bind_quantize(nb::module_& m);
 void bind_random(nb::module_& m);
+void bind_recurrent(nb::module_& m);
 void bind_reduce(nb::module_& m);
 void bind_softmax(nb::module_& m);
 void bind_update(nb::module_& m);
@@ -102,6 +103,7 @@ NB_MODULE(_native, m) {
   bind_pool(m);
   bind_quantize(m);
   bind_random(m);
+  bind_recurrent(m);
   bind_reduce(m);
   bind_softmax(m);
   bind_update(m);

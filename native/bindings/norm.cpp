@@ -7,24 +7,6 @@ namespace {
 using nb::handle;
 using nb::object;
 
-// An operand that may be None.
-class Optional {
- public:
-  explicit Optional(handle h) : missing_(h.is_none()), value_(missing_ ? nb::handle(Py_None) : h) {}
-  // Whether it is missing, or an array of this dtype with `size` elements.
-  bool suits(int type, int64_t size) const { return missing_ || (value_ && value_.type() == type && value_.size() == size); }
-  template <class T>
-  const T* data() const {
-    return missing_ ? nullptr : value_.data<T>();
-  }
-
- private:
-  bool missing_;
-  Operand value_;
-};
-
-bool suits(const Operand& x, int type, int64_t size) { return x && x.type() == type && x.size() == size; }
-
 object batch_norm(handle hx, handle hgamma, handle hbeta, handle heps) {
   const Operand x(hx);
   const Optional gamma(hgamma), beta(hbeta);

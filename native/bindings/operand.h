@@ -52,6 +52,24 @@ class Operand {
   nb::object keep_;
 };
 
+// An operand that may be None.
+class Optional {
+ public:
+  explicit Optional(nb::handle h) : missing_(h.is_none()), value_(missing_ ? nb::handle(Py_None) : h) {}
+  // Whether it is missing, or an array of this dtype with `size` elements.
+  bool suits(int type, int64_t size) const { return missing_ || (value_ && value_.type() == type && value_.size() == size); }
+  template <class T>
+  const T* data() const {
+    return missing_ ? nullptr : value_.data<T>();
+  }
+
+ private:
+  bool missing_;
+  Operand value_;
+};
+
+inline bool suits(const Operand& x, int type, int64_t size) { return x && x.type() == type && x.size() == size; }
+
 // A float32 or float64 array to write in place: exactly as it is, or not at all.
 class Target {
  public:

@@ -43,10 +43,12 @@
 #include "keydnn/elementwise.h"
 #include "keydnn/fused.h"
 #include "keydnn/gemm.h"
+#include "keydnn/lookup.h"
 #include "keydnn/norm.h"
 #include "keydnn/pool.h"
 #include "keydnn/quantize.h"
 #include "keydnn/random.h"
+#include "keydnn/recurrent.h"
 #include "keydnn/reduce.h"
 #include "keydnn/relu_pool.h"
 #include "keydnn/softmax.h"
@@ -59,10 +61,12 @@
   X(KEYDNN_ELEMENTWISE)    \
   X(KEYDNN_FUSED)          \
   X(KEYDNN_GEMM)           \
+  X(KEYDNN_LOOKUP)         \
   X(KEYDNN_NORM)           \
   X(KEYDNN_POOL)           \
   X(KEYDNN_QUANTIZE)       \
   X(KEYDNN_RANDOM)         \
+  X(KEYDNN_RECURRENT)      \
   X(KEYDNN_REDUCE)         \
   X(KEYDNN_RELU_POOL)      \
   X(KEYDNN_SOFTMAX)        \
@@ -71,6 +75,7 @@
 #define KEYDNN_OK 0
 #define KEYDNN_BAD_SHAPE 1  /* sizes that contradict each other */
 #define KEYDNN_NO_MEMORY 2  /* scratch memory was refused */
+#define KEYDNN_BAD_INDEX 3  /* a number outside its table */
 
 #if defined(_WIN32)
 #define KEYDNN_API __declspec(dllexport)

@@ -10,6 +10,7 @@ Entry find(const std::string& name) {
     add_movement(made);
     add_linalg(made);
     add_conv(made);
+    add_recurrent(made);
     add_reduce(made);
     add_softmax(made);
     add_norm(made);

@@ -29,6 +29,7 @@ void add_elementwise(Table& table);
 void add_movement(Table& table);
 void add_linalg(Table& table);
 void add_conv(Table& table);
+void add_recurrent(Table& table);
 void add_reduce(Table& table);
 void add_softmax(Table& table);
 void add_norm(Table& table);

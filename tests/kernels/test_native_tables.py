@@ -52,6 +52,7 @@ LEFT_TO_REFERENCE = {
     "layer_norm_grad-(0, 4)-bare",
     *(f"{kernel}-empty" for kernel in ("sum", "mean", "max", "min")),
     "sum-of-nothing",
+    *(f"{kernel}-none-{padding}" for kernel in ("embedding", "embedding_grad") for padding in (None, 2)),
     *(f"quantize_fixed-{format}{nothing}" for format in ("wide-quantum", "70-bits") for nothing in ("", "-empty")),
 }
 SERVED = [case for case in CASES if case.kernel in vars(DIRECT)]
@@ -97,6 +98,14 @@ def test_every_family_serves_its_rows():
         lambda k: k.batch_norm(np.ones((2, 3)), np.ones(3, np.float32), None, 1e-5),
         lambda k: k.layer_norm(np.ones((2, 3)), np.ones(2), None, 1, 1e-5),
         lambda k: k.layer_norm_grad(np.ones((2, 3)), np.ones((2, 3)), None, np.ones(3), np.ones(2), 1),
+        lambda k: k.rnn(np.ones((2, 3, 4)), np.ones((4, 4)), np.ones(3), np.ones((3, 4)), None, False),
+        lambda k: k.rnn(np.ones((2, 3, 4)), np.ones((4, 4)), None, np.ones((3, 4), np.float32), None, False),
+        lambda k: k.lstm(np.ones((2, 3, 4)), np.ones((4, 4)), None, np.ones((3, 4)), np.ones((3, 4)), None, False),
+        lambda k: k.gru(np.ones((2, 3, 12)), np.ones((4, 12)), None, None, np.ones((3, 4)), np.ones((3, 3)), False, True),
+        lambda k: k.embedding(np.ones((4, 3)), np.array([0, 4]), None),
+        lambda k: k.embedding(np.ones((4, 3)), np.array([0, -5]), None),
+        lambda k: k.embedding_grad(np.ones((2, 3)), np.array([0, 4]), 4, None),
+        lambda k: k.embedding_grad(np.ones((2, 3)), np.array([0, 1], np.int32), 4, None),
         lambda k: k.uniform(np.asarray(1), (-1,), np.float32),
         lambda k: k.uniform(np.asarray(1), (3,), np.float16),
         lambda k: k.uniform(1.5, (3,), np.float32),
@@ -145,6 +154,31 @@ def update(kernel, *shapes, **params):
     return call
 
 
+def sequences(kind):
+    """A recurrent kernel and its gradient over more rows than a chunk has, and features that fill no register."""
+    name, after = kind.partition(" ")[::2]
+    steps, rows, n, gates = 9, 70, 37, {"rnn": 1, "lstm": 4, "gru": 3}[name]
+    how = {"reverse": True} | ({"reset_after": bool(after)} if name == "gru" else {})
+
+    def operands(t):
+        small = lambda shape, seed: (0.2 * large(shape, t, seed)).astype(t)  # noqa: E731
+        biases = [small(gates * n, 3), small(gates * n, 4)][: 2 if name == "gru" else 1]
+        states = [small((rows, n), 5), small((rows, n), 6)][: 2 if name == "lstm" else 1]
+        mask = (large((steps, rows), t, 7) > -1).astype(t)
+        return [small((steps, rows, gates * n), 1), small((n, gates * n), 2), *biases, *states, mask], states, mask
+
+    def forward(k, t):
+        return getattr(k, name)(*operands(t)[0], **how)
+
+    def backward(k, t):
+        arrays, states, mask = operands(t)
+        h, _, *kept = (np.asarray(y, t) for y in getattr(dispatch.reference, name)(*arrays, **how))
+        arrived = [large((steps, rows, n), t, 8), *(large((rows, n), t, 9 + i) for i in range(len(states)))]
+        return getattr(k, f"{name}_grad")(*arrived, *reversed(kept[-2:] if name == "lstm" else kept), h, arrays[1], *states, mask, **how)
+
+    return [(kind, forward), (f"{kind} grad", backward)]
+
+
 KEY = np.asarray(2**61 + 12345)
 M = 300_001  # long enough to be cut into many chunks, and no multiple of anything
 THREADED = {
@@ -180,6 +214,9 @@ THREADED = {
     "layer_norm_grad": lambda k, t: k.layer_norm_grad(
         large((3001, 101), t), large((3001, 101), t, 1), large(101, t, 2), large(3001, t, 3), large(3001, t, 4), 1
     ),
+    **{name: call for kind in ("rnn", "lstm", "gru", "gru after") for name, call in sequences(kind)},
+    "embedding": lambda k, t: k.embedding(large((301, 203), t), np.arange(3001) % 301 - 100, None),
+    "embedding_grad": lambda k, t: k.embedding_grad(large((3001, 203), t), np.arange(3001) % 301 - 100, 301, 7),
     "uniform": lambda k, t: k.uniform(KEY, (M,), t),
     "dropout_mask": lambda k, t: k.dropout_mask(KEY, (M,), 0.4, t),
     "ema_": update("ema_", M, M, momentum=0.1),

@@ -118,6 +118,16 @@ for dtype in (np.float32, np.float64):
     for m, n, k in ((1, 7, 40), (9, 50, 33), (70, 3, 5), (40, 40, 200)):
         compare("linear", make(m, k), make(n, k), make(n))
         compare("matmul", make(k, m), make(k, n), True, False)
+    for rows, n in ((9, 20), (33, 7)):
+        p, w, b, h, c = (make(*shape) / 2 for shape in ((3, rows, 4 * n), (n, 4 * n), (4 * n,), (rows, n), (rows, n)))
+        compare("lstm", p, w, b, h, c, None, False)
+        hs, _, _, cs, gates = reference.lstm(p, w, b, h, c, None, False)
+        compare("lstm_grad", hs, h, None, gates, cs, hs, w, h, c, None, False)
+        p, w, b = p[..., n:].copy(), w[:, n:].copy(), b[n:]
+        for after in (False, True):
+            compare("gru", p, w, b, b, h, None, True, after)
+            hs, _, gates = reference.gru(p, w, b, b, h, None, True, after)
+            compare("gru_grad", hs, None, gates, hs, w, h, None, True, after)
 print(json.dumps([dispatch.native_status().isa, worst, digest.hexdigest()]))
 """
 

@@ -1,8 +1,11 @@
 """What reads files: a row each, with how to write good ones."""
 
 import gzip
+import importlib.util
 import io
+import json
 import tarfile
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +14,9 @@ import numpy as np
 import keydnn
 from keydnn.cli.job import config, rows
 from keydnn.data import download, idx, images
-from keydnn.saving import read_state, write_state
+from keydnn.interop.keras import from_keras
+from keydnn.interop.onnx import load_onnx, to_onnx
+from keydnn.saving import read_state, read_weights, write_state
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,50 @@ def cifar_batches(folder):
     return [pickle.dumps(batch, protocol=p) for p in (2, 4)]
 
 
+def weights(folder):
+    models = networks()
+    np.savez(folder / "good.npz", **models[0].state_dict())
+    np.savez_compressed(folder / "packed.npz", **models[1].state_dict())
+    models[0].save_weights(folder / "good.safetensors")
+    return [path.read_bytes() for path in (folder / "good.npz", folder / "packed.npz", folder / "good.safetensors")]
+
+
+def onnx_files(folder):
+    small, images = networks()
+    encoder = keydnn.Sequential(keydnn.TransformerEncoderLayer(4, 2, 4)).eval()
+    return [to_onnx(m, shape).SerializeToString() for m, shape in ((small, (1, 3)), (images, (1, 1, 4, 4)), (encoder, (2, 1, 4)))]
+
+
+def run_onnx(path, folder):
+    model = load_onnx(path)
+    for shape in ((1, 3), (1, 1, 4, 4), (2, 1, 4)):
+        with np.errstate(all="ignore"):
+            try:
+                model(*[keydnn.zeros(shape) for _ in model.inputs])
+            except ValueError as error:
+                if not isinstance(error, keydnn.interop.onnx.OnnxError):
+                    raise
+
+
+def keras_files(folder):
+    import h5py
+
+    kernel = np.ones((3, 2), np.float32)
+    layers = [{"class_name": "Dense", "config": {"name": "d", "units": 2}}, {"class_name": "ReLU", "config": {"name": "r"}}]
+    made = json.dumps({"class_name": "Sequential", "config": {"layers": layers}})
+    with h5py.File(folder / "good.h5", "w") as file:
+        file.attrs["model_config"] = made
+        group = file.create_group("model_weights/d")
+        group.attrs["weight_names"] = ["kernel", "bias"]
+        group["kernel"], group["bias"] = kernel, kernel[0]
+    with h5py.File(folder / "inner.h5", "w") as file:
+        file["layers/dense/vars/0"], file["layers/dense/vars/1"] = kernel, kernel[0]
+    with zipfile.ZipFile(folder / "good.keras", "w") as archive:
+        archive.writestr("config.json", made)
+        archive.write(folder / "inner.h5", "model.weights.h5")
+    return [(folder / name).read_bytes() for name in ("good.h5", "good.keras")]
+
+
 def run_job(path, folder):
     return config.read_job(path)
 
@@ -124,4 +173,9 @@ READERS = [
     Reader("idx", ".idx", idx_files, lambda path, folder: idx.read_idx(path)),
     Reader("cifar", "", cifar_batches, lambda path, folder: images.read_cifar(path, "labels")),
     Reader("tar", ".tar", archives, lambda path, folder: download.extract_tar(path, folder)),
+    Reader("weights", "", weights, lambda path, folder: read_weights(path)),
 ]
+if importlib.util.find_spec("onnx"):
+    READERS.append(Reader("onnx", ".onnx", onnx_files, run_onnx))
+if importlib.util.find_spec("h5py"):
+    READERS.append(Reader("keras", "", keras_files, lambda path, folder: from_keras(path)))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks import baselines
-from benchmarks.measure import Call, Local, Remote, Result, contest, readable
+from benchmarks.measure import Result, contest, readable
+from benchmarks.remote import Local, Remote, Session
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ CHAINS = [
 ]
 
 
-def ours(case: Case) -> Call:
+def ours(case: Case) -> Session:
     """The case as a call of our public layers."""
     import keydnn
 
@@ -73,10 +74,10 @@ def ours(case: Case) -> Call:
         with keydnn.no_grad():
             return layer(x).to_numpy()
 
-    return call
+    return Session(call)
 
 
-def in_torch(case: Case) -> Call:
+def in_torch(case: Case) -> Session:
     """The case in PyTorch."""
     import torch
 
@@ -94,10 +95,10 @@ def in_torch(case: Case) -> Call:
         with torch.no_grad():
             return layer(x).numpy()
 
-    return call
+    return Session(call)
 
 
-def _chain(x, c, with_backward: bool, no_grad) -> Call:
+def _chain(x, c, with_backward: bool, no_grad) -> Session:
     """64 operations on 16 elements: ``y * c + c``, 32 times over; the answer is the value, or the gradient."""
 
     def forward():
@@ -117,20 +118,20 @@ def _chain(x, c, with_backward: bool, no_grad) -> Call:
         return np.asarray(x.grad)
 
     x.requires_grad = with_backward
-    return both if with_backward else plain
+    return Session(both if with_backward else plain)
 
 
-def in_python(case: Case) -> Call:
+def in_python(case: Case) -> Session:
     """Plain Python loops over nested lists."""
     return _loops(case, baselines.conv_in_python, baselines.pool_in_python)
 
 
-def in_numpy(case: Case) -> Call:
+def in_numpy(case: Case) -> Session:
     """The loop over positions with NumPy per window."""
     return _loops(case, baselines.conv_in_numpy, baselines.pool_in_numpy)
 
 
-def _loops(case: Case, conv, pool) -> Call:
+def _loops(case: Case, conv, pool) -> Session:
     x, *rest = _padded(case)
     out = np.empty(_out_shape(case), np.float32)
 
@@ -141,7 +142,7 @@ def _loops(case: Case, conv, pool) -> Call:
             pool(x, out, case.kind)
         return out
 
-    return call
+    return Session(call)
 
 
 def _padded(case: Case) -> list[np.ndarray]:
@@ -159,7 +160,7 @@ def _out_shape(case: Case) -> tuple[int, ...]:
 def run(rounds: int = 9, budget_s: float = 0.1) -> list[Result]:
     """All rows; prints a table and returns the results."""
     results = []
-    torch = Remote("torch", in_torch)
+    torch = Remote("torch", "benchmarks.kernels:in_torch", packages=("torch",))
     heads = ("ours", "torch", "torch/ours", "python/ours", "(published)", "numpy/ours", "(published)")
     print(f"{'case':<38}" + "".join(f"{head:>12}" for head in heads))
     for case in CASES + CHAINS:
@@ -171,5 +172,7 @@ def run(rounds: int = 9, budget_s: float = 0.1) -> list[Result]:
             cells += [f"{result.ratio('ours', 'python'):.0f}", f"{case.over_python:.0f}"]
             cells += [f"{result.ratio('ours', 'numpy'):.0f}", f"{case.over_numpy:.0f}"]
         print(f"{case.name:<38}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
+        for name, note in result.notes.items():
+            print(f"  {name} {note}", flush=True)
     torch.close()
     return results

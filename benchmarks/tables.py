@@ -1,0 +1,102 @@
+"""From the JSON of a run to the tables of ``docs/benchmarks.md``, so that no figure is typed by hand.
+
+``python -m benchmarks table FILE.json`` prints them; with ``--into PAGE`` they replace what stands there between the lines
+``<!-- NAME -->`` and ``<!-- end of NAME -->``, NAME being the benchmark.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.goals import goal_of, standing, verdict
+from benchmarks.measure import Result, readable
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _table(heads: list[str], lines: list[list[str]]) -> str:
+    under = ["---", *("---:" for _ in heads[1:])]
+    return "\n".join([_line(heads), _line(under), *map(_line, lines)])
+
+
+def main_table(results: list[Result]) -> str:
+    """Each row with its ratios, and its goals as met or missed."""
+    lines = []
+    for result in results:
+        goal, at = goal_of(result.case), standing(result)
+        times = [readable(result.median(name)) for name in (at.ours or "", "torch")]
+        peer = f"{at.peer} {readable(result.median(at.peer))}" if at.peer else "-"
+        ours = f"{times[0]} ({at.ours})" if at.ours not in (None, "keydnn") else times[0]
+        lines.append([result.case, ours, times[1], verdict(at.torch, goal.torch), peer, verdict(at.best, goal.best)])
+    return _table(["row", "ours", "torch", "torch / ours (goal)", "best peer", "best / ours (goal)"], lines)
+
+
+def full_table(results: list[Result]) -> str:
+    """Every contestant's median and half spread."""
+    names = list(dict.fromkeys(name for result in results for name in (*result.seconds, *result.notes)))
+    lines = []
+    for result in results:
+        cells = [result.case]
+        for name in names:
+            timed = f"{readable(result.median(name))} ±{50 * result.spread(name):.0f} %" if name in result.seconds else ""
+            cells.append(timed or result.notes.get(name, "").split(":")[0])
+        lines.append(cells)
+    return _table(["row", *names], lines)
+
+
+def remarks(results: list[Result]) -> str:
+    """Who failed or disagreed, and how."""
+    lines = [f"* {result.case}, {name}: {note}" for result in results for name, note in result.notes.items()]
+    return "\n".join(["Failed or disagreed, therefore not timed:", "", *lines]) if lines else ""
+
+
+def memory_table(figures: list[dict[str, Any]]) -> str:
+    """Figures in MiB."""
+    names = list(dict.fromkeys(name for figure in figures for name in figure["mebibytes"]))
+    lines = [
+        [figure["name"], *(f"{figure['mebibytes'][name]:.2f} MiB" if name in figure["mebibytes"] else "-" for name in names)]
+        for figure in figures
+    ]
+    return _table(["memory", *names], lines)
+
+
+def busy_table(times: dict[str, dict[str, float]]) -> str:
+    """Steps beside a busy process, over the time of one thread."""
+    lines = [
+        [f"{case}, {name}", readable(seconds), f"{seconds / medians['one thread']:.2f}"]
+        for case, medians in times.items()
+        for name, seconds in medians.items()
+    ]
+    return _table(["", "step", "over one thread"], lines)
+
+
+def render(kept: dict[str, Any]) -> str:
+    """The section of one run: date, command, machine, tables."""
+    facts = ", ".join(f"{key} {value}" for key, value in kept["machine"].items() if key != "date")
+    versions = ", ".join(f"{key} {value}" for key, value in kept.get("versions", {}).items())
+    head = f"`{kept['command']}`, {kept['machine']['date']}: {facts}" + (f"; {versions}." if versions else ".")
+    if kept["name"] == "busy":
+        return f"{head}\n\n{busy_table(kept['results'])}"
+    results = [Result(**result) for result in kept["results"]]
+    parts = [head, main_table(results), "Medians and half of the spread:", full_table(results), remarks(results)]
+    if kept.get("figures"):
+        parts.append(memory_table(kept["figures"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace the section ``name`` of a page.
+
+    Raises:
+        ValueError: The page has no such section.
+    """
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before = page.read_text(encoding="utf-8")
+    pattern = re.compile(re.escape(first) + ".*?" + re.escape(last), re.DOTALL)
+    if not pattern.search(before):
+        raise ValueError(f"{page} has no lines {first!r} and {last!r}")
+    page.write_text(pattern.sub(lambda _: f"{first}\n{text}\n{last}", before), encoding="utf-8")

@@ -38,6 +38,10 @@ class Op:
         rng = np.random.default_rng(0)
         return [rng.standard_normal(shape, dtype=np.float32) for shape in self.shapes]
 
+    def upstream(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The gradient that a backward row starts from."""
+        return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+
 
 def _conv(name: str, x: tuple[int, ...], out: int, k: int, stride: int) -> list[Op]:
     shapes = (x, (out, x[1], k, k), (out,))

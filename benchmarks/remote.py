@@ -6,6 +6,7 @@ ends before it answered, the last line it wrote to standard error says why, and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pickle
@@ -161,13 +162,18 @@ class Remote:
         found = [str(Path(self.python).parent), os.environ.get("PATH", "")]  # an environment's own tools first
         told = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "KEYDNN_NUM_THREADS")}
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PATH": os.pathsep.join(found)} | told | self.environment
-        self._log = tempfile.TemporaryFile()
         command = [self.python, "-m", "benchmarks.remote", self.make, str(self.threads), *self.packages]
+        self._log = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment)
         except OSError as error:
+            self._log.close()
             raise ContestantError(f"cannot start {self.python}: {error}") from None
-        self.versions = self._answer()
+        try:
+            self.versions = self._answer()
+        except NotOfferedError:
+            self.close()
+            raise
 
     def _ask(self, *message: Any) -> Any:
         self.start()
@@ -192,9 +198,10 @@ class Remote:
     def _ended(self) -> ContestantError:
         assert self._process is not None
         code = self._process.wait()
-        self._process = None
         self._log.seek(0)
-        return ContestantError(why(self._log.read().decode(errors="replace"), code))
+        said = self._log.read().decode(errors="replace")
+        self.close()
+        return ContestantError(why(said, code))
 
     def prepare(self, case: Any) -> Any:
         """Build the case there and return its answer."""
@@ -214,10 +221,16 @@ class Remote:
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None and self._process.stdin is not None
+        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # what it did not read
+            self._process.stdin.close()
+        self._log.close()
+        self._process = None
 
 
 def why(log: str, code: int) -> str:

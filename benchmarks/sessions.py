@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.remote import NotOfferedError, Session, nothing
+from benchmarks.remote import NotOfferedError, Session
 from benchmarks.workloads import CHECKED, Case, Workload, batches, rows
 
 LAST = CHECKED[-1]
@@ -70,16 +70,13 @@ def asking(case: Case, predict: Callable[[Any], Any], convert: Callable[[np.ndar
     return Session(lambda: predict(x), lambda: np.asarray(predict(x)).reshape(-1))
 
 
-def offered(workload: Workload, kinds: Any, who: str) -> None:
-    """Raise NotOfferedError if ``who`` lacks a kind of layer."""
+def offered(workload: Workload, kinds: Any) -> None:
+    """Raise NotOfferedError if a kind of layer is missing."""
     missing = {layer.kind for layer in workload.layers} - set(kinds)
     if missing:
-        raise NotOfferedError(f"{who} has no {', '.join(sorted(missing))} here")
+        raise NotOfferedError(f"no {', '.join(sorted(missing))}")
 
 
-def refuse(case: Case, who: str) -> Session:
+def refuse(reason: str) -> Session:
     """A contestant that does not do this."""
-    raise NotOfferedError(f"{who} has no {case.mode} here")
-
-
-__all__ = ["asking", "epochs", "nothing", "offered", "refuse", "stepping"]
+    raise NotOfferedError(reason)

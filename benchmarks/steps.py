@@ -56,11 +56,8 @@ def show(result: Result) -> None:
         print(f"  {name:<24}{readable(result.median(name)):>10} {spread:>8}{ratio:>16}")
     for name, note in result.notes.items():
         print(f"  {name:<24}{note}")
-    reasons: dict[str, list[str]] = {}
-    for name, reason in result.absent.items():
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
-        print(f"  without {', '.join(names)}: {reason}")
+    if result.absent:
+        print("  without " + ", ".join(f"{name} ({reason})" for name, reason in result.absent.items()))
     goal, at = goal_of(result.case), standing(result)
     if at.ours:
         print(f"  torch / ours {verdict(at.torch, goal.torch)}, best peer ({at.peer}) / ours {verdict(at.best, goal.best)}", flush=True)

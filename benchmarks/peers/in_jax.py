@@ -145,7 +145,7 @@ def _convert(a: np.ndarray):
 def make(case: Case) -> Session:
     """The case under jit."""
     workload = case.work
-    offered(workload, APPLY, "jax")
+    offered(workload, APPLY)
     if case.mode == "infer":
         model, w = jax.jit(_model(workload, train=False)), jax.tree.map(jnp.asarray, channels_last(workload))
         return asking(case, lambda x: model(w, x).block_until_ready(), _convert)

@@ -44,7 +44,7 @@ def _as_theirs(layer: Layer, arrays: Arrays) -> list[np.ndarray]:
 def model_of(case: Case) -> keras.Sequential:
     """The model of a workload with its first weights."""
     workload = case.work
-    offered(workload, BUILD, "keras")
+    offered(workload, BUILD)
     layers = [BUILD[layer.kind](*layer.sizes) for layer in workload.layers]
     sample = images_last(np.zeros((1, *workload.shape[1:]), np.float32))
     model = keras.Sequential([keras.Input(sample.shape[1:]), *layers])
@@ -69,7 +69,7 @@ def _convert(a: np.ndarray):
 def fitted(case: Case) -> Session:
     """``train_on_batch`` and ``fit`` (without XLA, which is slower here)."""
     if case.mode == "infer":
-        return refuse(case, "keras beside its tf.function")
+        return refuse("see tf.function")
     model = model_of(case)
     optimizer, loss = _trained_by(case)
     model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
@@ -99,7 +99,7 @@ def _function(case: Case, xla: bool) -> Session:
         predict = tf.function(lambda x: model(x, training=False), jit_compile=xla)
         return asking(case, lambda x: predict(x).numpy(), _convert)
     if case.mode == "epoch":
-        return refuse(case, "tf.function beside keras fit")
+        return refuse("see keras")
     optimizer, loss = _trained_by(case)
     optimizer.build(model.trainable_variables)
 

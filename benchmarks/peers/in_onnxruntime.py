@@ -33,7 +33,7 @@ def _constants(kind: str, arrays: Arrays) -> list[np.ndarray]:
 
 def model_of(workload: Workload) -> bytes:
     """The graph, serialised."""
-    offered(workload, NODES, "the graph")
+    offered(workload, NODES)
     nodes, constants, at = [], [], "x"
     for i, (layer, arrays) in enumerate(zip(workload.layers, weights(workload), strict=True)):
         for j, (operation, attributes) in enumerate(NODES[layer.kind]):
@@ -52,7 +52,7 @@ def model_of(workload: Workload) -> bytes:
 def make(case: Case) -> Session:
     """Predictions only."""
     if case.mode != "infer":
-        return refuse(case, "onnxruntime")
+        return refuse("predictions only")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     session = onnxruntime.InferenceSession(model_of(case.work), options, providers=["CPUExecutionProvider"])

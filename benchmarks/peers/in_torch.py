@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from torch import nn
@@ -12,8 +10,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.remote import Session
 from benchmarks.sessions import asking, epochs, stepping
 from benchmarks.workloads import Arrays, Case, weights
-
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 class _LastStep(nn.Module):

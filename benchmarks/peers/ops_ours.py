@@ -34,7 +34,7 @@ def eager(case: Op | kernels.Case) -> Session:
     for a in arrays:
         a.requires_grad = True
     y = function(*arrays, *case.options)
-    g = y.detach() * 0.1
+    g = keydnn.tensor(case.upstream(y.shape))
     return Session(lambda: keydnn.grad(y, arrays, g), answer=lambda: [sampled(a.to_numpy()) for a in keydnn.grad(y, arrays, g)])
 
 

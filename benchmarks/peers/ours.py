@@ -25,7 +25,7 @@ def _recurrent(name: str, **options):
 
 
 def _encoder(n, heads, hidden):
-    return [_layer("TransformerEncoderLayer")(n, heads, hidden, dropout=0.0)]
+    return [_layer("TransformerEncoderLayer")(n, heads, hidden, dropout=0.0, batch_first=True)]
 
 
 BUILD = {
@@ -42,10 +42,18 @@ BUILD = {
 }
 
 
+ENCODER = {"up": "linear1", "down": "linear2"} | {name: f"attention.{name[0]}_proj" for name in ("query", "key", "value")}
+ENCODER["out"] = "attention.out_proj"
+NORM = {"weight": "gamma", "bias": "beta"}
+
+
 def _as_ours(layer: Layer, arrays: Arrays) -> Arrays:
     """The weights under our names and in our layouts."""
     if layer.kind == "batch_norm":
-        return {"gamma": arrays["weight"], "beta": arrays["bias"]}
+        return {NORM[name]: a for name, a in arrays.items()}
+    if layer.kind == "encoder":
+        parts = [(*name.split("."), a) for name, a in arrays.items()]
+        return {f"{ENCODER.get(part, part)}.{NORM[name] if 'norm' in part else name}": a for part, name, a in parts}
     if layer.kind in ("lstm", "gru"):
         if layer.kind == "gru":  # gates r z n; ours are z r n
             arrays = {name: np.concatenate([a[1], a[0], a[2]]) for name, a in ((k, np.split(v, 3)) for k, v in arrays.items())}

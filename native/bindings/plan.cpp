@@ -91,7 +91,7 @@ int64_t run_steps(Plan& self, nb::list inputs, nb::list outputs, nb::handle keys
   }
   if (status == KEYDNN_NO_MEMORY) throw std::bad_alloc();
   if (status == plan::kBadLabel) throw nb::value_error("a class label lies outside the range of the classes");
-  if (status == KEYDNN_BAD_INDEX) throw nb::index_error("a row number lies outside the table");
+  if (status == KEYDNN_BAD_INDEX) throw nb::index_error("an index lies outside its axis");
   if (status != KEYDNN_OK) {
     const std::string text = "plan: op " + std::to_string(self.failed_op()) + " failed with status " + std::to_string(status);
     throw nb::value_error(text.c_str());

@@ -48,6 +48,24 @@ const T* block_of(const T* in, int64_t div, int64_t mod, int64_t n, int64_t begi
   return room;
 }
 
+// The remainder with the sign of z, and the quotient that belongs to it; as NumPy has them.
+template <class T>
+T floored_mod(T x, T z) {
+  const T rest = T(fmod(x, z));
+  if (rest == 0) return T(copysign(T(0), z));
+  return (z < 0) != (rest < 0) ? rest + z : rest;
+}
+template <class T>
+T floored_div(T x, T z) {
+  if (z == 0) return x / z;
+  const T rest = T(fmod(x, z));
+  T quotient = (x - rest) / z;
+  if (rest != 0 && (z < 0) != (rest < 0)) quotient -= T(1);
+  if (quotient == 0) return T(copysign(T(0), x / z));
+  const T whole = T(floor(quotient));
+  return quotient - whole > T(0.5) ? whole + T(1) : whole;
+}
+
 #define KEYDNN_MAP1(expression)                     \
   _Pragma("GCC ivdep")                              \
   for (int64_t i = 0; i < n; ++i) {                 \
@@ -115,6 +133,11 @@ void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c,
     case k_leaky_relu_grad: KEYDNN_MAP2(x > 0 ? z : u * z);
     case k_tanh_grad: KEYDNN_MAP2(z * (T(1) - x * x));
     case k_sigmoid_grad: KEYDNN_MAP2(z * x * (T(1) - x));
+    case k_sin: KEYDNN_MAP1(T(sin(x)));
+    case k_cos: KEYDNN_MAP1(T(cos(x)));
+    case k_pow: KEYDNN_MAP2(T(pow(x, z)));
+    case k_mod: KEYDNN_MAP2(floored_mod(x, z));
+    case k_floordiv: KEYDNN_MAP2(floored_div(x, z));
     case k_where:
       for (int64_t i = 0; i < n; ++i) y[i] = a[i] != 0 ? b[i] : c[i];
       break;

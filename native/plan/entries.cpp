@@ -11,6 +11,7 @@ Entry find(const std::string& name) {
     add_linalg(made);
     add_conv(made);
     add_recurrent(made);
+    add_index(made);
     add_reduce(made);
     add_softmax(made);
     add_norm(made);

@@ -30,6 +30,7 @@ void add_movement(Table& table);
 void add_linalg(Table& table);
 void add_conv(Table& table);
 void add_recurrent(Table& table);
+void add_index(Table& table);
 void add_reduce(Table& table);
 void add_softmax(Table& table);
 void add_norm(Table& table);

@@ -102,6 +102,7 @@ int equal_int64(const Call& call) {
 
 void add_movement(Table& table) {
   KEYDNN_ENTER(table, fill);
+  table["fill:i64"] = &fill<int64_t>;
   KEYDNN_ENTER(table, one_hot);
   KEYDNN_ENTER(table, equal_int64);
   table["copy_bytes"] = &copy_bytes;

@@ -15,10 +15,10 @@ from keydnn.compiler.ir import Op, View, fresh
 from keydnn.compiler.lower import TYPES, Row, Unplannable, broadcast, contiguous, lowers, strided_copy, type_of
 from keydnn.kernels import native
 
-BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "gt", "ge", "lt", "le", "eq", "ne")
+BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "gt", "ge", "lt", "le", "eq", "ne", "pow", "mod", "floordiv")
 UNARY = (
     "neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "square", "tanh", "sigmoid", "erf",
-    "relu", "floor", "ceil", "round",
+    "relu", "floor", "ceil", "round", "sin", "cos",
 )  # fmt: skip
 GRADS = ("relu_grad", "tanh_grad", "sigmoid_grad", "leaky_relu_grad")
 IN_PLACE = {"add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div"}
@@ -187,9 +187,10 @@ def cast(op: Op) -> list[Row]:
 def full(op: Op) -> list[Row]:
     """A constant."""
     y = op.results[0] if op.results else op.operands[0]
-    if y.dtype not in TYPES or not y.is_contiguous:
+    kind = TYPES.get(y.dtype, "i64" if str(y.dtype) == "int64" else "")
+    if not kind or not y.is_contiguous:
         raise Unplannable(f"{op.label}: {op.kernel} of dtype {y.dtype}")
-    return [Row(f"fill:{TYPES[y.dtype]}", [y], [y.size], [float(op.params["value"])], op.label, 0)]
+    return [Row(f"fill:{kind}", [y], [y.size], [float(op.params["value"])], op.label, 0)]
 
 
 @lowers("chain")

@@ -63,29 +63,6 @@ def arg(op: Op) -> list[Row]:
     return [*rows, Row(f"{op.kernel}:{type_of(op, x)}", [x, op.results[0]], sizes, [], op.label, 1)]
 
 
-def _last(op: Op, shape: tuple[int, ...]) -> list[int]:
-    """Rows and their length; only the last axis has a native kernel."""
-    if op.params["axis"] != len(shape) - 1 or 0 in shape:
-        raise Unplannable(f"{op.label}: {op.kernel} along another axis than the last")
-    return [prod(shape[:-1]), shape[-1]]
-
-
-@lowers("softmax", "log_softmax")
-def softmax(op: Op) -> list[Row]:
-    """Along one axis."""
-    rows: list[Row] = []
-    x = contiguous(op.operands[0], rows)
-    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [x, op.results[0]], _last(op, x.shape), [], op.label, 1)]
-
-
-@lowers("softmax_grad", "log_softmax_grad")
-def softmax_grad(op: Op) -> list[Row]:
-    """Their gradients."""
-    rows: list[Row] = []
-    y, g = (contiguous(v, rows) for v in op.operands)
-    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [y, g, op.results[0]], _last(op, y.shape), [], op.label, 2)]
-
-
 def _labels(view: View, rows: list[Row], label: str) -> View:
     if view.dtype != INT64:
         raise Unplannable(f"{label}: labels of dtype {view.dtype}")

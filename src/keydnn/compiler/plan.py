@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.compiler import elementwise, lower_linalg, lower_math, lower_movement, lower_sequence  # noqa: F401 - each enters its lowerings
+from keydnn.compiler import elementwise, lower_index, lower_linalg, lower_math, lower_movement, lower_sequence  # noqa: F401 - lowerings
 from keydnn.compiler.ir import Buffer, Step, View
 from keydnn.compiler.lower import Row, lower
 from keydnn.compiler.memory import layout, lifetimes, rounded

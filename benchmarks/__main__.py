@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import busy, kernels, ops, steps, tables
+from benchmarks import busy, data, kernels, ops, steps, tables
 from benchmarks.contestants import PEERS
 from benchmarks.measure import machine
 from benchmarks.options import Options
@@ -38,6 +38,7 @@ def _ops(options: Options) -> dict[str, Any]:
 
 RUNS = {
     "busy": lambda options: {"results": busy.run(**_given(options))},
+    "data": lambda options: {"results": _plain(data.run(**_given(options)))},
     "kernels": lambda options: {"results": _plain(kernels.run(**_given(options)))},
     "ops": _ops,
     "steps": _steps,

@@ -5,6 +5,7 @@ A column is ``<domain>.<key>.<representation>``; beside them stands the one colu
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 DOMAIN_FEATURES = "features"
@@ -85,6 +86,7 @@ def check_key(key: object) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=4096)
 def split_column(name: str) -> tuple[str, str, str]:
     """``domain.key.rep`` as three words.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from keydnn.experiment.data.sample_data import Deferred, SampleData
 from keydnn.experiment.data.selectors import Names, doubled_keys, of_domain, select
 from keydnn.experiment.data.splitting import frozen_rows
 from keydnn.experiment.data.view import FeatureSetView
-from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS
+from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, as_list
 from keydnn.experiment.visualization.summary import summary_box
 
 
@@ -153,7 +154,7 @@ class BatchView:
         if not fmt.is_tensor_like:
             raise TypeError(f"materialize_batch needs a tensor-like format such as 'numpy' or 'torch', got {fmt.value!r}")
         collection = self._source.collection
-        names = batch_columns(collection.names(), columns, features, targets, tags, rep)
+        names = batch_columns(collection._names, columns, features, targets, tags, rep)
         data, weights, masks = {}, {}, {}
         for role, rows in self._indices.items():
             padded = bool(len(rows)) and rows.min() < 0
@@ -161,7 +162,7 @@ class BatchView:
             weight = np.ones(len(rows)) if self._weights is None else self._weights[role]
             data[role] = _materialize(collection, names, rows, padded, fmt)
             weights[role], masks[role] = weight * mask if padded else weight, mask
-        return Batch(self.n_samples, RoleData(data), None, weights, masks)
+        return Batch.trusted(self.n_samples, RoleData(data), weights, masks)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BatchView):
@@ -183,26 +184,34 @@ def _same_weights(a: Any, b: Any) -> bool:
 
 
 def batch_columns(
-    available: list[str], columns: Names, features: Names, targets: Names, tags: Names, rep: str | None
+    available: Sequence[str], columns: Names, features: Names, targets: Names, tags: Names, rep: str | None
 ) -> dict[str, list[str]]:
     """Full names by domain that a batch holds.
 
     Raises:
         KeyError: No column fits.
     """
-    given = (features, targets, tags)
-    if columns is None and features is None and targets is None and tags is None:
-        names = {domain: of_domain(available, domain) for domain in COLUMN_DOMAINS}
-        names = names if rep is None else {d: select(available, **{d: "*"}, rep=rep) if names[d] else [] for d in names}  # type: ignore[arg-type]
-    else:
-        chosen = select(available, columns=columns, features=features, targets=targets, tags=tags, rep=rep)
-        names = {}
-        for domain, selector in zip(COLUMN_DOMAINS, given, strict=True):
-            mine = of_domain(chosen, domain)
-            names[domain] = mine if mine or selector is not None or columns is not None else of_domain(available, domain)
-    if doubled := doubled_keys(name for part in names.values() for name in part):
+    asked = tuple(None if names is None else tuple(as_list(names)) for names in (columns, features, targets, tags))
+    names, doubled = _batch_columns(tuple(available), asked, rep)
+    if doubled:
         warnings.warn(f"{', '.join(doubled)}: the batch holds raw and transformed; pass rep='transformed'", UserWarning, stacklevel=3)
     return names
+
+
+@functools.lru_cache(maxsize=64)
+def _batch_columns(available: tuple[str, ...], asked: tuple[Any, ...], rep: str | None) -> tuple[dict[str, list[str]], list[str]]:
+    columns, *selectors = asked
+    whole = all(selector is None for selector in asked)
+    chosen = select(available, columns=columns, **dict(zip(COLUMN_DOMAINS, selectors, strict=True)), rep=rep)
+    names = {}
+    for domain, selector in zip(COLUMN_DOMAINS, selectors, strict=True):
+        everything = of_domain(available, domain)
+        if whole and rep is not None and everything:
+            names[domain] = select(available, **{domain: "*"}, rep=rep)  # type: ignore[arg-type]
+        else:
+            given = selector is not None or columns is not None
+            names[domain] = of_domain(chosen, domain) if given else everything
+    return names, doubled_keys(name for part in names.values() for name in part)
 
 
 def _materialize(collection: SampleCollection, names: Mapping[str, list[str]], rows: Rows, padded: bool, fmt: DataFormat) -> SampleData:

@@ -31,5 +31,5 @@ def fingerprint(collection: SampleCollection) -> str:
 def _octets(chunk: pa.Array) -> bytes | memoryview:
     values = to_numpy(chunk)
     if values.dtype == object:
-        return repr(values.tolist()).encode()[1:-1] + b","  # the same text however the rows are cut into chunks
+        return "".join(f"{value!r}\0" for value in values.tolist()).encode()
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,7 +149,7 @@ def metadata_of(fields: Mapping[str, pa.DataType]) -> dict[str, str]:
     """The metadata of a table: version, and shape and dtype per column."""
     told = {METADATA_SCHEMA_VERSION_KEY: SCHEMA_VERSION}
     for name, kind in fields.items():
-        told[f"{METADATA_PREFIX}.{name}.shape"] = json.dumps(list(inner_shape(kind)[0]))
+        told[f"{METADATA_PREFIX}.{name}.shape"] = str(list(inner_shape(kind)[0]))
         told[f"{METADATA_PREFIX}.{name}.dtype"] = dtype_name(kind)
     return told
 
@@ -176,9 +175,15 @@ def build_sample_schema_table(
         >>> build_sample_schema_table(features={"x": np.ones((4, 3))}, targets={"y": np.arange(4)}).column_names
         ['features.x.raw', 'targets.y.raw']
     """
+    table = raw_table({"features": features, "targets": targets, "tags": tags or {}})
+    return table.replace_schema_metadata(metadata_of({field.name: field.type for field in table.schema}))
+
+
+def raw_table(domains: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """:func:`build_sample_schema_table` without the metadata, from domain to key to values."""
     columns: dict[str, pa.Array] = {}
     owner: dict[str, str] = {}
-    for domain, arrays in zip(COLUMN_DOMAINS, (features, targets, tags or {}), strict=True):
+    for domain, arrays in domains.items():
         for key, values in arrays.items():
             if owner.setdefault(check_key(key), domain) != domain:
                 raise ValueError(f"column key {key!r} stands in {owner[key]} and in {domain}; a key belongs to one domain")
@@ -186,7 +191,4 @@ def build_sample_schema_table(
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns have different numbers of samples: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
-    names = list(columns)
-    fields = [pa.field(name, columns[name].type) for name in names]
-    metadata = metadata_of({name: column.type for name, column in columns.items()})
-    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields, metadata=metadata))
+    return pa.table(columns)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from keydnn.experiment.backends.tensors import to_numpy
 from keydnn.experiment.data.collection import SampleCollection
-from keydnn.experiment.data.schema import build_sample_schema_table
+from keydnn.experiment.data.schema import raw_table
 from keydnn.experiment.data.storage import is_text
 from keydnn.experiment.errors import FeatureSetError
 from keydnn.experiment.names import COLUMN_DOMAINS, as_list
@@ -39,7 +39,7 @@ def from_columns(values: Mapping[str, Any], features: Keys, targets: Keys, tags:
     lengths = {key: len(array) for named in arrays.values() for key, array in named.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{what}: columns have different lengths: {', '.join(f'{key} {n}' for key, n in lengths.items())}")
-    return SampleCollection(build_sample_schema_table(**arrays))
+    return SampleCollection(raw_table(arrays))
 
 
 def _plain_column(values: Any) -> Any:
@@ -161,7 +161,7 @@ def from_arrays(features: Any, targets: Any, tags: Any) -> SampleCollection:
     named = []
     for given, name in ((features, "x0"), (targets, "y0"), (tags, "tag0")):
         named.append({} if given is None else dict(given) if isinstance(given, Mapping) else {name: given})
-    return SampleCollection(build_sample_schema_table(features=named[0], targets=named[1], tags=named[2]))
+    return SampleCollection(raw_table(dict(zip(COLUMN_DOMAINS, named, strict=True))))
 
 
 def from_dataset(dataset: Any) -> SampleCollection:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keydnn.experiment.contracts import ISplitter
 from keydnn.experiment.data.access import Rows
-from keydnn.experiment.data.subsets import SampleSubsets, real
+from keydnn.experiment.data.subsets import SampleSubsets, check_positions, real
 from keydnn.experiment.errors import SplitOverlapWarning
 from keydnn.experiment.names import check_name
 from keydnn.experiment.splitters import ConditionSplitter, RandomSplitter
@@ -155,11 +155,18 @@ class Splittable(SampleSubsets):
         if not isinstance(splitter, ISplitter):
             raise TypeError(f"a splitter is expected, got {type(splitter).__name__}")
         whole = self._view(self.absolute_rows(), None, self.label)
-        parts = splitter.split(whole, return_views=True)
-        views = {name: part if isinstance(part, SampleSubsets) else whole.take(part, name) for name, part in parts.items()}
+        parts = {name: self._rows_of(part) for name, part in splitter.split(whole, return_views=False).items()}
         if register:
-            self._root.register_parts(splitter, self, {name: view.absolute_rows() for name, view in views.items()})
-        return views if return_views else None
+            self._root.register_parts(splitter, self, parts)
+        return {name: whole._view(rows, None, name) for name, rows in parts.items()} if return_views else None
+
+    def _rows_of(self, part: Any) -> Rows:
+        """Row numbers in the feature set of a part: a view, or positions in this object."""
+        if isinstance(part, SampleSubsets):
+            return part.absolute_rows()
+        positions = frozen_rows(part)
+        check_positions(positions, self.n_samples)
+        return positions if self._rows is None else frozen_rows(self._rows[positions])
 
     def split_random(
         self,

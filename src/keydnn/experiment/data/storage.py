@@ -6,6 +6,7 @@ its Arrow type.  Arrays without missing values are shared with NumPy in both dir
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,6 +123,7 @@ def without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+@functools.lru_cache(maxsize=1024)
 def dtype_name(kind: pa.DataType) -> str:
     """``"float64"``, ``"int64"``, ``"string"``, ``"bool"``, ... of the values of a column type."""
     _, leaf = inner_shape(kind)

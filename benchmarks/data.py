@@ -45,6 +45,8 @@ def run(rounds: int = 9) -> list[Result]:
             for row in (*_construction(), *_splits(), *_scaling(), *_lookups(), *_files(folder), *_batches()):
                 contestants = [Local("plain", lambda row: row.plain), Local("ours", lambda row: row.ours)]
                 result = contest(row, contestants, rounds=rounds, budget_s=BUDGET_S, rtol=row.rtol)
+                if result.notes:
+                    raise RuntimeError(f"{row.name}: {result.notes}")
                 ratio = result.ratio("plain", "ours")
                 limit = "" if row.limit is None else f"{row.limit:g}"
                 times = (readable(result.median("ours")), readable(result.median("plain")))

@@ -1,6 +1,6 @@
 // Planes with their channels last, and back: [channel][position] <-> [position][channel], a register of channels wide.
 #pragma once
-#include "lanes.h"
+#include "sums.h"
 #include "tile.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -25,27 +25,38 @@ struct LaneBlocks {
   int64_t size(int64_t block) const { return lesser(kBlockVecs * kLanes<T>, channels - first(block)); }  // channels that exist
 };
 
-// to[i][0 .. vecs) = element i of planes from[0], from[size], ..., of which `planes` exist; the others are 0.  Adds all
-// elements to sums[0 .. vecs) unless that is null.
+// sums[0 .. kLanes<T>) += v, in double.
 template <class T>
-void pack_planes(const T* from, int64_t size, int64_t planes, int64_t n, int64_t vecs, T* to, Vec<T>* sums) {
+KEYDNN_INLINE void add_wide(const Vec<T>& v, double* sums) {
+  T lanes[kLanes<T>];
+  store(lanes, v);
+#pragma GCC unroll 2
+  for (int64_t i = 0; i < kLanes<T>; i += kWide) store(sums + i, load(sums + i) + load_wide(lanes + i));
+}
+
+// to[i][0 .. vecs) = element i of planes from[0], from[size], ..., of which `planes` exist; the others are 0.  Adds the
+// elements of plane o to sums[o], in order, unless sums is null; it has room for all lanes.
+template <class T>
+void pack_planes(const T* from, int64_t size, int64_t planes, int64_t n, int64_t vecs, T* to, double* sums) {
   constexpr int64_t L = kLanes<T>;
   for (int64_t vec = 0; vec < vecs; ++vec) {
     const int64_t count = lesser(L, planes - vec * L);
     const T* const plane = from + vec * L * size;
+    double total[L] = {};
     for (int64_t i = 0; i < n; i += L) {
       Vec<T> v[L];
       const int64_t width = lesser(L, n - i);
-      for (int64_t l = 0; l < L; ++l) v[l] = l >= count ? Vec<T>{} : width == L ? load(plane + l * size + i) : load_part(plane + l * size + i, width, T(0));
+      for (int64_t l = 0; l < L; ++l) {
+        const T* const p = plane + l * size + i;
+        v[l] = l >= count ? Vec<T>{} : width == L ? load(p) : load_part(p, width, T(0));
+      }
       transpose<T>(v);
       for (int64_t l = 0; l < width; ++l) store(to + ((i + l) * vecs + vec) * L, v[l]);
-      if (!sums) continue;
-#pragma GCC unroll 4
-      for (int half = L / 2; half; half /= 2)
-#pragma GCC unroll 8
-        for (int l = 0; l < half; ++l) v[l] += v[l + half];
-      sums[vec] += v[0];
+      if (sums)
+#pragma GCC unroll 16
+        for (int64_t l = 0; l < L; ++l) add_wide<T>(v[l], total);
     }
+    for (int64_t l = 0; sums && l < L; ++l) sums[vec * L + l] += total[l];
   }
 }
 

@@ -8,7 +8,7 @@
 // dw of its own; few images by blocks of dw.  Few output channels: grad_w_positions.h.
 //
 // Numerics: bands (about 128 positions) are summed in order, then added up in order; then blocks of images, in order.
-// db: slabs of about a thousand positions by lanes, then in double.
+// db: in double, so that a sum which is all rounding errors is theirs and not its own.
 // Meaning: kernels/reference, function conv2d_grad_w.
 #include "sums.h"
 #include "tap_tiles.h"
@@ -56,7 +56,7 @@ struct ByChannels {
     planes.fill(x + (image * s.c + c) * s.h * s.w, to + channel * planes.channel());
   }
   // Positions [begin, end) of an image's block of output channels; sums may be null.
-  void pack(int64_t image, int64_t group, int64_t block, int64_t begin, int64_t end, T* to, Vec<T>* sums) const {
+  void pack(int64_t image, int64_t group, int64_t block, int64_t begin, int64_t end, T* to, double* sums) const {
     const int64_t o = group * out_c + out.first(block);
     const T* const from = g + (image * s.o + o) * n_out + begin;
     pack_planes<T>(from, n_out, out.size(block), end - begin, out.vecs(block), to, sums);
@@ -137,10 +137,9 @@ int add_images(const ByChannels<T>& q, const ImageCut<T>& cut, int64_t group, in
       for (int64_t i = 0; i < n_rows; ++i) rows.data[i] = i / (r1 - r0) * q.x_image + (r0 + i % (r1 - r0)) * q.planes.pitch;
       for (int64_t block = b0; block < b1; ++block) {
         const int64_t width = q.out.vecs(block), lane = q.out.first(block) - q.out.first(b0);
-        Vec<T> slab_sums[kBlockVecs] = {};
         for (int64_t i = 0; i < images; ++i)
-          q.pack(n + i, group, block, r0 * q.s.ow, r1 * q.s.ow, packed.data + i * (r1 - r0) * q.s.ow * width * L, sums ? slab_sums : nullptr);
-        for (int64_t l = 0; sums && l < width * L; ++l) sums[lane + l] += static_cast<double>(slab_sums[l / L][l % L]);
+          q.pack(n + i, group, block, r0 * q.s.ow, r1 * q.s.ow, packed.data + i * (r1 - r0) * q.s.ow * width * L,
+                 sums ? sums + lane : nullptr);
         q.multiply(x_planes.data, rows.data, n_rows, packed.data, width, 0, q.plan.n_tiles, part + lane * q.n_k);
       }
     }

@@ -31,6 +31,13 @@ int conv2d_grad_w(const Call& call) {
   return api::conv2d_grad_w(static_cast<const T*>(at<T>(call, 0)), static_cast<const T*>(at<T>(call, 1)), at<T>(call, 2), &s);
 }
 
+// places: x, g, dw, db
+template <class T>
+int conv2d_grad_wb(const Call& call) {
+  const keydnn_conv_shape s = shape_of(call);
+  return api::conv2d_grad_wb(at<const T>(call, 0), at<const T>(call, 1), at<T>(call, 2), at<T>(call, 3), &s);
+}
+
 // integers of the pools: the fields of keydnn_pool_shape in their order
 keydnn_pool_shape pool_of(const Call& call) {
   const int64_t* n = call.n;
@@ -89,6 +96,7 @@ void add_conv(Table& table) {
   KEYDNN_ENTER(table, conv2d);
   KEYDNN_ENTER(table, conv2d_grad_x);
   KEYDNN_ENTER(table, conv2d_grad_w);
+  KEYDNN_ENTER(table, conv2d_grad_wb);
   KEYDNN_ENTER(table, maxpool2d);
   KEYDNN_ENTER(table, maxpool2d_grad);
   KEYDNN_ENTER(table, avgpool2d);

@@ -9,7 +9,8 @@ from keydnn.compiler import compile
 from keydnn.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from keydnn.optim import SGD, Adam
 from keydnn.training import Sequential
-from tests.compiler.steps import assert_same, only_step
+from tests.compiler.steps import assert_same, only_step, train
+from tests.native.common import same_bits_for_threads
 
 
 def images(n, size, shape, classes=3, dtype=np.float32):
@@ -179,3 +180,43 @@ def test_results_too_large_for_the_caches(dtype):
         return z, y
 
     assert compiled(function, x) == ["fused"]
+
+
+@pytest.mark.parametrize(("channels", "images"), [(3, 4), (24, 4), (24, 9)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bias_gradients_come_with_the_weights(channels, images, dtype):
+    rng = np.random.default_rng(0)
+    x, w, b, g = (
+        keydnn.Tensor(data=rng.standard_normal(shape).astype(dtype))
+        for shape in ((images, 2, 9, 7), (channels, 2, 3, 3), (channels,), (images, channels, 9, 7))
+    )
+
+    def function(x, w, b, g):
+        w, b = w * 1.0, b * 1.0
+        w.requires_grad = b.requires_grad = True
+        ops.conv2d(x, w, b, padding=(1, 1)).backward(g * 1.0)
+        return w.grad, b.grad
+
+    made = compile(function)
+    for _ in range(3):
+        dw, db = made(x, w, b, g)
+    found = entries(made._latest.plan)
+    assert ("conv2d_grad_wb" in found, "sum" in found) == ((True, False) if dtype == np.float32 else (False, True))
+    wide = g.numpy().astype(np.float64)
+    np.testing.assert_allclose(db.numpy(), wide.sum((0, 2, 3)), rtol=2 * np.finfo(dtype).eps, atol=1e-12)
+    np.testing.assert_array_equal(dw.numpy(), function(x, w, b, g)[0].numpy())
+
+
+def test_bias_gradients_have_the_same_bits_for_any_number_of_threads():
+    def step():
+        model, *_ = train(
+            lambda: Sequential(Conv2d(3, 24, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), Linear(24 * 36, 3)),
+            lambda p: SGD(p, lr=0.1),
+            images(3, 10, (3, 12, 12)),
+            compile=True,
+            loss="cross_entropy",
+        )
+        assert "conv2d_grad_wb" in entries(only_step(model).plan)
+        return tuple(p.numpy() for p in model.parameters())
+
+    same_bits_for_threads(step)

@@ -83,6 +83,15 @@ def conv2d_grad_w(op: Op) -> list[Row]:
     return [*rows, Row(f"conv2d_grad_w:{kind}", [x, g, dw], _shape(x.shape, dw.shape, g.shape, op.params), [], op.label, 2)]
 
 
+@lowers("conv2d_grad_wb")
+def conv2d_grad_wb(op: Op) -> list[Row]:
+    """Gradient to the kernels and to the bias."""
+    kind, rows = type_of(op), []  # type: ignore[var-annotated]
+    x, g = (contiguous(v, rows) for v in op.operands)
+    dw, db = op.results
+    return [*rows, Row(f"conv2d_grad_wb:{kind}", [x, g, dw, db], _shape(x.shape, dw.shape, g.shape, op.params), [], op.label, 2)]
+
+
 def _pool(big: tuple[int, ...], small: tuple[int, ...], kernel: Any, stride: Any, padding: Any) -> list[int]:
     """The fields of ``keydnn_pool_shape``."""
     return [big[0] * big[1], *big[2:], *small[2:], *kernel, *stride, *padding]

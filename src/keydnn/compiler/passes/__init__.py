@@ -5,12 +5,13 @@ from __future__ import annotations
 from keydnn.compiler.ir import Step
 from keydnn.compiler.passes.chains import fuse_chains
 from keydnn.compiler.passes.constants import fold_constants
+from keydnn.compiler.passes.conv_bias import join_bias_gradients
 from keydnn.compiler.passes.dead import remove_dead
 from keydnn.compiler.passes.relu_pool import fuse_relu_pool
 from keydnn.compiler.passes.updates import merge_updates
 
 _EXACT = (fold_constants, remove_dead, fuse_relu_pool, merge_updates, fuse_chains)  # these keep every bit
-_FUSING = ()
+_FUSING = (join_bias_gradients,)
 
 
 def improve(step: Step, fuse: bool) -> tuple[Step, list[str]]:

@@ -96,3 +96,20 @@ def cce(p, y):
 def cross_entropy(z, y):
     y = np.eye(z.shape[1])[y] if y.ndim == 1 else y
     return -(y * np.log(softmax(z))).sum() / len(z)
+
+
+def cross_entropy_settings(z, y, smoothing, weights, ignored):
+    """Rows of the label's class weight; every class takes part in the smoothed share, by its own weight."""
+    total = counted = 0.0
+    for row, label in zip(z, y, strict=True):
+        if label == ignored:
+            continue
+        nll = -np.log(softmax(row[None])[0])
+        total += (1 - smoothing) * weights[label] * nll[label] + smoothing / len(nll) * (weights * nll).sum()
+        counted += weights[label]
+    return total / counted
+
+
+def huber(p, y, delta):
+    d = np.abs(p - y)
+    return np.where(d <= delta, d * d / 2, delta * (d - delta / 2)).sum()

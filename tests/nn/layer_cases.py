@@ -1,5 +1,7 @@
 """The table of layers: adding a layer means adding a row.  A registered layer without a row fails the suite."""
 
+from functools import partial
+
 import numpy as np
 
 from keydnn import nn
@@ -51,8 +53,12 @@ def layer_norm(name, x, shape, eps=1e-5, **options):
     return LayerCase(name, nn.LayerNorm, make, (normal(*x),), x, definition)
 
 
-def loss(name, cls, inputs, definition, differentiated=1):
-    return LayerCase(name, cls, lambda dtype: cls(), inputs, (), definition, differentiated=differentiated)
+def loss(name, make, inputs, definition, differentiated=1):
+    return LayerCase(name, type(make()), lambda dtype: make(), inputs, (), definition, differentiated=differentiated)
+
+
+def signs(*shape):
+    return lambda rng: np.sign(normal(*shape)(rng))
 
 
 AFFINE = [
@@ -228,6 +234,22 @@ LOSSES = [
     loss("BCEWithLogits", nn.BCEWithLogits, (normal(3, 4), probabilities(3, 4)), lambda z, y: d.bce(d.sigmoid(z), y)),
     loss("CrossEntropy-labels", nn.CrossEntropy, (normal(5, 4), labels(5, 4)), d.cross_entropy),
     loss("CrossEntropy-soft", nn.CrossEntropy, (normal(5, 4), probabilities(5, 4)), d.cross_entropy),
+    loss("MAE", nn.MAE, (normal(3, 4), normal(3, 4)), lambda p, y: np.abs(p - y).mean(), 2),
+    loss("Huber", partial(nn.Huber, 0.7, "sum"), (normal(3, 4), normal(3, 4)), partial(d.huber, delta=0.7), 2),
+    loss("KLDivergence", nn.KLDivergence, (probabilities(3, 4), probabilities(3, 4)), lambda p, y: (y * np.log(y / p)).sum(-1).mean()),
+    loss("Hinge", nn.Hinge, (normal(3, 4), signs(3, 4)), lambda p, y: np.maximum(0, 1 - y * p).mean()),
+    loss(
+        "CrossEntropy-settings",
+        partial(nn.CrossEntropy, 0.1, [1.0, 0.5, 2.0, 0.0], 1),
+        (normal(5, 4), labels(5, 4)),
+        partial(d.cross_entropy_settings, smoothing=0.1, weights=np.array([1.0, 0.5, 2.0, 0.0]), ignored=1),
+    ),
+    loss(
+        "CrossEntropy-soft-settings",
+        partial(nn.CrossEntropy, 0.2, [1.0, 0.5, 2.0, 0.0], reduction="sum"),
+        (normal(5, 4), probabilities(5, 4)),
+        lambda z, y: -((0.8 * y + 0.05) * [1.0, 0.5, 2.0, 0.0] * (z - np.log(np.exp(z).sum(1, keepdims=True)))).sum(),
+    ),
 ]
 
 LAYER_CASES = [*AFFINE, *CONVOLUTIONS, *POOLS, *NORMALIZATIONS, *ACTIVATIONS, *OTHERS, *sequence_cases.CASES, *LOSSES]

@@ -139,8 +139,60 @@ def test_names():
         ops.cce: "cce categorical_crossentropy categoricalcrossentropy",
         ops.bce_logits: "bce_logits",
         ops.cross_entropy: "cross_entropy sparse_cce",
+        ops.mae: "mae mean_absolute_error",
+        ops.huber: "huber",
+        ops.kl: "kl kl_divergence",
+        ops.hinge: "hinge",
     }
     assert {name: op for op, names in spellings.items() for name in names.split()} == LOSSES
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: nn.MAE("median"), ValueError, "reduction must be one of mean, sum, none, got 'median'"),
+        (lambda: nn.Huber(0.0), ValueError, "delta must be above 0"),
+        (lambda: nn.Huber("wide"), TypeError, "delta must be a number"),
+        (lambda: nn.CrossEntropy(1.5), ValueError, r"label_smoothing must be in \[0, 1\]"),
+        (lambda: nn.CrossEntropy(class_weights=[1.0, -1.0]), ValueError, "class_weights must be at least 0"),
+        (lambda: nn.CrossEntropy(class_weights=[0.0, 0.0]), ValueError, "not all 0"),
+        (lambda: nn.CrossEntropy(ignore_index=1.5), TypeError, "ignore_index must be an int"),
+    ],
+)
+def test_settings_are_checked(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+def test_settings_meet_the_logits():
+    z, labels = keydnn.ones((2, 3)), keydnn.tensor([0, 3], dtype="int64")
+    with pytest.raises(ValueError, match=r"3 classes need class_weights \(3,\), got \(2,\)"):
+        nn.CrossEntropy(class_weights=[1.0, 2.0])(z, labels)
+    with pytest.raises(ValueError, match="labels run from 0 to 3, expected 0 to 2"):
+        nn.CrossEntropy(label_smoothing=0.1)(z, labels)
+    assert np.isfinite(nn.CrossEntropy(ignore_index=3)(z, labels).item())
+
+
+def test_a_row_to_ignore_gets_no_gradient():
+    z = keydnn.tensor(np.random.randn(4, 3), requires_grad=True, dtype="f8")
+    nn.CrossEntropy(ignore_index=1)(z, keydnn.tensor([0, 1, 2, 1], dtype="int64")).backward()
+    g = z.grad.to_numpy()
+    assert_array_equal(g[[1, 3]], 0)
+    assert (np.abs(g[[0, 2]]).sum(axis=1) > 0.01).all()
+
+
+@pytest.mark.parametrize("loss", ["mae", "huber", "kl", "hinge", nn.CrossEntropy(0.1, [1.0, 2.0]), nn.Huber(0.5, "sum")])
+def test_steps_with_them_are_the_same_recorded(loss):
+    x = np.random.randn(12, 3).astype("f4")
+    y = (np.arange(12) % 2) if isinstance(loss, nn.CrossEntropy) else np.random.uniform(0.1, 0.9, (12, 2)).astype("f4")
+    results = []
+    for compile in (True, False):
+        keydnn.seed(1)
+        model = keydnn.Sequential(keydnn.Linear(3, 2), keydnn.Softmax())
+        sgd = keydnn.SGD(model.parameters(), lr=0.1)
+        logs = [model.train_on_batch(x, y, loss=loss, optimizer=sgd, compile=compile)["loss"] for _ in range(5)]
+        results.append((logs, [p.to_numpy().tobytes() for p in model.parameters()]))
+    assert results[0] == results[1] and logs[-1] < logs[0]
 
 
 def test_factories_return_a_frozen_record():

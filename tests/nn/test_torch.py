@@ -164,3 +164,41 @@ def test_losses(name):
     want.backward()
     assert_allclose(loss.item(), want.item(), rtol=1e-12)
     assert_allclose(a.grad.to_numpy(), b.grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("name", "settings", "theirs", "their_settings"),
+    [
+        ("MAE", {}, "L1Loss", {}),
+        ("Huber", {"delta": 0.7}, "HuberLoss", {"delta": 0.7}),
+        ("CrossEntropy", {}, "CrossEntropyLoss", {}),
+        ("CrossEntropy", {"label_smoothing": 0.2}, "CrossEntropyLoss", {"label_smoothing": 0.2}),
+        ("CrossEntropy", {"class_weights": [1.0, 2.0, 0.5, 3.0]}, "CrossEntropyLoss", {"weight": [1.0, 2.0, 0.5, 3.0]}),
+        ("CrossEntropy", {"ignore_index": 2}, "CrossEntropyLoss", {"ignore_index": 2}),
+        ("CrossEntropy", {"ignore_index": -100, "label_smoothing": 0.1}, "CrossEntropyLoss", {"label_smoothing": 0.1}),
+        (
+            "CrossEntropy",
+            {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 0.5, 3.0], "ignore_index": 0},
+            "CrossEntropyLoss",
+            {"label_smoothing": 0.1, "weight": [1.0, 2.0, 0.5, 3.0], "ignore_index": 0},
+        ),
+    ],
+)
+def test_losses_with_settings(name, settings, theirs, their_settings, reduction):
+    import torch
+
+    rng = np.random.default_rng(6)
+    p = rng.normal(size=(7, 4)) * 2.0
+    y = rng.integers(0, 4, 7) if name == "CrossEntropy" else rng.normal(size=(7, 4))
+    if settings.get("ignore_index") == -100:
+        y[3] = -100
+    their_settings = {k: torch.tensor(v, dtype=torch.float64) if k == "weight" else v for k, v in their_settings.items()}
+    a, b = Tensor(data=p, requires_grad=True, dtype="f8"), torch.tensor(p, requires_grad=True)
+    loss = getattr(nn, name)(reduction=reduction, **settings)(a, Tensor(data=y, dtype="int64" if y.ndim == 1 else "f8"))
+    want = getattr(torch.nn, theirs)(reduction=reduction, **their_settings)(b, torch.tensor(y))
+    assert loss.shape == tuple(want.shape)
+    loss.sum().backward()
+    want.sum().backward()
+    assert_allclose(loss.to_numpy(), want.detach().numpy(), rtol=1e-12)
+    assert_allclose(a.grad.to_numpy(), b.grad.numpy(), rtol=1e-10, atol=1e-14)

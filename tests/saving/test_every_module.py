@@ -27,6 +27,8 @@ SAMPLES = {  # name -> (a layer with unusual settings, shape of its input, or a 
     "Softmax": (lambda: keydnn.Softmax(axis=0), ROWS),
     "LogSoftmax": (lambda: keydnn.activations.LogSoftmax(axis=0), ROWS),
     "ELU": (lambda: keydnn.activations.ELU(0.5), ROWS),
+    "CrossEntropy": (lambda: keydnn.losses.CrossEntropy(0.1, [1.0, 2.0], -1, "sum"), ROWS),
+    "Huber": (lambda: keydnn.losses.Huber(0.5, "none"), ROWS),
     "RNNCell": (lambda: layers.RNNCell(6, 3, dtype="float64"), [ROWS, STATE]),
     "LSTMCell": (lambda: layers.LSTMCell(6, 3, bias=False), [ROWS, STATE, STATE]),
     "GRUCell": (lambda: layers.GRUCell(6, 3, reset_after=True), [ROWS, STATE]),
@@ -38,7 +40,18 @@ SAMPLES = {  # name -> (a layer with unusual settings, shape of its input, or a 
     "MultiHeadAttention": (lambda: layers.MultiHeadAttention(6, 2, bias=False, batch_first=True), SEQUENCES),
     "TransformerEncoderLayer": (lambda: layers.TransformerEncoderLayer(6, 2, 8, activation="gelu", norm_first=True), SEQUENCES),
 }
-LOSSES = {"SSE", "MSE", "BinaryCrossEntropy", "CategoricalCrossEntropy", "BCEWithLogits", "CrossEntropy"}
+LOSSES = {
+    "SSE",
+    "MSE",
+    "BinaryCrossEntropy",
+    "CategoricalCrossEntropy",
+    "BCEWithLogits",
+    "CrossEntropy",
+    "MAE",
+    "Huber",
+    "KLDivergence",
+    "Hinge",
+}
 OURS = [name for name in registered_names() if registered(name).__module__.startswith("keydnn.")]
 
 

@@ -88,7 +88,6 @@ from keydnn.nn.losses import (
     CategoricalCrossEntropy,
     CategoricalCrossEntropyFn,
     CCEFn,
-    CrossEntropy,
     LossFromFn,
     MSEFn,
     SSEFn,
@@ -99,16 +98,17 @@ from keydnn.nn.losses import (
 )
 from keydnn.nn.module import Module, latest_stamp, structure_stamp
 from keydnn.nn.parameter import Parameter
+from keydnn.nn.reduced_losses import MAE, CrossEntropy, Hinge, Huber, KLDivergence
 
 __all__ = [
-    "AvgPool2D", "AvgPool2d", "AvgPool2dFn", "BCE", "BCEFn", "BCEWithLogits", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d",
-    "Bidirectional", "BinaryCrossEntropy", "BinaryCrossEntropyFn", "CCE", "CCEFn", "CategoricalCrossEntropy", "CategoricalCrossEntropyFn",
-    "Conv2D", "Conv2DTranspose", "Conv2d", "Conv2dFn", "Conv2dTranspose", "Conv2dTransposeFn", "CrossEntropy", "Dense", "Dropout", "ELU",
-    "Embedding", "ExpFn", "Flatten", "FlattenFn", "GELU", "GRU", "GRUCell", "GlobalAvgPool2D", "GlobalAvgPool2d", "GlobalAvgPool2dFn",
-    "HardSigmoid", "Hardswish", "LOSSES", "LSTM", "LSTMCell", "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "LeakyReLUFn", "Linear",
-    "LogSoftmax", "LossFromFn", "MSE", "MSEFn", "MaxPool2D", "MaxPool2d", "MaxPool2dFn", "Mish", "Module", "MultiHeadAttention",
-    "Normalization", "PReLU", "Parameter", "Pool2dConfigMixin", "RNN", "RNNCell", "ReLU", "ReLU6", "ReLUFn", "SELU", "SSE", "SSEFn",
-    "SiLU", "Sigmoid", "SigmoidFn", "Softmax", "SoftmaxFn", "Softplus", "Softsign", "StatelessConfigMixin", "Tanh", "TanhFn",
-    "TransformerEncoderLayer", "WeightInitializer", "bce_loss", "cce_loss", "exp", "latest_stamp", "mse_loss", "sse_loss",
-    "structure_stamp",
+    "AvgPool2D", "AvgPool2d", "AvgPool2dFn", "BCE", "BCEFn", "BCEWithLogits", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D",
+    "BatchNorm2d", "Bidirectional", "BinaryCrossEntropy", "BinaryCrossEntropyFn", "CCE", "CCEFn", "CategoricalCrossEntropy",
+    "CategoricalCrossEntropyFn", "Conv2D", "Conv2DTranspose", "Conv2d", "Conv2dFn", "Conv2dTranspose", "Conv2dTransposeFn",
+    "CrossEntropy", "Dense", "Dropout", "ELU", "Embedding", "ExpFn", "Flatten", "FlattenFn", "GELU", "GRU", "GRUCell",
+    "GlobalAvgPool2D", "GlobalAvgPool2d", "GlobalAvgPool2dFn", "HardSigmoid", "Hardswish", "Hinge", "Huber", "KLDivergence", "LOSSES",
+    "LSTM", "LSTMCell", "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "LeakyReLUFn", "Linear", "LogSoftmax", "LossFromFn", "MAE",
+    "MSE", "MSEFn", "MaxPool2D", "MaxPool2d", "MaxPool2dFn", "Mish", "Module", "MultiHeadAttention", "Normalization", "PReLU",
+    "Parameter", "Pool2dConfigMixin", "RNN", "RNNCell", "ReLU", "ReLU6", "ReLUFn", "SELU", "SSE", "SSEFn", "SiLU", "Sigmoid",
+    "SigmoidFn", "Softmax", "SoftmaxFn", "Softplus", "Softsign", "StatelessConfigMixin", "Tanh", "TanhFn", "TransformerEncoderLayer",
+    "WeightInitializer", "bce_loss", "cce_loss", "exp", "latest_stamp", "mse_loss", "sse_loss", "structure_stamp",
 ]  # fmt: skip

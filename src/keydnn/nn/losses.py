@@ -5,9 +5,9 @@
     BCE   mean of -(y ln p + (1 - y) ln(1 - p))                  probabilities, limited to [1e-7, 1 - 1e-7]
     CCE   -sum(y ln p) / N                                       probabilities (N, C), limited likewise; y one-hot or soft
     BCEWithLogits   mean of softplus(z) - y z                    logits z
-    CrossEntropy    -sum(y log_softmax(z)) / N                   logits (N, C); y integer labels (N,) or soft (N, C)
 
-The prediction comes first, the target second; shapes must be equal (but for integer labels), the result has shape ().
+The prediction comes first, the target second; shapes must be equal, the result has shape ().  Losses with settings stand in
+:mod:`keydnn.nn.reduced_losses`.
 
 >>> from keydnn.nn import MSE, MSEFn, mse_loss
 >>> p, y = keydnn.tensor([1.0, 2.0]), keydnn.tensor([0.0, 0.0])
@@ -234,27 +234,6 @@ class BCEWithLogits(_LossModule):
         return ops.bce_logits(pred, target)
 
 
-@register_module()
-class CrossEntropy(_LossModule):
-    """Mean cross-entropy of logits, finite for all of them; no gradient flows to the target.
-
-    Shapes: pred (logits) (N, C), target integer labels (N,) or probabilities (N, C) -> ().
-
-    Raises:
-        ValueError: The shapes do not fit, or a label is outside [0, C).
-
-    Example:
-        >>> from keydnn.nn import CrossEntropy
-        >>> labels = keydnn.tensor([0, 1], dtype="int64")
-        >>> round(CrossEntropy()(keydnn.tensor([[9.0, 0.0], [0.0, 9.0]]), labels).item(), 6)
-        0.000123
-    """
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """``-sum(y log_softmax(z)) / N``."""
-        return ops.cross_entropy(pred, target)
-
-
 BCE = BinaryCrossEntropy
 CCE = CategoricalCrossEntropy
 
@@ -272,4 +251,10 @@ LOSSES: dict[str, Loss] = {
     "bce_logits": ops.bce_logits,
     "cross_entropy": ops.cross_entropy,
     "sparse_cce": ops.cross_entropy,
+    "mae": ops.mae,
+    "mean_absolute_error": ops.mae,
+    "huber": ops.huber,
+    "kl": ops.kl,
+    "kl_divergence": ops.kl,
+    "hinge": ops.hinge,
 }

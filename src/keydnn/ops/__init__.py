@@ -27,6 +27,7 @@ from keydnn.ops.elementwise import (
 from keydnn.ops.linalg import dot, einsum, linear, matmul, outer
 from keydnn.ops.lookup import embedding
 from keydnn.ops.loss import bce, bce_logits, cce, cross_entropy, mse, sse
+from keydnn.ops.loss_terms import cross_entropy_rows, hinge, huber, kl, mae
 from keydnn.ops.normalization import batch_norm, layer_norm, normalize_by
 from keydnn.ops.pool import avgpool2d, global_avgpool2d, maxpool2d
 from keydnn.ops.random import dropout
@@ -60,12 +61,12 @@ from keydnn.ops.shape import (
 )
 
 __all__ = [
-    "abs", "all", "any", "argmax", "argmin", "avgpool2d", "batch_norm", "bce", "bce_logits", "broadcast_to", "cce", "ceil",
-    "chunk", "concat", "conv2d", "conv2d_transpose", "cos", "cross_entropy", "cumsum", "dot", "dropout", "einsum", "elu",
-    "embedding", "erf", "exp", "expand", "expm1", "flatten", "flip", "floor", "gather", "gelu", "global_avgpool2d", "gru",
-    "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "lstm", "matmul", "max", "maximum",
-    "maxpool2d", "mean", "min", "minimum", "mse", "neg", "norm", "normalize_by", "outer", "pad", "permute", "prod", "reciprocal",
-    "relu", "repeat", "reshape", "rnn", "rnn_cell", "roll", "round", "rsqrt", "scatter_add", "sequence_mask", "sigmoid", "sign",
-    "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "sse", "stack", "std", "sum", "sum_to_shape",
+    "abs", "all", "any", "argmax", "argmin", "avgpool2d", "batch_norm", "bce", "bce_logits", "broadcast_to", "cce", "ceil", "chunk",
+    "concat", "conv2d", "conv2d_transpose", "cos", "cross_entropy", "cross_entropy_rows", "cumsum", "dot", "dropout", "einsum", "elu",
+    "embedding", "erf", "exp", "expand", "expm1", "flatten", "flip", "floor", "gather", "gelu", "global_avgpool2d", "gru", "hinge",
+    "huber", "kl", "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "lstm", "mae", "matmul", "max",
+    "maximum", "maxpool2d", "mean", "min", "minimum", "mse", "neg", "norm", "normalize_by", "outer", "pad", "permute", "prod",
+    "reciprocal", "relu", "repeat", "reshape", "rnn", "rnn_cell", "roll", "round", "rsqrt", "scatter_add", "sequence_mask", "sigmoid",
+    "sign", "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "sse", "stack", "std", "sum", "sum_to_shape",
     "swapaxes", "take", "tanh", "tile", "transpose", "tril", "triu", "unsqueeze", "var", "where",
 ]  # fmt: skip

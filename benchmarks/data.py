@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Local, Result, contest, readable
+from benchmarks.measure import Result, contest, readable
+from benchmarks.remote import Session, seconds_per_call
 
 ROWS, COLUMNS, FRAME_ROWS, GROUPS = 100_000, 20, 20_000, 1_000
 NAMES = [f"x{i}" for i in range(COLUMNS)]
@@ -33,6 +34,21 @@ class Row:
         return self.name
 
 
+class Here:
+    """A contestant in this process: both sides share data and libraries."""
+
+    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+        self.name, self._session = name, Session(call)
+
+    def prepare(self, row: Row) -> Any:
+        """The answer, for the comparison."""
+        return self._session.call()
+
+    def time(self, budget_s: float) -> float:
+        """Seconds per call."""
+        return seconds_per_call(self._session, budget_s)
+
+
 def run(rounds: int = 9) -> list[Result]:
     """Check and time every row."""
     from keydnn.experiment.context import ExperimentContext
@@ -43,7 +59,7 @@ def run(rounds: int = 9) -> list[Result]:
     try:
         with ExperimentContext(registration_policy="overwrite").activate():
             for row in (*_construction(), *_splits(), *_scaling(), *_lookups(), *_files(folder), *_batches()):
-                contestants = [Local("plain", lambda row: row.plain), Local("ours", lambda row: row.ours)]
+                contestants = [Here("plain", row.plain), Here("ours", row.ours)]
                 result = contest(row, contestants, rounds=rounds, budget_s=BUDGET_S, rtol=row.rtol)
                 if result.notes:
                     raise RuntimeError(f"{row.name}: {result.notes}")

@@ -14,6 +14,7 @@ import numpy as np
 import keydnn
 from keydnn.cli.job import config, rows
 from keydnn.data import download, idx, images
+from keydnn.interop import keras_files
 from keydnn.interop.keras import from_keras
 from keydnn.interop.onnx import load_onnx, to_onnx
 from keydnn.saving import read_state, read_weights, write_state
@@ -140,7 +141,7 @@ def run_onnx(path, folder):
                     raise
 
 
-def keras_files(folder):
+def keras_models(folder):
     import h5py
 
     kernel = np.ones((3, 2), np.float32)
@@ -157,6 +158,11 @@ def keras_files(folder):
         archive.writestr("config.json", made)
         archive.write(folder / "inner.h5", "model.weights.h5")
     return [(folder / name).read_bytes() for name in ("good.h5", "good.keras")]
+
+
+def read_keras(path, folder):
+    keras_files.LEAST_SECONDS = 8.0
+    return from_keras(path)
 
 
 def run_job(path, folder):
@@ -178,4 +184,4 @@ READERS = [
 if importlib.util.find_spec("onnx"):
     READERS.append(Reader("onnx", ".onnx", onnx_files, run_onnx))
 if importlib.util.find_spec("h5py"):
-    READERS.append(Reader("keras", "", keras_files, lambda path, folder: from_keras(path)))
+    READERS.append(Reader("keras", "", keras_models, read_keras))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keydnn
+from keydnn.interop import keras_files
 from keydnn.interop.keras import KerasInteropError, UnsupportedKerasLayerError, from_keras
 from keydnn.interop.keras_files import snake_case
 
@@ -177,9 +178,22 @@ def test_damaged_and_foreign_files(tmp_path):
             path.write_bytes(data)
             with pytest.raises(KerasInteropError, match=path.name):
                 from_keras(path, allow_non_linear_activation=True)
-        for made in ([], {}, {"class_name": "Functional", "config": {}}, {"class_name": "Sequential", "config": {"layers": [{}]}}):
+        for made in ([], {"class_name": "Functional", "config": {}}, {"class_name": "Sequential", "config": {"layers": [{}]}}):
             with pytest.raises(KerasInteropError, match=path.name):
                 from_keras(write(path, [], made))
+
+
+def test_a_reader_that_hangs_or_dies_is_ended(tmp_path, monkeypatch):
+    pytest.importorskip("h5py", reason="needs the keras extra: pip install '.[keras]'")
+    (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setattr(keras_files, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(keras_files, "CHILD", "while True: pass")
+    with pytest.raises(KerasInteropError, match="took more than 1 s"):
+        from_keras(tmp_path / "m.h5")
+    monkeypatch.setattr(keras_files, "LEAST_SECONDS", 30.0)
+    monkeypatch.setattr(keras_files, "CHILD", "import os; os.abort()")
+    with pytest.raises(KerasInteropError, match="ended with"):
+        from_keras(tmp_path / "m.h5")
 
 
 def sigmoid(x):

@@ -7,15 +7,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
 import re
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,10 @@ import numpy as np
 from keydnn.domain.errors import MissingExtraError
 
 MOST_CONFIG = 64 << 20
+MOST_WEIGHTS = 4 << 30
+LEAST_SECONDS, BYTES_A_SECOND = 30.0, 10 << 20
+REFUSED = 3  # exit code of the process: the file makes no sense
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from keydnn.interop.keras_files import answer; answer(sys.argv[2])"
 
 
 @dataclass
@@ -47,6 +55,8 @@ class KerasLayer:
 def read_layers(path: str | os.PathLike[str], error: type[Exception]) -> list[KerasLayer]:
     """The layers of the Sequential in a file.
 
+    A damaged HDF5 file can hang or crash the library that reads it, so it is read by a process of its own, with a time limit.
+
     Args:
         path: A ``.keras`` or ``.h5`` file.
         error: What to raise for a file that cannot be read.
@@ -55,25 +65,57 @@ def read_layers(path: str | os.PathLike[str], error: type[Exception]) -> list[Ke
         ImportError: h5py is missing.
         OSError: There is no such file.
     """
-    with open(path, "rb") as file:
-        start = file.read(8)
+    name, size = os.fspath(path), os.path.getsize(path)
+    if importlib.util.find_spec("h5py") is None:
+        raise MissingExtraError(f"reading {name}", "h5py", "keras")
+    seconds = LEAST_SECONDS + size / BYTES_A_SECOND
+    root = str(Path(__file__).parents[2])
     try:
-        import h5py
-    except ImportError as missing:
-        raise MissingExtraError(f"reading {os.fspath(path)}", "h5py", "keras") from missing
-    if start.startswith(b"\x89HDF"):
-        read = _read_h5
-    elif start.startswith(b"PK"):
-        read = _read_keras
-    else:
-        raise error(f"{os.fspath(path)} is neither a .keras nor a .h5 file; it starts with {start!r}")
+        done = subprocess.run([sys.executable, "-c", CHILD, root, name], capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as cause:
+        raise error(f"{name} cannot be read, it may be damaged: reading took more than {seconds:.0f} s") from cause
+    if done.returncode == REFUSED:
+        raise error(f"{name} cannot be read, it may be damaged, or no Sequential: {done.stdout.decode('utf-8', 'replace')}")
+    if done.returncode:
+        why = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise error(f"{name} cannot be read, it may be damaged: the process that read it ended with {done.returncode} {' '.join(why)}")
+    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as arrays:
+        rows = json.loads(arrays["layers"].item())
+        return [KerasLayer(kind, own, config, [arrays[key] for key in keys], rank) for kind, own, config, keys, rank in rows]
+
+
+def answer(path: str) -> None:
+    """Read a file and write its layers to standard output, as an npz archive; exit with ``REFUSED`` if that is not possible."""
     try:
-        return read(path, h5py)
+        layers = _read(path)
+        arrays = {f"{i}.{j}": array for i, layer in enumerate(layers) for j, array in enumerate(layer.weights)}
+        keys = [[f"{i}.{j}" for j in range(len(layer.weights))] for i, layer in enumerate(layers)]
+        rows = [(each.kind, each.name, each.config, names, each.rank) for each, names in zip(layers, keys, strict=True)]
+        np.savez(sys.stdout.buffer, layers=np.array(json.dumps(rows)), **arrays)  # type: ignore[arg-type]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OSError, RecursionError, MemoryError,
             zipfile.BadZipFile, zlib.error) as cause:  # fmt: skip
-        if isinstance(cause, error):
-            raise
-        raise error(f"{os.fspath(path)} cannot be read, it may be damaged, or no Sequential: {cause}") from cause
+        sys.stdout.buffer.write(str(cause).encode())
+        sys.exit(REFUSED)
+
+
+def _read(path: str) -> list[KerasLayer]:
+    import h5py
+
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(b"\x89HDF"):
+        return _read_h5(path, h5py)
+    if start.startswith(b"PK"):
+        return _read_keras(path, h5py)
+    raise ValueError(f"it is neither a .keras nor a .h5 file, it starts with {start!r}")
+
+
+def _array(dataset: Any) -> np.ndarray:
+    """The numbers of a data set, unless it says that they are out of all proportion to its file."""
+    count = int(np.prod(dataset.shape, dtype=object))
+    if dataset.dtype.kind not in "fiub" or count * dataset.dtype.itemsize > MOST_WEIGHTS:
+        raise ValueError(f"{dataset.name} holds {count} elements of {dataset.dtype}")
+    return np.asarray(dataset)
 
 
 def _layer_configs(config: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -127,7 +169,7 @@ def _variables(group: Any) -> Iterator[np.ndarray]:
         if part not in group:
             continue
         if part == "vars":
-            yield from (np.asarray(group[part][str(i)]) for i in range(len(group[part])))
+            yield from (_array(group[part][str(i)]) for i in range(len(group[part])))
         else:
             yield from _variables(group[part])
 
@@ -153,7 +195,7 @@ def _from_names(config: Any, group: Any) -> Iterator[KerasLayer]:
             raise ValueError(f"the Sequential {name!r} inside another one cannot be read from .h5; save as .keras")
         own = group[name] if name in group else None
         names = [] if own is None else [n.decode() if isinstance(n, bytes) else str(n) for n in own.attrs["weight_names"]]
-        yield KerasLayer(kind, name, entry["config"], [np.asarray(own[n]) for n in names])  # type: ignore[index]
+        yield KerasLayer(kind, name, entry["config"], [_array(own[n]) for n in names])  # type: ignore[index]
 
 
 RECURRENT_LAYERS = {"SimpleRNN", "LSTM", "GRU", "Bidirectional"}

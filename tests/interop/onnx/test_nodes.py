@@ -159,6 +159,7 @@ def test_inputs_that_do_not_fit_are_told(op, inputs, attributes, text):
         ("NonZero", [X], {}),
         ("Relu", [X], {"domain": "com.example"}),
         ("Cast", [X], {"to": 10}),
+        ("Relu", [X], {"slope_of_tomorrow": 2.0}),
     ],
 )
 def test_what_has_no_counterpart_is_told(op, inputs, attributes):

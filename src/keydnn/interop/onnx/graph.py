@@ -96,6 +96,7 @@ def _result(x: Any) -> Any:
 def _computed(call: Call, inputs: list[Any]) -> tuple[Any, ...]:
     try:
         found = RULES[call.node.op](call.node, *inputs)
+        call.node.check_all_were_asked()
     except OnnxError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keydnn.interop.onnx.rules_attention import ATTENTION
 from keydnn.interop.onnx.rules_elementwise import ELEMENTWISE
 from keydnn.interop.onnx.rules_network import NETWORK
 from keydnn.interop.onnx.rules_recurrent import RECURRENT
@@ -9,4 +10,4 @@ from keydnn.interop.onnx.rules_reduction import REDUCTIONS
 from keydnn.interop.onnx.rules_shape import SHAPES
 from keydnn.interop.onnx.values import Rule
 
-RULES: dict[str, Rule] = {**ELEMENTWISE, **SHAPES, **REDUCTIONS, **NETWORK, **RECURRENT}
+RULES: dict[str, Rule] = {**ELEMENTWISE, **SHAPES, **REDUCTIONS, **NETWORK, **ATTENTION, **RECURRENT}

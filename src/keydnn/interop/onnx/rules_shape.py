@@ -16,7 +16,7 @@ from keydnn.interop.onnx.values import Node, Rule, Value, checked_size, dtype_of
 def _constant(node: Node) -> Value:
     for name in ("value", "value_float", "value_floats", "value_int", "value_ints"):
         if name in node.attributes:
-            found = node.attributes[name]
+            found = node.get(name)
             dtype = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}.get(name)
             return found if dtype is None else value(np.asarray(found, dtype))
     raise node.refuse(f"a value given as {', '.join(node.attributes)}")

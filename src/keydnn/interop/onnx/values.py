@@ -17,6 +17,10 @@ from keydnn.interop.onnx.errors import OnnxError, UnsupportedOnnxError
 Value = Any  # Tensor, ndarray or, for an input that is left out, None
 Rule = Callable[..., Any]
 
+HARMLESS = {  # attributes that change nothing here: what the inputs say too, precision inside, what only training looks at
+    "kernel_shape", "hidden_size", "stash_type", "softmax_precision", "saturate", "round_mode", "storage_order", "seed", "ratio",
+    "momentum", "spatial", "is_test", "consumed_inputs", "keepdims", "noop_with_empty_axes",
+}  # fmt: skip
 MOST_ELEMENTS = 1 << 27  # of what a graph may ask for without bringing the data itself
 TYPES = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 11: "f8", 12: "u4", 13: "u8"}  # TensorProto.DataType
 
@@ -38,10 +42,18 @@ class Node:
     version: int = 18
     n_outputs: int = 1
     name: str = ""
+    asked: set[str] = field(default_factory=set)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
+        """An attribute; that it was asked for is noted."""
+        self.asked.add(name)
         return self.attributes.get(name, default)
+
+    def check_all_were_asked(self) -> None:
+        """Raise if there is an attribute that nobody looked at: it may change what the operator means."""
+        rest = self.attributes.keys() - self.asked - HARMLESS
+        if rest:
+            raise self.refuse(f"the attribute {sorted(rest)[0]!r}")
 
     def refuse(self, what: str) -> UnsupportedOnnxError:
         """What to raise for a setting without a counterpart."""

@@ -125,11 +125,10 @@ def convolve_transposed(node: Node, x: Tensor, w: Tensor, b: Tensor | None = Non
     extra, auto = node.get("output_padding") or [0] * rank, node.get("auto_pad", "NOTSET")
     full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(x.shape[2:], strides, dilations, w.shape[2:], strict=True)]
     checked_size((x.shape[0], w.shape[1] * node.get("group", 1), *full))
-    wanted = node.get("output_shape")
+    wanted, given = node.get("output_shape"), node.get("pads") or [0] * (2 * rank)
     if wanted is None and auto.startswith("SAME"):
         wanted = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
     if wanted is None:
-        given = node.get("pads") or [0] * (2 * rank)
         pads = [(given[i], given[rank + i]) if auto != "VALID" else (0, 0) for i in range(rank)]
     else:
         total = [size + e - o for size, e, o in zip(full, extra, wanted[-rank:], strict=True)]

@@ -91,8 +91,11 @@ def _panel(ax: Any, runs: Runs, name: str, keys: Sequence[str], line: float | No
     everything = np.concatenate(drawn)
     if line is not None:
         ax.axhline(line, color="black", linestyle="--", linewidth=0.8, label=f"limit {line:g}")
-    if not LINEAR & set(keys) and not name.endswith(("saturation", "underflow")) and (everything > 0).all():
-        ax.set_yscale("log")
+    positive = everything[everything > 0]
+    is_positive = len(positive) > 0.5 * len(everything) and (everything >= 0).all()  # a few zeros are left out
+    spans = is_positive and (line is None or float(positive.max()) > 10 * float(positive.min()))  # margins are seldom far apart
+    if not LINEAR & set(keys) and not name.endswith(("saturation", "underflow")) and spans:
+        ax.set_yscale("log", nonpositive="mask")
     elif name.endswith(("saturation", "underflow")):
         ax.set_ylim(-0.03, 1.03)
     elif "update_cosine" in keys:

@@ -26,8 +26,10 @@ LOSS_MODES = ("half_mse", "keras_mse")
 _SMALL = 1e-12
 
 
-def loss_of(prediction: Tensor, target: Tensor, loss_mode: str) -> Tensor:
-    """Half-MSE ``sum r^2 / (2 N)``, or the mean of r^2 over all elements."""
+def loss_of(prediction: Tensor, target: Tensor, loss_mode: Any) -> Tensor:
+    """Half-MSE ``sum r^2 / (2 N)``, the mean of r^2 over all elements, or a function (prediction, target)."""
+    if callable(loss_mode):
+        return loss_mode(prediction, target)
     residual = prediction - target
     squares = (residual * residual).sum()
     return squares / (2.0 * target.shape[0]) if loss_mode == "half_mse" else squares / float(np.prod(target.shape))
@@ -40,7 +42,7 @@ class Hessian:
         model: A network, or an object whose attribute ``model`` is one.
         X: Inputs.
         Y: Targets.
-        loss_mode: ``"half_mse"`` or ``"keras_mse"``.
+        loss_mode: ``"half_mse"``, ``"keras_mse"``, or a differentiable function (prediction, target).
         mode: ``"autograd"`` differentiates twice, ``"fd"`` takes central differences, ``"auto"`` is autograd.
         precision: Formats for the straight-through graph of a `BaseModel`; None is the float graph.
 
@@ -59,8 +61,8 @@ class Hessian:
         (10,)
     """
 
-    def __init__(self, model: Any, X: Any, Y: Any, *, loss_mode: str = "half_mse", mode: str = "auto", precision: Any = None) -> None:
-        if loss_mode not in LOSS_MODES:
+    def __init__(self, model: Any, X: Any, Y: Any, *, loss_mode: Any = "half_mse", mode: str = "auto", precision: Any = None) -> None:
+        if not callable(loss_mode) and loss_mode not in LOSS_MODES:
             raise ValueError(f"loss_mode must be one of {', '.join(LOSS_MODES)}, got {loss_mode!r}")
         if mode not in ("auto", "autograd", "fd"):
             raise ValueError(f"mode must be auto, autograd or fd, got {mode!r}")
@@ -144,6 +146,8 @@ class Hessian:
 
     def gauss_newton(self, v: Any) -> np.ndarray:
         """``J^T (d2L/dy2) J v``: the Hessian without the curvature of the network itself."""
+        if callable(self.loss_mode):
+            raise ValueError("gauss_newton: knows the losses half_mse and keras_mse only")
         parts = _split(self.params, np.asarray(v, np.float64))
         y = self.output()
         u = Tensor(data=np.zeros(y.shape), requires_grad=True)

@@ -11,6 +11,7 @@ All quantisers pass gradients straight through.  The pass runs in float64, so a 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -62,25 +63,16 @@ def _dense(layer: Any, name: str, q: Formats, z: Tensor, training: bool) -> Tens
     return q(name, "activation", z)
 
 
-class _WithWeights:
-    """A layer's own forward rule with other weights: its geometry, our parameters."""
-
-    def __init__(self, layer: Any, weight: Tensor) -> None:
-        self.layer, self.weight = layer, weight
-
-    def __call__(self, z: Tensor) -> Tensor:
-        layer = self.layer
-        kept = layer._parameters["weight"], layer._parameters.get("bias")
-        layer._parameters["weight"], layer._parameters["bias"] = self.weight, None
-        try:
-            return layer.forward(z)
-        finally:
-            layer._parameters["weight"], layer._parameters["bias"] = kept
+def _without_bias(layer: Any, weight: Tensor) -> Any:
+    """A twin of a layer with the same geometry, another weight and no bias; the layer itself is not touched."""
+    twin = copy.copy(layer)
+    twin.__dict__.update(weight=weight, bias=None)
+    return twin
 
 
 def _conv(layer: Any, name: str, q: Formats, z: Tensor, training: bool) -> Tensor:
     weight = q(name, "weight", _wide(layer.weight))
-    z = q(name, "accumulator", _WithWeights(layer, weight)(z))
+    z = q(name, "accumulator", _without_bias(layer, weight).forward(z))
     if layer.bias is not None:
         z = z + q(name, "bias", _wide(layer.bias)).reshape(1, -1, 1, 1)
     return q(name, "activation", z)

@@ -232,7 +232,7 @@ Cut cut_of(const Product<T>& p) {
 template <class T>
 int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* shared) {
   constexpr int64_t lanes = kLanes<T>;
-  const bool crowded = p.a.row * int64_t(sizeof(T)) % 1024 == 0;
+  const bool crowded = p.a.row * int64_t(sizeof(T)) % 4096 == 0;
   const bool pack_a = i1 - i0 > 2 * kTileRows && (p1 - p0 > 3 || crowded) && p.k * (p1 - p0) > 64;
   const bool pack_b = !shared && (p.b.col != 1 || i1 - i0 > 32);
   const int64_t depth = lesser(kBlock, p.k);
@@ -290,11 +290,12 @@ int by_panels(const Product<T>& p) {
 
 // ---- few rows, b transposed: c^T = b^T a^T --------------------------------------------------------------------------
 
+// Whether packing b would cost more than packing a and turning c.
 template <class T>
 bool is_turned(const Product<T>& p) {
   const int64_t lanes = kLanes<T>;
-  return p.b.row == 1 && p.b.col != 1 && p.a.col == 1 && p.m <= kNarrow && 2 * p.m <= p.n && 3 * p.m >= 2 * round_up(p.m, lanes) &&
-         double(p.m) * p.n * p.k > kLarge;
+  return p.b.row == 1 && p.b.col != 1 && p.a.col == 1 && p.m <= kNarrow && 3 * p.m >= 2 * round_up(p.m, lanes) &&
+         2 * p.n * p.k > 3 * p.m * (p.k + 2 * p.n) && double(p.m) * p.n * p.k > kLarge;
 }
 
 template <class T>

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 import keydnn
-from keydnn.cli import digits, doctor, inspect_file
+from keydnn.cli import digits, doctor, inspect_file, stability
 from keydnn.cli.job import config, train, use
 from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
@@ -120,3 +120,40 @@ def predict_command(run: Path, data: Path, out: Path | None) -> None:
         text = use.predict(run, data, out)
     if out is None:
         click.echo(text, nl=False)
+
+
+@commands.group("stability")
+def stability_group() -> None:
+    """Where training diverges, saturates or silently stops, under any number format."""
+
+
+OutFolder = click.Path(file_okay=False, path_type=Path)
+
+
+@stability_group.command("run")
+@click.argument("config", type=File)
+@click.option("--out", type=OutFolder, help="Folder for the history.  [default: runs/stability]")
+def stability_run_command(config: Path, out: Path | None) -> None:
+    """One instrumented run as the JSON file CONFIG describes: history and verdict."""
+    with plain_errors():
+        click.echo(stability.run(config, out))
+
+
+@stability_group.command("sweep")
+@click.argument("config", type=File)
+@click.option("--out", type=OutFolder, help="Folder for the results.  [default: runs/stability]")
+@click.option("--resume", is_flag=True, help="Go on where an earlier call stopped; finished cells are not computed again.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def stability_sweep_command(config: Path, out: Path | None, resume: bool, workers: int, quiet: bool) -> None:
+    """All runs over the axes of the JSON file CONFIG."""
+    with plain_errors():
+        click.echo(stability.sweep(config, out, resume, workers, not quiet))
+
+
+@stability_group.command("report")
+@click.argument("folder", type=Folder)
+def stability_report_command(folder: Path) -> None:
+    """One HTML page on the runs and sweeps in FOLDER."""
+    with plain_errors():
+        click.echo(stability.report(folder))

@@ -50,10 +50,20 @@ def checked_shape(shape: Iterable[int]) -> tuple[int, ...]:
     try:
         sizes = tuple(int(n.__index__()) for n in shape)
     except (TypeError, AttributeError):
-        raise TypeError(f"shape must be an iterable of non-negative ints, got {shape!r}") from None
+        raise TypeError(
+            f"shape must be an iterable of non-negative ints, got {_short(shape)}; for a tensor of data: keydnn.tensor(data)"
+        ) from None
     if any(n < 0 for n in sizes):
         raise ShapeError(f"shape must be an iterable of non-negative ints, got {sizes}")
     return sizes
+
+
+def _short(value: Any) -> str:
+    """``value`` in a few words, however large it is."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value) if not isinstance(value, list | tuple) or len(value) < 9 else f"a {type(value).__name__} of {len(value)} entries"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def checked_dtype(dtype: Any) -> np.dtype:

@@ -1,14 +1,24 @@
 """Optimizers, learning rate schedules, gradient clipping."""
 
 from keydnn.optim import (
+    LAMB,
     SGD,
+    Adadelta,
+    Adagrad,
     Adam,
+    Adamax,
     AdamW,
     CosineLR,
+    CosineRestartsLR,
     ExponentialLR,
+    InverseSqrtLR,
     LambdaLR,
+    Lion,
     MultiStepLR,
+    NAdam,
+    OneCycleLR,
     PolynomialLR,
+    RMSprop,
     StepLR,
     WarmupLR,
     clip_grad_norm,
@@ -16,6 +26,16 @@ from keydnn.optim import (
 )
 
 __all__ = [
+    "LAMB",
+    "Adadelta",
+    "Adagrad",
+    "Adamax",
+    "CosineRestartsLR",
+    "InverseSqrtLR",
+    "Lion",
+    "NAdam",
+    "OneCycleLR",
+    "RMSprop",
     "Adam",
     "AdamW",
     "CosineLR",

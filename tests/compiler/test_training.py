@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keydnn
+from keydnn import optim
 from keydnn.nn import (
     AvgPool2d,
     BatchNorm1d,
@@ -127,6 +128,17 @@ def test_ten_steps_of_random_dense_models_are_bit_equal_to_eager_ones(makers, op
 @given(image_layers(), st.sampled_from(sorted(OPTIMIZERS)), st.integers(2, 5), st.sampled_from([np.float32, np.float64]))
 def test_ten_steps_of_random_image_models_are_bit_equal_to_eager_ones(makers, optimizer, size, dtype):
     check_random(makers, (2, 8, 8), optimizer, size, dtype, False)
+
+
+@pytest.mark.parametrize("rule", sorted({"rmsprop", "adagrad", "adadelta", "adamax", "nadam", "lion", "lamb"}))
+def test_rules_written_in_operations(rule):
+    cls = optim.OPTIMIZERS[rule]
+    assert_same(mlp, lambda p: cls(p, lr=0.01, weight_decay=0.1), batches(6, (6,), 8), loss="mse", rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mae", "huber", "hinge"])
+def test_losses_written_in_operations(loss):
+    assert_same(mlp, OPTIMIZERS["sgd"], batches(6, (6,), 8), loss=loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["mse", "sse", "bce_logits"])

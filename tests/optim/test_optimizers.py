@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from keydnn import Tensor
 from keydnn.domain.protocols import IOptimizer
-from keydnn.optim import OPTIMIZERS, SGD, Adam, AdamW
+from keydnn.optim import LAMB, OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RMSprop
 from keydnn.testing.optimizers import OptimizerCase, check_optimizer
 from tests.optim import definitions
 
@@ -30,6 +30,20 @@ CASES = [
         definitions.adam((0.8, 0.9), 1e-6, 0.5, True),
     ),
 ]
+
+
+MORE = {  # class, its definition, settings beside the defaults
+    "rmsprop": (RMSprop, definitions.rmsprop, {"alpha": 0.8, "eps": 1e-3, "weight_decay": 0.2, "momentum": 0.6, "centered": True}),
+    "adagrad": (Adagrad, definitions.adagrad, {"eps": 1e-3, "weight_decay": 0.2, "initial": 0.1}),
+    "adadelta": (Adadelta, definitions.adadelta, {"rho": 0.7, "eps": 1e-3, "weight_decay": 0.2}),
+    "adamax": (Adamax, definitions.adamax, {"betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
+    "nadam": (NAdam, definitions.nadam, {"betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
+    "lion": (Lion, definitions.lion, {"betas": (0.8, 0.7), "weight_decay": 0.2}),
+    "lamb": (LAMB, definitions.lamb, {"betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
+}
+for _name, (_cls, _define, _settings) in MORE.items():
+    CASES.append(OptimizerCase(_name, lambda ps, cls=_cls: cls(ps, lr=0.02), _define()))
+    CASES.append(OptimizerCase(f"{_name} settings", lambda ps, cls=_cls, s=_settings: cls(ps, lr=0.02, **s), _define(**_settings)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -173,3 +173,15 @@ class TestFactories:
         t = Tensor._from_numpy(np.arange(3.0), device=Device("cpu"), requires_grad=True)
         assert t.dtype == np.float32 and t.requires_grad
         assert Tensor._result_requires_grad(t, Tensor((1,))) and not Tensor._result_requires_grad(Tensor((1,)))
+
+
+@pytest.mark.parametrize("data", [np.zeros((100, 100)), [[0.5] * 100] * 100, [1.5, 2.5]], ids=["array", "long", "short"])
+def test_data_in_place_of_a_shape_gets_a_short_answer_with_the_mend(data):
+    with pytest.raises(TypeError, match=r"keydnn\.tensor\(data\)") as caught:
+        keydnn.Tensor(data)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_list_of_layers_gets_the_mend():
+    with pytest.raises(TypeError, match=r"unpack it: Sequential\(\*layers\)"):
+        keydnn.Sequential([keydnn.ReLU()])

@@ -89,7 +89,7 @@ class Recorder(StepRecorder):
         for t in inputs:
             data = t._data
             if type(data) is not np.ndarray:
-                self.refuse(f"{primitive.name}: the tensor has no array on the cpu")
+                self.refuse(f"{primitive.label}: the tensor has no array on the cpu")
                 continue
             root = _root(data)
             if id(root) not in self._buffers:
@@ -167,7 +167,7 @@ class Recorder(StepRecorder):
         found = self.view(value)
         if found is None:
             if id(_root(value)) not in self._owned:
-                self.refuse(f"{self._label}: {row.name} reads an array that no kernel made")
+                self.refuse(f"{self._label.removesuffix('_p')}: {row.name} reads an array that no kernel made")
             found = self._outer(value)
         return found
 
@@ -199,7 +199,7 @@ class Recorder(StepRecorder):
     def _made(self, array: np.ndarray) -> View:
         root = _root(array)
         if id(root) in self._buffers:
-            self.refuse(f"{self._label}: a kernel returned memory of its operands")
+            self.refuse(f"{self._label.removesuffix('_p')}: a kernel returned memory of its operands")
         self._enter(root, Buffer("made", _extent(root), root))
         found = self.view(array)
         assert found is not None
@@ -208,7 +208,7 @@ class Recorder(StepRecorder):
     def _outer(self, array: np.ndarray) -> View:
         root = _root(array)
         if not root.flags.c_contiguous:
-            self.refuse(f"{self._label}: an operand lies in memory with gaps")
+            self.refuse(f"{self._label.removesuffix('_p')}: an operand lies in memory with gaps")
         self._enter(root, Buffer("outer", _extent(root), root))
         found = self.view(array)
         assert found is not None

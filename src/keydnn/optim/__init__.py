@@ -11,13 +11,17 @@
 
 from keydnn.optim.adam import Adam, AdamW
 from keydnn.optim.clip import clip_grad_norm, clip_grad_value
+from keydnn.optim.composed import LAMB, Adadelta, Adagrad, Adamax, Lion, NAdam, RMSprop
 from keydnn.optim.optimizer import Group, Optimizer
 from keydnn.optim.schedules import (
     SCHEDULES,
     CosineLR,
+    CosineRestartsLR,
     ExponentialLR,
+    InverseSqrtLR,
     LambdaLR,
     MultiStepLR,
+    OneCycleLR,
     PolynomialLR,
     Schedule,
     StepLR,
@@ -26,10 +30,22 @@ from keydnn.optim.schedules import (
 )
 from keydnn.optim.sgd import SGD
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}  # the names that fit() takes
+OPTIMIZERS: dict[str, type[Optimizer]] = {  # the names that fit() takes
+    cls.__name__.lower(): cls for cls in (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, NAdam, Lion, LAMB)
+}
 
 __all__ = [
+    "LAMB",
     "OPTIMIZERS",
+    "Adadelta",
+    "Adagrad",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "RMSprop",
+    "CosineRestartsLR",
+    "InverseSqrtLR",
+    "OneCycleLR",
     "SCHEDULES",
     "SGD",
     "Adam",

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keydnn.optim.optimizer import at_least_zero, positive
+from keydnn.optim.optimizer import at_least_zero, fraction, positive
 
 
 def _count(owner: str, name: str, value: Any) -> int:
@@ -141,6 +141,61 @@ class WarmupLR(Schedule):
         return {"n": self.n, "then": None if self.then is None else {"type": type(self.then).__name__, "config": self.then.get_config()}}
 
 
+class CosineRestartsLR(Schedule):
+    """Half cosines from 1 to ``floor``, the first ``period`` counts long, each next one ``growth`` times as long.
+
+    Source: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983, eq. 5.
+    """
+
+    def __init__(self, period: int, growth: int = 1, floor: float = 0.0) -> None:
+        self.period = _count("CosineRestartsLR", "period", period)
+        self.growth = _count("CosineRestartsLR", "growth", growth)
+        self.floor = at_least_zero("CosineRestartsLR", "floor", floor)
+
+    def factor(self, t: int) -> float:
+        """``floor + (1 - floor) * (1 + cos(pi * (counts since the restart) / length)) / 2``."""
+        length = self.period
+        while t >= length and self.growth > 1:
+            t, length = t - length, length * self.growth
+        return self.floor + (1.0 - self.floor) * (1.0 + math.cos(math.pi * (t % length) / length)) / 2.0
+
+
+class OneCycleLR(Schedule):
+    """Up from ``1 / start`` to 1 over the first ``rise`` of ``total`` counts, then down to ``1 / (start * end)``, by half cosines.
+
+    The rate of the optimizer is the peak.  Source: Smith & Topin 2018, https://arxiv.org/abs/1708.07120, with cosines.
+    """
+
+    def __init__(self, total: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
+        self.total = _count("OneCycleLR", "total", total)
+        self.rise = fraction("OneCycleLR", "rise", rise)
+        self.start = positive("OneCycleLR", "start", start)
+        self.end = positive("OneCycleLR", "end", end)
+
+    def factor(self, t: int) -> float:
+        """The cosine between the ends of the phase that t lies in."""
+        top, last = self.rise * self.total - 1.0, self.total - 1.0
+        low = 1.0 / self.start
+        if t <= top:
+            return low + (1.0 - low) * (1.0 - math.cos(math.pi * t / top)) / 2.0 if top > 0 else 1.0
+        part = min((t - top) / (last - top), 1.0) if last > top else 1.0
+        return low / self.end + (1.0 - low / self.end) * (1.0 + math.cos(math.pi * part)) / 2.0
+
+
+class InverseSqrtLR(Schedule):
+    """A straight rise over ``warmup`` counts, then ``sqrt(warmup / (t + 1))``.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 5.3, scaled to 1 at the peak.
+    """
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup = _count("InverseSqrtLR", "warmup", warmup)
+
+    def factor(self, t: int) -> float:
+        """``min((t + 1) / warmup, sqrt(warmup / (t + 1)))``."""
+        return min((t + 1) / self.warmup, math.sqrt(self.warmup / (t + 1)))
+
+
 class LambdaLR(Schedule):
     """The factor of any function of the count.
 
@@ -166,7 +221,10 @@ class LambdaLR(Schedule):
         raise NotImplementedError("LambdaLR: a function cannot be written as JSON")
 
 
-SCHEDULES: dict[str, type[Schedule]] = {cls.__name__: cls for cls in (StepLR, MultiStepLR, ExponentialLR, CosineLR, PolynomialLR, WarmupLR)}
+SCHEDULES: dict[str, type[Schedule]] = {
+    cls.__name__: cls
+    for cls in (StepLR, MultiStepLR, ExponentialLR, CosineLR, CosineRestartsLR, OneCycleLR, InverseSqrtLR, PolynomialLR, WarmupLR)
+}
 
 
 def schedule_from_config(name: str, config: dict[str, Any]) -> Schedule:

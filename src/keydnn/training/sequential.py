@@ -56,7 +56,14 @@ class Sequential(Model):
         """
         if not isinstance(layer, Module):
             what = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
-            raise TypeError(f"{type(self).__name__}.add: expected a Module, got {what}")
+            mend = (
+                "; unpack it: Sequential(*layers)"
+                if isinstance(layer, list | tuple)
+                else "; pass an object of it"
+                if isinstance(layer, type)
+                else ""
+            )
+            raise TypeError(f"{type(self).__name__}.add: expected a Module, got {what}{mend}")
         key = str(len(self._modules)) if name is None else name
         if key in self._modules or (isinstance(key, str) and not key.isdecimal() and getattr(self, key, None) is not None):
             raise ValueError(f"{type(self).__name__}.add: the name {key!r} is taken")

@@ -80,6 +80,11 @@ def check_key(key: object) -> str:
         TypeError: Not a string.
         ValueError: Empty, reserved, or with a forbidden character.
     """
+    return _checked_key(key) if isinstance(key, str) else check_name(key, "column key")
+
+
+@functools.lru_cache(maxsize=4096)  # the same keys are checked again for each table they stand in
+def _checked_key(key: str) -> str:
     name = check_name(key, "column key")
     if name in RESERVED_KEYS:
         raise ValueError(f"column key {name!r} is reserved; reserved are {', '.join(sorted(RESERVED_KEYS))}")

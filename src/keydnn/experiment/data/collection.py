@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ from keydnn.experiment.names import (
     check_name,
     split_column,
 )  # fmt: skip
-from keydnn.experiment.uuids import check_uuid_key, rows_with, uuids_of
+from keydnn.experiment.uuids import check_uuid_key, new_key, rows_with, uuids_of
 
 
 class SampleCollection:
@@ -72,20 +73,39 @@ class SampleCollection:
         self._uuid_key = check_uuid_key(uuid_key)
         if DOMAIN_SAMPLE_UUIDS in names:
             table = table.drop_columns([DOMAIN_SAMPLE_UUIDS])
-        lists = [i for i, field in enumerate(table.schema) if pa.types.is_list(field.type) or pa.types.is_large_list(field.type)]
+        lists = [i for i, kind in enumerate(table.schema.types) if isinstance(kind, pa.ListType | pa.LargeListType)]
         for i in lists:
             table = table.set_column(i, table.column_names[i], regular(table.column(i)))
         self._n_samples = table.num_rows if table.num_columns or self._uuids is None else len(self._uuids)
         self._set(table, schema)
+        _ = self._schema  # names are checked here, not when they are first needed
+
+    @classmethod
+    def of_raw(cls, table: pa.Table) -> Self:
+        """A collection over a table from :func:`~keydnn.experiment.data.schema.raw_table`, which has been checked."""
+        made = cls.__new__(cls)
+        made._uuids, made._uuid_key, made._n_samples = None, new_key(), table.num_rows
+        made._set(table)
+        return made
 
     def _set(self, table: pa.Table, schema: SampleSchema | None = None) -> None:
-        self._schema = SampleSchema.from_table(table) if schema is None else schema
         if schema is not None and sorted(schema.names()) != sorted(table.column_names):
             raise ValueError(f"the schema names {', '.join(schema.names())}, the table has {', '.join(table.column_names)}")
         self._table = table
         self._columns: dict[str, Column] = {}
         self._shared: dict[tuple[str, ...], list[NDArray[Any]] | None] = {}
-        self._names = [*self._schema.names(), DOMAIN_SAMPLE_UUIDS]
+        self.__dict__.pop("_names", None)
+        self.__dict__.pop("_schema", None)
+        if schema is not None:
+            self._schema = schema
+
+    @functools.cached_property
+    def _schema(self) -> SampleSchema:
+        return SampleSchema.from_table(self._table)
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return [*self._schema.names(), DOMAIN_SAMPLE_UUIDS]
 
     # --- facts -----------------------------------------------------------------------------------------------------
 
@@ -394,7 +414,7 @@ class SampleCollection:
 
     def _swap(self, table: pa.Table, changed: Any) -> None:
         readers = {name: reader for name, reader in self._columns.items() if name not in changed}
-        self._set(table)
+        self._set(table, SampleSchema.from_table(table))
         self._columns = readers
 
     # --- copies and files ------------------------------------------------------------------------------------------

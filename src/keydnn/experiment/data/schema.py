@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from keydnn.experiment.data.storage import dtype_name, inner_shape, to_arrow
 from keydnn.experiment.names import (
+    ALL_REPS,
     COLUMN_DOMAINS,
     DOMAIN_SAMPLE_UUIDS,
     METADATA_PREFIX,
@@ -46,7 +47,8 @@ class SampleSchema:
             for key, reps in types.items():
                 check_key(key)
                 for rep in reps:
-                    check_name(rep, "representation")
+                    if rep not in ALL_REPS:
+                        check_name(rep, "representation")
                 if owner.setdefault(key, domain) != domain:
                     raise ValueError(f"column key {key!r} stands in {owner[key]} and in {domain}; a key belongs to one domain")
 
@@ -115,10 +117,10 @@ class SampleSchema:
             ValueError: A name that is not ``<domain>.<key>.<representation>``.
         """
         domains: dict[str, dict[str, dict[str, pa.DataType]]] = {domain: {} for domain in COLUMN_DOMAINS}
-        for field in table.schema:
-            if field.name != DOMAIN_SAMPLE_UUIDS:
-                domain, key, rep = split_column(field.name)
-                domains[domain].setdefault(key, {})[rep] = field.type
+        for name, kind in zip(table.column_names, table.schema.types, strict=True):
+            if name != DOMAIN_SAMPLE_UUIDS:
+                domain, key, rep = split_column(name)
+                domains[domain].setdefault(key, {})[rep] = kind
         return cls(**domains)
 
     def names(self) -> list[str]:

@@ -39,7 +39,7 @@ def from_columns(values: Mapping[str, Any], features: Keys, targets: Keys, tags:
     lengths = {key: len(array) for named in arrays.values() for key, array in named.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{what}: columns have different lengths: {', '.join(f'{key} {n}' for key, n in lengths.items())}")
-    return SampleCollection(raw_table(arrays))
+    return SampleCollection.of_raw(raw_table(arrays))
 
 
 def _plain_column(values: Any) -> Any:

@@ -398,3 +398,9 @@ def test_representations_of_a_collection(ten):
     with pytest.raises(ValueError, match="raw"):
         collection.delete_rep("features", "a", "raw")
     assert collection.copy(deep=True) == collection and collection.to_dict()["targets.y.raw"][1] == 2.0
+
+
+def test_an_empty_set_from_a_config(ten):
+    made = FeatureSet.from_config({"label": "bare", "node_id": "n"}, register=False)
+    assert (made.node_id, len(made), made.get_all_keys(), made.get_features()) == ("n", 0, ["sample_uuids"], {})
+    assert made.get_config() == {"label": "bare", "node_id": "n"} and made.audit().ok

@@ -191,3 +191,14 @@ def test_config_state_and_file(make_sampler, ten, tmp_path):
     other = make_sampler()
     other.set_state(sampler.get_state())
     assert [x == y for x, y in zip(other, sampler, strict=True)]
+
+
+def test_a_sampler_of_ones_own_cannot_leave_the_set(ten):
+    from keydnn.experiment.samplers import Samples
+
+    class Beyond(BaseSampler):
+        def build_samples(self):
+            return {("default", "ten"): Samples({"default": np.array([1, 10])})}
+
+    with pytest.raises(IndexError, match="10 is outside"):
+        Beyond(sources=ten).materialize_batches()

@@ -19,7 +19,7 @@ from keydnn.experiment.data.roles import RoleData
 from keydnn.experiment.data.sample_data import Deferred, SampleData
 from keydnn.experiment.data.selectors import Names, doubled_keys, of_domain, select
 from keydnn.experiment.data.splitting import frozen_rows
-from keydnn.experiment.data.view import FeatureSetView
+from keydnn.experiment.data.view import FeatureSetView, check_rows
 from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, as_list
 from keydnn.experiment.visualization.summary import summary_box
 
@@ -35,6 +35,7 @@ class BatchView:
     Raises:
         TypeError: ``source`` is no FeatureSet, or ``role_indices`` no dict.
         ValueError: No role, weights for other roles, or lengths that differ.
+        IndexError: A row that is not there.
     """
 
     __slots__ = ("_indices", "_source", "_weights")
@@ -50,6 +51,8 @@ class BatchView:
         indices = {role: frozen_rows(rows) for role, rows in role_indices.items()}
         if len({len(rows) for rows in indices.values()}) != 1:
             raise ValueError(f"roles must be there and have one length, got { {role: len(rows) for role, rows in indices.items()} }")
+        for rows in indices.values():
+            check_rows(rows, source.n_samples)
         weights = None if role_indice_weights is None else {role: np.asarray(w) for role, w in role_indice_weights.items()}
         if weights is not None and {r: len(w) for r, w in weights.items()} != {r: len(i) for r, i in indices.items()}:
             raise ValueError(f"weights must be given for the roles {sorted(indices)} in their lengths, got {sorted(weights)}")

@@ -40,7 +40,7 @@ class FeatureSetView(Splittable):
         if not isinstance(source, Splittable) or source._root is not source:
             raise TypeError(f"a view needs a FeatureSet, got {type(source).__name__}")
         rows = frozen_rows(indices)
-        check_positions(rows if not len(rows) or rows.min() >= 0 else np.where(rows == -1, 0, rows), source.n_samples)
+        check_rows(rows, source.n_samples)
         names = source._names
         if columns is not names:  # a list of the set itself needs no check
             known = set(names)
@@ -150,3 +150,12 @@ class FeatureSetView(Splittable):
 
     def __repr__(self) -> str:
         return f"FeatureSetView(source='{self.source.label}', n_samples={self.n_samples}, label='{self.label}')"
+
+
+def check_rows(rows: Rows, n: int) -> None:
+    """Refuse row numbers outside ``[-1, n)``; -1 is padding.
+
+    Raises:
+        IndexError: There is one.
+    """
+    check_positions(rows if not len(rows) or rows.min() >= 0 else np.where(rows == -1, 0, rows), n)

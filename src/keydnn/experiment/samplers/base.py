@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import BatchView, FeatureSet, FeatureSetView, SampledView
+from keydnn.experiment.data.view import check_rows
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.io import Saved
 from keydnn.experiment.names import ROLE_DEFAULT, STREAM_DEFAULT
@@ -49,7 +50,7 @@ class BaseSampler(Saved):
         strict_stratification: Whether to stop after the round in which a stratum runs out.
         drop_last: Whether short batches are dropped.
         seed: Of ``numpy.random.default_rng``; None draws one and keeps it.
-        show_progress: Whether long sampling reports its progress.
+        show_progress: Part of the config; drawing is quick and shows nothing.
         sources: What to draw from; see :meth:`bind_sources`.
 
     Raises:
@@ -152,11 +153,12 @@ class BaseSampler(Saved):
         """Draw the batches; nothing happens if they were drawn already.
 
         Args:
-            show_progress: Whether long sampling reports its progress.
+            show_progress: Part of the config; drawing is quick and shows nothing.
 
         Raises:
             RuntimeError: No source is bound.
             ValueError: The sources do not allow what was asked for.
+            IndexError: A subclass drew a row that is not there.
         """
         if self._sampled is not None:
             return
@@ -166,6 +168,8 @@ class BaseSampler(Saved):
             if stream in drawn:
                 raise ValueError(f"stream {stream!r} is drawn from two sources; a batch has one")
             found = next((s for s in self._sources if s.label == label), self.source)
+            for rows in samples.role_indices.values():
+                check_rows(rows, found._root.n_samples)
             drawn[stream] = (found._root, samples)
         self._sampled = self._batched(drawn, self.seed)
         self._samples = drawn

@@ -39,7 +39,7 @@ class NSampler(BaseSampler):
         strict_stratification: Whether to stop after the round in which a stratum runs out.
         drop_last: Whether a short batch is dropped.
         seed: Of all draws; None draws one and keeps it.
-        show_progress: Whether long sampling reports its progress.
+        show_progress: Part of the config; drawing is quick and shows nothing.
         n_workers: Threads; the result does not depend on it.
         source: FeatureSet or view with at least 2 rows.
         pairing: "cycle" repeats the partners of roles that found fewer; "zip" stops at the fewest.

@@ -57,7 +57,7 @@ def test_saturation():
 
 def test_truncation_bias():
     model = LinearBlockModel(DATA, num_hidden=[], use_bias=False, seed=2)
-    model.set_weights([DATA.A + 0.2])  # each small step down becomes a whole quantum, and the way back is lost
+    model.set_weights([DATA.A + 0.7])  # each small step down becomes a whole quantum, and the way back is lost
     formats = fields(update="ap_fixed<5,4>")
     found = explain(model.train_instrumented(*DATA.get(), epochs=10, batch_size=10, learning_rate=0.05, precision_dict=formats))
     assert found.verdict == "truncation bias" and found.evidence["radius"] > 1.3

@@ -140,8 +140,8 @@ def _underflow(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
 
 def _truncation(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
     radius, cosine = _series(h, "update_radius_ratio", n), _series(h, "update_cosine", n)
-    bent = radius > 1.3
-    moved = np.nan_to_num(radius) > 0
+    bent, moved = radius > 1.3, np.nan_to_num(radius) > 0
+    bent[:1] = moved[:1] = False  # the first update holds the rounding of the initial weights
     if not (_stuck(loss) and bent.sum() > 0.5 * moved.sum()):
         return None
     i = _first(bent)

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 import keydnn
-from keydnn.cli import digits, doctor, inspect_file, stability
+from keydnn.cli import convert, digits, doctor, inspect_file, stability
 from keydnn.cli.job import config, train, use
 from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
@@ -26,7 +27,7 @@ def plain_errors() -> Iterator[None]:
         yield
     except config.ConfigError as error:
         raise click.UsageError(str(error)) from error
-    except (KeyDNNError, OSError) as error:
+    except (KeyDNNError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -69,11 +70,31 @@ def inspect_command(file: Path) -> None:
 def summary_command(file: Path, input_shape: str | None) -> None:
     """Show the layers of the model in a JSON checkpoint FILE."""
     with plain_errors():
-        try:
-            shape = None if input_shape is None else tuple(int(size) for size in input_shape.split(","))
-        except ValueError as error:
-            raise click.BadParameter(f"--input-shape must be whole numbers with commas between, got {input_shape!r}") from error
-        click.echo(keydnn.Model.load_json(file).summary(shape))
+        click.echo(keydnn.Model.load_json(file).summary(shape_of(input_shape)))
+
+
+def shape_of(text: str | None) -> tuple[int, ...] | None:
+    """``1,8,8`` as a tuple; None stays None."""
+    try:
+        return None if text is None else tuple(int(size) for size in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"--input-shape must be whole numbers with commas between, got {text!r}") from error
+
+
+@commands.command("convert")
+@click.option("--src", required=True, type=File, help="File to read: .keras, .h5, .json.")
+@click.option("--dst", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write: .json, .onnx, .safetensors.")
+@click.option("--device", default="cpu", show_default=True, help="Keras: where the parameters live meanwhile.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Keras: of the parameters.")
+@click.option("--no-strict", is_flag=True, help="Keras: leave out layers without a counterpart, with a warning.")
+@click.option("--allow-non-linear-activation", is_flag=True, help="Keras: an activation inside a layer becomes a layer.")
+@click.option("--config-only", is_flag=True, help="Write types and configs of the layers alone, as JSON.")
+@click.option("--input-shape", help="ONNX: full shape of a batch, such as 1,3,32,32.")
+def convert_command(src: Path, dst: Path, no_strict: bool, input_shape: str | None, **choices: Any) -> None:
+    """Convert a model between files of Keras, KeyDNN, ONNX and safetensors."""
+    with plain_errors():
+        convert.convert(src, dst, strict=not no_strict, input_shape=shape_of(input_shape), **choices)
+    click.echo(f"wrote {dst}")
 
 
 @commands.command("train")

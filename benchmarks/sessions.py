@@ -41,7 +41,7 @@ def stepping(
         losses = [read(call()) for _ in range(LAST)]
         return np.array([losses[n - 1] for n in CHECKED])
 
-    return Session(call, answer, end=lambda: read(latest))
+    return Session(call, answer, end=lambda: read(latest), warm=lambda: read(call()))
 
 
 def epochs(case: Case, prepare: Callable[[np.ndarray, np.ndarray], Callable[[int, int, bool], float]]) -> Session:

@@ -18,8 +18,8 @@ from benchmarks.remote import NotOfferedError, Remote
 from benchmarks.workloads import Case
 
 TOLERANCE = 2e-3
-STEP_BUDGET_S, QUICK_BUDGET_S = 0.25, 0.05
-ROUNDS, EPOCH_ROUNDS, QUICK_ROUNDS = 7, 3, 2
+STEP_BUDGET_S, QUICK_BUDGET_S = 0.2, 0.05
+ROUNDS, EPOCH_ROUNDS, QUICK_ROUNDS = 5, 3, 2
 
 
 def cases(options: Options) -> list[Case]:

@@ -58,9 +58,14 @@ class Batch(ByRole):
     def trusted(cls, batch_size: int, role_data: RoleData, role_weights: dict[str, Any], role_masks: dict[str, Any]) -> Batch:
         """A batch from parts that are known to fit."""
         made = cls.__new__(cls)
-        shapes = role_data.shapes
-        made.__dict__.update(batch_size=batch_size, role_data=role_data, shapes=shapes, role_weights=role_weights, role_masks=role_masks)
+        made.__dict__.update(batch_size=batch_size, role_data=role_data, role_weights=role_weights, role_masks=role_masks)
         return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "shapes":  # of a trusted batch: worked out when first asked for
+            self.__dict__["shapes"] = self.role_data.shapes
+            return self.__dict__["shapes"]
+        return super().__getattr__(name)
 
     def get_data(self, role: str | None = None, domain: str | None = None) -> Any:
         """All roles, one role, or the tensor of one domain (of the only role if none is named).

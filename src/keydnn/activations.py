@@ -6,6 +6,7 @@ from keydnn.nn import (
     SELU,
     HardSigmoid,
     Hardswish,
+    Hardtanh,
     LeakyReLU,
     LogSoftmax,
     Mish,
@@ -21,6 +22,7 @@ from keydnn.nn import (
 )
 
 __all__ = [
+    "Hardtanh",
     "ELU",
     "GELU",
     "HardSigmoid",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keydnn
-from keydnn import optim
+from keydnn import nn, optim
 from keydnn.nn import (
     AvgPool2d,
     BatchNorm1d,
@@ -128,6 +128,33 @@ def test_ten_steps_of_random_dense_models_are_bit_equal_to_eager_ones(makers, op
 @given(image_layers(), st.sampled_from(sorted(OPTIMIZERS)), st.integers(2, 5), st.sampled_from([np.float32, np.float64]))
 def test_ten_steps_of_random_image_models_are_bit_equal_to_eager_ones(makers, optimizer, size, dtype):
     check_random(makers, (2, 8, 8), optimizer, size, dtype, False)
+
+
+RESIZED = {
+    "groups": lambda: [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.RMSNorm(6), nn.Hardtanh(), nn.Identity()],
+    "uneven": lambda: [nn.AdaptiveAvgPool2d((4, 5)), nn.Upsample(2)],
+    "even": lambda: [nn.AdaptiveAvgPool2d(3), nn.PixelShuffle(2)],
+}
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_layers_written_in_operations(name):
+    def make():
+        return Sequential(Conv2d(3, 4, 3, padding=1), *RESIZED[name](), Flatten(), keydnn.Dense(1))
+
+    def built():
+        model = make()
+        model.build((8, 3, 6, 6))
+        return model
+
+    assert_same(built, OPTIMIZERS["sgd"], batches(5, (3, 6, 6), 8), loss="mse", rtol=1e-5)
+
+
+def test_layers_along_one_axis():
+    def make():
+        return Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.MaxPool1d(2), nn.AvgPool1d(2, 1), Flatten(), Linear(8, 1))
+
+    assert_same(make, OPTIMIZERS["sgd"], batches(5, (3, 6), 8), loss="mse", rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", sorted({"rmsprop", "adagrad", "adadelta", "adamax", "nadam", "lion", "lamb"}))

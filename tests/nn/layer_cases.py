@@ -191,6 +191,7 @@ ACTIVATIONS = [
     without_state(nn.Softsign, lambda x: x / (1.0 + np.abs(x))),
     without_state(nn.Mish, lambda x: x * np.tanh(np.logaddexp(0.0, x))),
     without_state(nn.ReLU6, lambda x: np.clip(x, 0.0, 6.0), draw=lambda *s: lambda rng: rng.uniform(-5, 10, s)),
+    without_state(nn.Hardtanh, lambda x: np.clip(x, -1, 1), draw=lambda *s: lambda rng: rng.uniform(-3, 3, s)),
     without_state(nn.HardSigmoid, lambda x: np.clip(x / 6 + 0.5, 0, 1), draw=lambda *s: lambda rng: rng.uniform(-5, 5, s)),
     without_state(nn.Hardswish, lambda x: x * np.clip(x + 3, 0, 6) / 6, draw=lambda *s: lambda rng: rng.uniform(-5, 5, s)),
     LayerCase(
@@ -252,4 +253,129 @@ LOSSES = [
     ),
 ]
 
-LAYER_CASES = [*AFFINE, *CONVOLUTIONS, *POOLS, *NORMALIZATIONS, *ACTIVATIONS, *OTHERS, *sequence_cases.CASES, *LOSSES]
+
+def group_norm(x, groups, eps, gamma=None, beta=None):
+    rows = x.reshape(x.shape[0], groups, -1)
+    y = d.normalized(rows, (-1,), eps).reshape(x.shape)
+    return y if gamma is None else y * d.channels(gamma, x.ndim) + d.channels(beta, x.ndim)
+
+
+def rms_norm(x, axes, eps, gamma=1.0):
+    return gamma * x / np.sqrt((x**2).mean(axes, keepdims=True) + eps)
+
+
+def adaptive(x, rows, columns):
+    h, w = x.shape[2:]
+    y = np.zeros((*x.shape[:2], rows, columns))
+    for i, j in np.ndindex(rows, columns):
+        window = x[:, :, int(np.floor(i * h / rows)) : int(np.ceil((i + 1) * h / rows))]
+        y[:, :, i, j] = window[..., int(np.floor(j * w / columns)) : int(np.ceil((j + 1) * w / columns))].mean((2, 3))
+    return y
+
+
+def shuffled(x, r):
+    n, c, h, w = x.shape
+    y = np.zeros((n, c // r**2, h * r, w * r))
+    for k, i, j in np.ndindex(c // r**2, r, r):
+        y[:, k, i::r, j::r] = x[:, k * r * r + i * r + j]
+    return y
+
+
+def row(cls, name, make, x, y, definition, draw=normal):
+    return LayerCase(name, cls, make, (draw(*x),), y, definition)
+
+
+def line(x, w, b=None, stride=1, pad=0, dilation=1, groups=1):
+    return d.conv2d(x[:, :, None], w[:, :, None], b, (1, stride), ((0, 0), (pad, pad)), (1, dilation), groups)[:, :, 0]
+
+
+MORE = [
+    row(
+        nn.GroupNorm,
+        "GroupNorm",
+        lambda t: nn.GroupNorm(2, 4, dtype=t),
+        (3, 4, 2, 3),
+        (3, 4, 2, 3),
+        lambda x, **s: group_norm(x, 2, 1e-5, **s),
+    ),
+    row(
+        nn.GroupNorm,
+        "GroupNorm-plain",
+        lambda t: nn.GroupNorm(3, 3, eps=0.1, affine=False, dtype=t),
+        (2, 3, 4),
+        (2, 3, 4),
+        lambda x: group_norm(x, 3, 0.1),
+    ),
+    row(
+        nn.InstanceNorm2d,
+        "InstanceNorm2d",
+        lambda t: nn.InstanceNorm2d(3, dtype=t),
+        (2, 3, 3, 2),
+        (2, 3, 3, 2),
+        lambda x: group_norm(x, 3, 1e-5),
+    ),
+    row(
+        nn.InstanceNorm2d,
+        "InstanceNorm2d-affine",
+        lambda t: nn.InstanceNorm2d(3, affine=True, dtype=t),
+        (2, 3, 3, 2),
+        (2, 3, 3, 2),
+        lambda x, **s: group_norm(x, 3, 1e-5, **s),
+    ),
+    row(nn.RMSNorm, "RMSNorm", lambda t: nn.RMSNorm(4, dtype=t), (2, 3, 4), (2, 3, 4), lambda x, gamma: rms_norm(x, -1, 1e-6, gamma)),
+    row(
+        nn.RMSNorm,
+        "RMSNorm-plain",
+        lambda t: nn.RMSNorm((3, 4), eps=0.1, affine=False, dtype=t),
+        (2, 3, 4),
+        (2, 3, 4),
+        lambda x: rms_norm(x, (1, 2), 0.1),
+    ),
+    row(nn.Conv1d, "Conv1d", lambda t: nn.Conv1d(3, 4, 3, dtype=t), (2, 3, 7), (2, 4, 5), lambda x, weight, bias: line(x, weight, bias)),
+    row(
+        nn.Conv1d,
+        "Conv1d-geometry",
+        lambda t: nn.Conv1d(4, 6, 3, 2, 2, False, dilation=2, groups=2, dtype=t),
+        (2, 4, 7),
+        (2, 6, 4),
+        lambda x, weight: line(x, weight, None, 2, 2, 2, 2),
+    ),
+    row(
+        nn.MaxPool1d,
+        "MaxPool1d",
+        lambda t: nn.MaxPool1d(3, 2, 1),
+        (2, 3, 7),
+        (2, 3, 4),
+        lambda x: d.pool2d(x[:, :, None], np.max, (1, 3), (1, 2), (0, 1), -np.inf)[:, :, 0],
+        apart,
+    ),
+    row(
+        nn.AvgPool1d,
+        "AvgPool1d",
+        lambda t: nn.AvgPool1d(3, 2, 1),
+        (2, 3, 7),
+        (2, 3, 4),
+        lambda x: d.pool2d(x[:, :, None], np.mean, (1, 3), (1, 2), (0, 1), 0.0)[:, :, 0],
+    ),
+    row(
+        nn.AdaptiveAvgPool2d,
+        "AdaptiveAvgPool2d",
+        lambda t: nn.AdaptiveAvgPool2d((2, 3)),
+        (2, 2, 5, 7),
+        (2, 2, 2, 3),
+        lambda x: adaptive(x, 2, 3),
+    ),
+    row(
+        nn.AdaptiveAvgPool2d,
+        "AdaptiveAvgPool2d-even",
+        lambda t: nn.AdaptiveAvgPool2d(2),
+        (2, 2, 4, 6),
+        (2, 2, 2, 2),
+        lambda x: adaptive(x, 2, 2),
+    ),
+    row(nn.Upsample, "Upsample", lambda t: nn.Upsample((2, 3)), (2, 2, 3, 2), (2, 2, 6, 6), lambda x: x.repeat(2, 2).repeat(3, 3)),
+    row(nn.PixelShuffle, "PixelShuffle", lambda t: nn.PixelShuffle(2), (2, 8, 2, 3), (2, 2, 4, 6), lambda x: shuffled(x, 2)),
+    row(nn.Identity, "Identity", lambda t: nn.Identity(), (2, 3), (2, 3), lambda x: x),
+]
+
+LAYER_CASES = [*AFFINE, *CONVOLUTIONS, *POOLS, *NORMALIZATIONS, *ACTIVATIONS, *OTHERS, *sequence_cases.CASES, *LOSSES, *MORE]

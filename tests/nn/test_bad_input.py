@@ -108,6 +108,16 @@ RUN = {
     "log softmax axis": (nn.LogSoftmax(axis=-3), ones((2, 3)), ValueError, "LogSoftmax.*axis -3"),
     "relu array": (nn.ReLU(), np.ones(3), TypeError, "ndarray"),
     "dropout array": (nn.Dropout(0.5), np.ones(3), (TypeError, AttributeError), "ndarray"),
+    "group norm channels": (nn.GroupNorm(2, 4), ones(IMAGE), ValueError, r"GroupNorm.*C = 4.*\(2, 3, 5, 5\)"),
+    "instance norm rank": (nn.InstanceNorm2d(3), ones((2, 3)), ValueError, r"InstanceNorm2d.*\(2, 3\)"),
+    "rms norm trailing": (nn.RMSNorm(4), ones((2, 3)), ValueError, r"RMSNorm.*4.*\(2, 3\)"),
+    "conv1 rank": (nn.Conv1d(3, 2, 3), ones((3, 5)), ValueError, r"Conv1d.*\(N, C, L\).*\(3, 5\)"),
+    "conv1 channels": (nn.Conv1d(3, 2, 3), ones((1, 4, 5)), ValueError, "Conv1d.*in_channels=3"),
+    "conv1 short": (nn.Conv1d(3, 2, 3), ones((1, 3, 2)), ValueError, "Conv1d.*larger"),
+    "max1 rank": (nn.MaxPool1d(2), ones(IMAGE), ValueError, "MaxPool1d"),
+    "adaptive rank": (nn.AdaptiveAvgPool2d(2), ones((2, 3)), ValueError, "AdaptiveAvgPool2d"),
+    "upsample array": (nn.Upsample(2), np.ones(IMAGE), TypeError, "Upsample.*ndarray"),
+    "shuffle channels": (nn.PixelShuffle(2), ones(IMAGE), ValueError, "PixelShuffle.*divide by 4"),
     "prelu channels": (nn.PReLU(3), ones((2, 4)), ValueError, r"PReLU.*C = 3.*\(2, 4\)"),
 }
 

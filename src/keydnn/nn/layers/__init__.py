@@ -6,6 +6,7 @@ from keydnn.nn.layers.activation import (
     SELU,
     HardSigmoid,
     Hardswish,
+    Hardtanh,
     LeakyReLU,
     LogSoftmax,
     Mish,
@@ -25,9 +26,11 @@ from keydnn.nn.layers.cells import GRUCell, LSTMCell, RNNCell
 from keydnn.nn.layers.conv import Conv2D, Conv2d, Conv2DTranspose, Conv2dTranspose
 from keydnn.nn.layers.dropout import Dropout
 from keydnn.nn.layers.embedding import Embedding
+from keydnn.nn.layers.groups import GroupNorm, InstanceNorm2d, RMSNorm
 from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
 from keydnn.nn.layers.linear import Dense, LazyLinear, Linear
 from keydnn.nn.layers.norm import BatchNorm1D, BatchNorm1d, BatchNorm2D, BatchNorm2d, LayerNorm, Normalization
+from keydnn.nn.layers.one_axis import AvgPool1d, Conv1d, MaxPool1d
 from keydnn.nn.layers.pool import (
     AvgPool2D,
     AvgPool2d,
@@ -38,9 +41,12 @@ from keydnn.nn.layers.pool import (
     Pool2dConfigMixin,
 )
 from keydnn.nn.layers.recurrent import GRU, LSTM, RNN
+from keydnn.nn.layers.resize import AdaptiveAvgPool2d, Identity, PixelShuffle, Upsample
 from keydnn.nn.layers.shape import Flatten
 
 __all__ = [
+    "GroupNorm", "InstanceNorm2d", "RMSNorm", "AvgPool1d", "Conv1d", "MaxPool1d", "AdaptiveAvgPool2d", "Identity",
+    "PixelShuffle", "Upsample", "Hardtanh",
     "AvgPool2D", "AvgPool2d", "BatchNorm1D", "BatchNorm1d", "BatchNorm2D", "BatchNorm2d", "Bidirectional", "Conv2D", "Conv2DTranspose",
     "Conv2d", "Conv2dTranspose", "Dense", "Dropout", "ELU", "Embedding", "Flatten", "GELU", "GRU", "GRUCell", "GlobalAvgPool2D",
     "GlobalAvgPool2d", "HardSigmoid", "Hardswish", "LSTM", "LSTMCell", "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "Linear",

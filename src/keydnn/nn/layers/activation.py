@@ -269,6 +269,18 @@ class ReLU6(_Stateless):
 
 
 @register_module()
+class Hardtanh(_Stateless):
+    """``min(max(x, -1), 1)``.
+
+    Shapes: x of any shape -> y of the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``min(max(x, -1), 1)``."""
+        return x.clamp(min=-1.0, max=1.0)
+
+
+@register_module()
 class HardSigmoid(_Stateless):
     """``min(max(x / 6 + 1 / 2, 0), 1)``.
 

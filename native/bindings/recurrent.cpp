@@ -1,4 +1,4 @@
-// Recurrent sequences and lookups for Python.
+// Recurrent sequences, attention and lookups for Python.
 #include <initializer_list>
 
 #include "operand.h"
@@ -203,6 +203,53 @@ object embedding_grad(handle g, handle index, handle hn, handle hpadding) {
   return lookup(g, index, PyLong_AsLongLong(hn.ptr()), padding, true);
 }
 
+// Sizes of attention; q (n, steps, wide), k (n, keys, wide).
+struct Heads {
+  int64_t n, steps, keys, heads, d;
+  double scale;
+  bool is_good;
+  Heads(const Operand& q, const Operand& k, handle hheads, handle hscale) : n(0), steps(0), keys(0), heads(0), d(0), scale(0), is_good(false) {
+    if (!q || !k || q.ndim() != 3 || k.ndim() != 3 || q.type() != k.type() || !PyLong_CheckExact(hheads.ptr()) || !is_real(hscale, &scale))
+      return;
+    heads = PyLong_AsLongLong(hheads.ptr());
+    n = q.dim(0), steps = q.dim(1), keys = k.dim(1);
+    is_good = heads > 0 && q.size() > 0 && k.size() > 0 && k.dim(0) == n && k.dim(2) == q.dim(2) && q.dim(2) % heads == 0;
+    d = is_good ? q.dim(2) / heads : 0;
+  }
+  int64_t weights() const { return n * heads * steps * keys; }
+  double cost(double products) const { return static_cast<double>(weights() * d) * products / 16; }
+};
+
+object attention(handle hq, handle hk, handle hv, handle hheads, handle hscale) {
+  const Operand q(hq), k(hk), v(hv);
+  const Heads s(q, k, hheads, hscale);
+  if (!s.is_good || !v.fits(k)) return object();
+  const npy_intp plane[4] = {s.n, s.heads, s.steps, s.keys};
+  object y = empty(3, q.shape(), q.type()), p = empty(4, plane, q.type());
+  by_type(q.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(s.cost(2), [&] {
+      return api::attention(q.data<T>(), k.data<T>(), v.data<T>(), data<T>(y), data<T>(p), s.n, s.steps, s.keys, s.heads, s.d, s.scale);
+    });
+  });
+  return nb::make_tuple(y, p);
+}
+
+object attention_grad(handle hg, handle hp, handle hq, handle hk, handle hv, handle hheads, handle hscale) {
+  const Operand g(hg), p(hp), q(hq), k(hk), v(hv);
+  const Heads s(q, k, hheads, hscale);
+  if (!s.is_good || !v.fits(k) || !g.fits(q) || !suits(p, q.type(), s.weights())) return object();
+  object dq = empty(3, q.shape(), q.type()), dk = empty(3, k.shape(), k.type()), dv = empty(3, k.shape(), k.type());
+  by_type(q.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(s.cost(4), [&] {
+      return api::attention_grad(g.data<T>(), p.data<T>(), q.data<T>(), k.data<T>(), v.data<T>(), data<T>(dq), data<T>(dk), data<T>(dv),
+                                 s.n, s.steps, s.keys, s.heads, s.d, s.scale);
+    });
+  });
+  return nb::make_tuple(dq, dk, dv);
+}
+
 nb::dict kernels(handle reference) {
   Kernels k(reference);
   const nb::arg p("p"), w("w"), h("h"), c("c"), h0("h0"), c0("c0"), gates("gates"), reverse("reverse"), after("reset_after");
@@ -227,6 +274,11 @@ nb::dict kernels(handle reference) {
           return gru_grad(g, l, e, h, w, h0, m, r, a);
         },
         g, g_last, gates, h, w, h0, mask, reverse, after);
+  k.add("attention", [](handle q, handle k, handle v, handle h, handle s) { return attention(q, k, v, h, s); }, nb::arg("q"),
+        nb::arg("k"), nb::arg("v"), nb::arg("heads"), nb::arg("scale"));
+  k.add("attention_grad",
+        [](handle g, handle p, handle q, handle k, handle v, handle h, handle s) { return attention_grad(g, p, q, k, v, h, s); }, nb::arg("g"),
+        p, nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("heads"), nb::arg("scale"));
   k.add("embedding", [](handle w, handle i, handle e) { return embedding(w, i, e); }, w, nb::arg("index"), nb::arg("padding").none());
   k.add("embedding_grad", [](handle g, handle i, handle n, handle e) { return embedding_grad(g, i, n, e); }, nb::arg("g"), nb::arg("index"),
         nb::arg("n"), nb::arg("padding").none());

@@ -39,6 +39,7 @@
 
 #include <stdint.h>
 
+#include "keydnn/attention.h"
 #include "keydnn/conv.h"
 #include "keydnn/elementwise.h"
 #include "keydnn/fused.h"
@@ -55,6 +56,7 @@
 #include "keydnn/update.h"
 
 #define KEYDNN_FAMILIES(X) \
+  X(KEYDNN_ATTENTION)      \
   X(KEYDNN_BINARY)         \
   X(KEYDNN_CONV)           \
   X(KEYDNN_CONV_GRAD_W)    \

@@ -40,9 +40,9 @@ struct Start {
   const T* bias;
 };
 
-// c[i, :] = start + a[i, :] b for i < m; c may be start.from.
+// c[i, :] = start + a[i, :] b for i < m; c may be start.from.  Element (i, k) of a is at i * a_row + k * a_col.
 template <class T>
-void rows_product(const Packed<T>& b, const T* a, int64_t a_row, int64_t m, Start<T> start, T* c, int64_t c_row) {
+void rows_product(const Packed<T>& b, const T* a, int64_t a_row, int64_t m, Start<T> start, T* c, int64_t c_row, int64_t a_col = 1) {
   constexpr int64_t lanes = kLanes<T>;
   for (int64_t panel = 0; panel < b.panels.count(); ++panel) {
     const int64_t j = b.panels.first(panel) * lanes, width = b.panels.width(panel);
@@ -61,7 +61,7 @@ void rows_product(const Packed<T>& b, const T* a, int64_t a_row, int64_t m, Star
 #pragma GCC unroll 8
           for (int r = 0; r < MR; ++r) acc[r][v] = start.from ? load_n(start.from + (i + r) * start.row + at, live) + bias : bias;
         }
-        tile<T, MR, NR>(b.k, a + i * a_row, a_row, 1, row, acc);
+        tile<T, MR, NR>(b.k, a + i * a_row, a_row, a_col, row, acc);
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
@@ -82,6 +82,30 @@ KEYDNN_INLINE void each_lane(int64_t n, Body body) {
       body([=](const T* p) { return load_part(p + j, live, T(0)); }, [=](T* p, Vec<T> v) { store_part(p + j, v, live); });
     }
   }
+}
+
+// 1 / x for x in [1, 2^125], within a unit in the last place: an estimate and one Newton step, where dividing is slow.
+template <class T>
+KEYDNN_INLINE Vec<T> reciprocal(Vec<T> x) {
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> y = _mm512_rcp14_ps(x);
+    return y * (T(2) - x * y);
+  }
+#endif
+  return T(1) / x;
+}
+
+// The gates' functions, a few units in the last place.
+template <class T>
+KEYDNN_INLINE Vec<T> gate_sigmoid(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) return reciprocal<T>(vexp<T>(-limited<T>(x, T(-86), T(86))) + T(1));
+  return vsigmoid<T>(x);
+}
+template <class T>
+KEYDNN_INLINE Vec<T> gate_tanh(Vec<T> x) {
+  const Vec<T> t = middle_expm1<T>(limited<T>(absolute<T>(x) * T(2), T(0), Math<T>::kTanhHigh));
+  return with_sign_of<T>(t * reciprocal<T>(t + T(2)), x);
 }
 
 struct Shape {

@@ -26,7 +26,7 @@ int rnn(const T* p, const T* w, const T* b, const T* h0, const T* mask, T* h, T*
         if (mask && mask[t * rows + r + k] == T(0)) {
           copy_rows(before + k * n, row, n);
         } else {
-          each_lane<T>(n, [&](auto get, auto put) { put(row, vtanh<T>(get(row))); });
+          each_lane<T>(n, [&](auto get, auto put) { put(row, gate_tanh<T>(get(row))); });
         }
       }
     }
@@ -85,14 +85,14 @@ int lstm(const T* p, const T* w, const T* b, const T* h0, const T* c0, const T* 
         T *const a = gates + 4 * at + k * wide, *const to_h = h + at + k * n, *const to_c = c + at + k * n;
         const T* const from_c = cell + k * n;
         each_lane<T>(n, [&](auto get, auto put) {
-          const Vec<T> in = vsigmoid<T>(get(a)), forget = vsigmoid<T>(get(a + n)), g = vtanh<T>(get(a + 2 * n));
-          const Vec<T> out = vsigmoid<T>(get(a + 3 * n)), next = forget * get(from_c) + in * g;
+          const Vec<T> in = gate_sigmoid<T>(get(a)), forget = gate_sigmoid<T>(get(a + n)), g = gate_tanh<T>(get(a + 2 * n));
+          const Vec<T> out = gate_sigmoid<T>(get(a + 3 * n)), next = forget * get(from_c) + in * g;
           put(a, in);
           put(a + n, forget);
           put(a + 2 * n, g);
           put(a + 3 * n, out);
           put(to_c, next);
-          put(to_h, out * vtanh<T>(next));
+          put(to_h, out * gate_tanh<T>(next));
         });
         if (mask && mask[t * rows + r + k] == T(0)) {
           copy_rows(before + k * n, to_h, n);
@@ -132,7 +132,7 @@ int lstm_grad(const T* g, const T* g_h, const T* g_c, const T* gates, const T* c
           continue;
         }
         each_lane<T>(n, [&](auto get, auto put) {
-          const Vec<T> in = get(a), forget = get(a + n), u = get(a + 2 * n), out = get(a + 3 * n), y = vtanh<T>(get(now));
+          const Vec<T> in = get(a), forget = get(a + n), u = get(a + 2 * n), out = get(a + 3 * n), y = gate_tanh<T>(get(now));
           const Vec<T> sum = arrived ? get(d_h) + get(arrived) : get(d_h), d = get(d_c) + sum * out * (T(1) - y * y);
           put(da, d * u * in * (T(1) - in));
           put(da + n, d * get(from_c) * forget * (T(1) - forget));
@@ -187,7 +187,7 @@ int gru(const T* p, const T* w, const T* b_ih, const T* b_hh, const T* h0, const
       } else {
         for (int64_t k = 0; k < m; ++k) {
           T *const a = kept_here + k * kept, *const to = reset.data + (r + k) * n;
-          each_lane<T>(n, [&](auto get, auto put) { put(to, vsigmoid<T>(get(a + n)) * get(before + k * n)); });
+          each_lane<T>(n, [&](auto get, auto put) { put(to, gate_sigmoid<T>(get(a + n)) * get(before + k * n)); });
         }
         rows_product(into_u, reset.data + r * n, n, m, {x + 2 * n, wide, bias.u}, kept_here + 2 * n, kept);
       }
@@ -195,8 +195,8 @@ int gru(const T* p, const T* w, const T* b_ih, const T* b_hh, const T* h0, const
         T *const a = kept_here + k * kept, *const to = h + at + k * n;
         const T *const from = before + k * n, *const x_u = x + k * wide + 2 * n;
         each_lane<T>(n, [&](auto get, auto put) {
-          const Vec<T> z = vsigmoid<T>(get(a)), g = vsigmoid<T>(get(a + n));
-          const Vec<T> u = vtanh<T>(after ? (get(x_u) + get(bias.u)) + g * get(a + 3 * n) : get(a + 2 * n));
+          const Vec<T> z = gate_sigmoid<T>(get(a)), g = gate_sigmoid<T>(get(a + n));
+          const Vec<T> u = gate_tanh<T>(after ? (get(x_u) + get(bias.u)) + g * get(a + 3 * n) : get(a + 2 * n));
           put(a, z);
           put(a + n, g);
           put(a + 2 * n, u);

@@ -1,4 +1,4 @@
-// Recurrent sequences, lookups, masks.
+// Recurrent sequences, attention, lookups, masks.
 #include "entries.h"
 
 namespace keydnn::plan {
@@ -81,6 +81,22 @@ int triangle(const Call& call) {
   return api::triangle(at<const T>(call, 0), at<T>(call, 1), call.n[0], call.n[1], call.n[2], call.n[3], call.n[4]);
 }
 
+// places: q, k, v, y, p; integers: n, steps, keys, heads, d; reals: scale
+template <class T>
+int attention(const Call& call) {
+  const int64_t* n = call.n;
+  return api::attention(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<T>(call, 3), at<T>(call, 4), n[0], n[1], n[2],
+                        n[3], n[4], call.f[0]);
+}
+
+// places: g, p, q, k, v, dq, dk, dv; integers: n, steps, keys, heads, d; reals: scale
+template <class T>
+int attention_grad(const Call& call) {
+  const int64_t* n = call.n;
+  return api::attention_grad(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<const T>(call, 3), at<const T>(call, 4),
+                             at<T>(call, 5), at<T>(call, 6), at<T>(call, 7), n[0], n[1], n[2], n[3], n[4], call.f[0]);
+}
+
 }  // namespace
 
 void add_recurrent(Table& table) {
@@ -94,6 +110,8 @@ void add_recurrent(Table& table) {
   KEYDNN_ENTER(table, embedding);
   KEYDNN_ENTER(table, embedding_grad);
   KEYDNN_ENTER(table, triangle);
+  KEYDNN_ENTER(table, attention);
+  KEYDNN_ENTER(table, attention_grad);
 }
 
 }  // namespace keydnn::plan

@@ -54,6 +54,26 @@ def recurrent(case_type, kind, gates, size, biased, masked, **how):
     yield sequence_case(case_type, f"{kind}_grad", make_grad, label)
 
 
+def attention(case_type, n, steps, keys, heads, width):
+    how = {"heads": heads, "scale": 0.7}
+
+    def drawn(rng, dtype):
+        shapes = [(n, steps, heads * width), (n, keys, heads * width), (n, keys, heads * width)]
+        return [rng.standard_normal(s).astype(dtype).astype(np.float64) for s in shapes]
+
+    def make(rng, dtype):
+        return [x.astype(dtype) for x in drawn(rng, dtype)], dict(how)
+
+    def make_grad(rng, dtype):
+        q, k, v = drawn(rng, dtype)
+        p = d.attention(q, k, v, **how)[1]
+        return [x.astype(dtype) for x in (rng.standard_normal(q.shape), p, q, k, v)], dict(how)
+
+    label = f"{n}x{steps}x{keys}x{heads}x{width}"
+    yield sequence_case(case_type, "attention", make, label)
+    yield sequence_case(case_type, "attention_grad", make_grad, label)
+
+
 def cases(case_type):
     for reverse in (False, True):
         for biased, masked, size in [(True, False, (3, 2, 3)), (False, True, (4, 3, 2)), (True, True, (4, 3, 1)), (True, False, (1, 1, 1))]:
@@ -61,6 +81,9 @@ def cases(case_type):
             yield from recurrent(case_type, "lstm", 4, size, biased, masked, reverse=reverse)
             for after in (False, True):
                 yield from recurrent(case_type, "gru", 3, size, biased, masked, reverse=reverse, reset_after=after)
+
+    for sizes in ((2, 3, 5, 2, 3), (1, 4, 1, 1, 2), (1, 1, 3, 3, 1)):
+        yield from attention(case_type, *sizes)
 
     def lookup(kernel, label, operand, shape, low, high, **params):
         def make(rng, dtype):

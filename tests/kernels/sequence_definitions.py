@@ -135,3 +135,18 @@ def embedding_grad(g, index, n, padding):
         if index[i] != padding:
             dw[index[i]] += g[i]
     return dw
+
+
+def attention(q, k, v, heads, scale):
+    y, p = np.zeros(q.shape, np.result_type(q, k, v)), np.zeros((len(q), heads, q.shape[1], k.shape[1]), np.result_type(q, k))
+    d = q.shape[2] // heads
+    for n, h in np.ndindex(len(q), heads):
+        part = slice(h * d, (h + 1) * d)
+        e = np.exp(scale * q[n, :, part] @ k[n, :, part].T)
+        p[n, h] = e / e.sum(-1, keepdims=True)
+        y[n, :, part] = p[n, h] @ v[n, :, part]
+    return y, p
+
+
+def attention_grad(g, p, q, k, v, heads, scale):
+    return tuple(slopes(lambda q, k, v: (g * attention(q, k, v, heads, scale)[0]).sum(), [q, k, v]))

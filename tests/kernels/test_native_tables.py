@@ -102,6 +102,8 @@ def test_every_family_serves_its_rows():
         lambda k: k.rnn(np.ones((2, 3, 4)), np.ones((4, 4)), None, np.ones((3, 4), np.float32), None, False),
         lambda k: k.lstm(np.ones((2, 3, 4)), np.ones((4, 4)), None, np.ones((3, 4)), np.ones((3, 4)), None, False),
         lambda k: k.gru(np.ones((2, 3, 12)), np.ones((4, 12)), None, None, np.ones((3, 4)), np.ones((3, 3)), False, True),
+        lambda k: k.attention(np.ones((2, 3, 4)), np.ones((2, 3, 4)), np.ones((2, 3, 4)), 3, 1.0),
+        lambda k: k.attention(np.ones((2, 3, 4)), np.ones((2, 5, 4)), np.ones((2, 3, 4)), 2, 1.0),
         lambda k: k.embedding(np.ones((4, 3)), np.array([0, 4]), None),
         lambda k: k.embedding(np.ones((4, 3)), np.array([0, -5]), None),
         lambda k: k.embedding_grad(np.ones((2, 3)), np.array([0, 4]), 4, None),
@@ -179,6 +181,12 @@ def sequences(kind):
     return [(kind, forward), (f"{kind} grad", backward)]
 
 
+def attention_grad(k, t):
+    q, key, v = (large((3, size, 66), t, i) for i, size in enumerate((70, 37, 37)))
+    p = dispatch.reference.attention(q.astype("f8"), key.astype("f8"), v.astype("f8"), 3, 0.2)[1].astype(t)
+    return k.attention_grad(large((3, 70, 66), t, 9), p, q, key, v, 3, 0.2)
+
+
 KEY = np.asarray(2**61 + 12345)
 M = 300_001  # long enough to be cut into many chunks, and no multiple of anything
 THREADED = {
@@ -215,6 +223,8 @@ THREADED = {
         large((3001, 101), t), large((3001, 101), t, 1), large(101, t, 2), large(3001, t, 3), large(3001, t, 4), 1
     ),
     **{name: call for kind in ("rnn", "lstm", "gru", "gru after") for name, call in sequences(kind)},
+    "attention": lambda k, t: k.attention(large((3, 70, 66), t), large((3, 37, 66), t, 1), large((3, 37, 66), t, 2), 3, 0.2),
+    "attention grad": attention_grad,
     "embedding": lambda k, t: k.embedding(large((301, 203), t), np.arange(3001) % 301 - 100, None),
     "embedding_grad": lambda k, t: k.embedding_grad(large((3001, 203), t), np.arange(3001) % 301 - 100, 301, 7),
     "uniform": lambda k, t: k.uniform(KEY, (M,), t),

@@ -88,6 +88,18 @@ CASES = [
         **LOOSE,
     ),
     Case(
+        "attention",
+        lambda q, k, v: ops.attention(q, k, v, 2),
+        (normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 4)),
+        lambda q, k, v: d.attention(q, k, v, 2, 2**-0.5)[0],
+        lambda t, q, k, v: (
+            t.nn.functional.scaled_dot_product_attention(*(x.reshape(2, -1, 2, 2).transpose(1, 2) for x in (q, k, v)))
+            .transpose(1, 2)
+            .reshape(2, 3, 4)
+        ),
+        **LOOSE,
+    ),
+    Case(
         "embedding",
         lambda w, i: ops.embedding(w, i, padding_idx=None),
         (normal(5, 3), given([[1, 4, 1], [0, 1, 3]], np.int64)),

@@ -1,4 +1,4 @@
-"""Plan rows of recurrent sequences, lookups and triangles."""
+"""Plan rows of recurrent sequences, attention, lookups and triangles."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ def forward(op: Op) -> list[Row]:
 def gradient(op: Op) -> list[Row]:
     """All steps backward."""
     return _sequence(op, op.operands[{"rnn_grad": 2, "lstm_grad": 5, "gru_grad": 3}[op.kernel]])
+
+
+@lowers("attention", "attention_grad")
+def attention(op: Op) -> list[Row]:
+    """Per head, without masks."""
+    rows: list[Row] = []
+    places, heads = _places(op, rows), op.params["heads"]
+    q, k = op.operands[-3:-1]
+    n, steps, wide = q.shape
+    integers = [n, steps, k.shape[1], heads, wide // heads]
+    return [*rows, Row(f"{op.kernel}:{type_of(op)}", places, integers, [float(op.params["scale"])], op.label, len(op.operands))]
 
 
 def _index(op: Op, position: int, rows: list[Row]) -> View:

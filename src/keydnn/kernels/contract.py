@@ -198,6 +198,12 @@ _ROWS = [
         "gru_grad(g|None, g_last|None, gates, h, w, h0, mask|None; reverse, reset_after)", "dp, dw, db_ih, db_hh, dh0", "through all steps"
     ),
     _row("sequence_mask(lengths; steps, dtype)", "m", "m[t, n] = 1 where t < lengths[n], else 0; lengths int64 (N,)"),
+    _row(
+        "attention(q, k, v; heads, scale)",
+        "y, p",
+        "per head softmax(scale * q @ k.T) @ v; q (N, L, heads*d), k and v (N, S, heads*d), weights p (N, heads, L, S)",
+    ),
+    _row("attention_grad(g, p, q, k, v; heads, scale)", "dq, dk, dv", "its gradient, g that of y"),
     # lookup
     _row("embedding(w, index; padding)", "y", "rows of w (V, D) at the int64 index, of any shape; zeros where it is padding, if not None"),
     _row(

@@ -1,6 +1,7 @@
 """Operations on tensors: one file per family, each with its shape rule, forward rule and gradient."""
 
 from keydnn.ops.activation import elu, gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, softplus, tanh
+from keydnn.ops.attention import attention
 from keydnn.ops.conv import conv2d, conv2d_transpose
 from keydnn.ops.elementwise import (
     abs,
@@ -61,12 +62,12 @@ from keydnn.ops.shape import (
 )
 
 __all__ = [
-    "abs", "all", "any", "argmax", "argmin", "avgpool2d", "batch_norm", "bce", "bce_logits", "broadcast_to", "cce", "ceil", "chunk",
-    "concat", "conv2d", "conv2d_transpose", "cos", "cross_entropy", "cross_entropy_rows", "cumsum", "dot", "dropout", "einsum", "elu",
-    "embedding", "erf", "exp", "expand", "expm1", "flatten", "flip", "floor", "gather", "gelu", "global_avgpool2d", "gru", "hinge",
-    "huber", "kl", "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "lstm", "mae", "matmul", "max",
-    "maximum", "maxpool2d", "mean", "min", "minimum", "mse", "neg", "norm", "normalize_by", "outer", "pad", "permute", "prod",
-    "reciprocal", "relu", "repeat", "reshape", "rnn", "rnn_cell", "roll", "round", "rsqrt", "scatter_add", "sequence_mask", "sigmoid",
-    "sign", "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "sse", "stack", "std", "sum", "sum_to_shape",
-    "swapaxes", "take", "tanh", "tile", "transpose", "tril", "triu", "unsqueeze", "var", "where",
+    "abs", "all", "any", "argmax", "argmin", "attention", "avgpool2d", "batch_norm", "bce", "bce_logits", "broadcast_to", "cce",
+    "ceil", "chunk", "concat", "conv2d", "conv2d_transpose", "cos", "cross_entropy", "cross_entropy_rows", "cumsum", "dot", "dropout",
+    "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "flatten", "flip", "floor", "gather", "gelu", "global_avgpool2d",
+    "gru", "hinge", "huber", "kl", "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "lstm", "mae",
+    "matmul", "max", "maximum", "maxpool2d", "mean", "min", "minimum", "mse", "neg", "norm", "normalize_by", "outer", "pad",
+    "permute", "prod", "reciprocal", "relu", "repeat", "reshape", "rnn", "rnn_cell", "roll", "round", "rsqrt", "scatter_add",
+    "sequence_mask", "sigmoid", "sign", "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "sse", "stack",
+    "std", "sum", "sum_to_shape", "swapaxes", "take", "tanh", "tile", "transpose", "tril", "triu", "unsqueeze", "var", "where",
 ]  # fmt: skip

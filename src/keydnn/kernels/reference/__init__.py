@@ -90,6 +90,8 @@ from keydnn.kernels.reference.random import draw_key, dropout_mask, normal, unif
 from keydnn.kernels.reference.recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad, sequence_mask
 from keydnn.kernels.reference.reduce import all, any, argmax, argmin, cumsum, max, mean, min, prod, sum
 from keydnn.kernels.reference.softmax import (
+    attention,
+    attention_grad,
     cross_entropy,
     cross_entropy_grad,
     log_softmax,
@@ -109,6 +111,8 @@ __all__ = [
     "argmax",
     "argmin",
     "assign_",
+    "attention",
+    "attention_grad",
     "avgpool2d",
     "avgpool2d_grad",
     "batch_norm",

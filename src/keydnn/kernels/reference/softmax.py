@@ -57,3 +57,32 @@ def cross_entropy_grad(p, labels, g):
     d = p.copy()
     d[np.arange(len(labels)), labels] -= 1.0
     return d * g[:, None]
+
+
+def _by_head(x, heads):
+    """(N, L, heads * d) as (N, heads, L, d)."""
+    n, steps, wide = x.shape
+    return x.reshape(n, steps, heads, wide // heads).transpose(0, 2, 1, 3)
+
+
+def _joined(x):
+    """(N, heads, L, d) as (N, L, heads * d)."""
+    n, heads, steps, d = x.shape
+    return np.ascontiguousarray(x.transpose(0, 2, 1, 3)).reshape(n, steps, heads * d)
+
+
+@quiet
+def attention(q, k, v, heads, scale):
+    """``softmax(scale * q k^T) v`` per head, and the weights (N, heads, L, S)."""
+    q, k, v = (_by_head(x, heads) for x in (q, k, v))
+    p = softmax(np.matmul(q, k.swapaxes(-1, -2)) * scale, -1)
+    return _joined(np.matmul(p, v)), p
+
+
+@quiet
+def attention_grad(g, p, q, k, v, heads, scale):
+    """Gradients to q, k and v."""
+    g, q, k, v = (_by_head(x, heads) for x in (g, q, k, v))
+    dp = np.matmul(g, v.swapaxes(-1, -2))
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * scale
+    return _joined(np.matmul(ds, k)), _joined(np.matmul(ds.swapaxes(-1, -2), q)), _joined(np.matmul(p.swapaxes(-1, -2), g))

@@ -20,7 +20,10 @@ from keydnn.nn.layers.layer import Layer, without_defaults
 from keydnn.nn.layers.linear import Linear
 from keydnn.nn.layers.norm import LayerNorm
 from keydnn.nn.layers.recurrent import as_mask, live_steps
+from keydnn.ops import attention as attend
 from keydnn.ops import matmul, softmax, tril, where
+from keydnn.ops.attention import join_heads, split_heads
+from keydnn.ops.linalg import gemm
 from keydnn.ops.random import full
 from keydnn.saving.registry import register_module
 
@@ -124,14 +127,14 @@ class MultiHeadAttention(Layer):
         n, steps, keys = query.shape[batch], query.shape[time], key.shape[time]
         if key.shape[batch] != n or value.shape[:2] != key.shape[:2]:
             raise ShapeError(f"MultiHeadAttention: query {query.shape}, key {key.shape} and value {value.shape} do not belong together")
-        q, k, v = self._heads(self.q_proj, query), self._heads(self.k_proj, key), self._heads(self.v_proj, value)
-        scores = matmul(q * (1.0 / math.sqrt(self.embed_dim // self.num_heads)), k.transpose(0, 1, 3, 2))
-        for seen in self._masks(key, lengths, mask, attention_mask, causal, n, steps, keys):
-            scores = where(seen, scores, MASKED)
-        weights = softmax(scores, -1)
-        mixed = matmul(self.drop(weights), v)  # (N, heads, L, d)
-        mixed = mixed.transpose(0, 2, 1, 3) if self.batch_first else mixed.transpose(2, 0, 1, 3)
-        y = self.out_proj(mixed.reshape((n * steps, self.embed_dim))).reshape(query.shape)
+        masks = self._masks(key, lengths, mask, attention_mask, causal, n, steps, keys)
+        q, k, v = self._rows_first(self.q_proj, query), self._rows_first(self.k_proj, key), self._rows_first(self.v_proj, value)
+        if masks or return_weights or (self.training and self.dropout):
+            mixed, weights = self._masked(q, k, v, masks)
+        else:
+            mixed, weights = attend(q, k, v, self.num_heads), None
+        mixed = mixed if self.batch_first else mixed.transpose(1, 0, 2)
+        y = self.out_proj(_rows(mixed)).reshape(query.shape)
         return (y, weights) if return_weights else y
 
     def _check(self, name: str, x: Any, size: int) -> None:
@@ -141,10 +144,19 @@ class MultiHeadAttention(Layer):
             axes = "(N, L, {})" if self.batch_first else "(L, N, {})"
             raise ShapeError(f"MultiHeadAttention: expected {name} {axes.format(size)}, got shape {x.shape}")
 
-    def _heads(self, projection: Linear, x: Tensor) -> Tensor:
-        """x projected and cut into heads: (N, heads, length, d)."""
-        parts = projection(_rows(x)).reshape((*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads))
-        return parts.transpose(0, 2, 1, 3) if self.batch_first else parts.transpose(1, 2, 0, 3)
+    def _rows_first(self, projection: Linear, x: Tensor) -> Tensor:
+        """x projected: (N, length, E)."""
+        y = projection(_rows(x)).reshape((*x.shape[:2], self.embed_dim))
+        return y if self.batch_first else y.transpose(1, 0, 2)
+
+    def _masked(self, q: Tensor, k: Tensor, v: Tensor, masks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The mixture (N, L, E) and the weights, written out: with masks and dropout."""
+        q, k, v = (split_heads(x, self.num_heads) for x in (q, k, v))
+        scores = gemm(q * (1.0 / math.sqrt(self.embed_dim // self.num_heads)), k, tb=True)
+        for seen in masks:
+            scores = where(seen, scores, MASKED)
+        weights = softmax(scores, -1)
+        return join_heads(matmul(self.drop(weights), v)), weights
 
     def _masks(
         self, key: Tensor, lengths: Any, mask: Any, attention_mask: Any, causal: bool, n: int, steps: int, keys: int

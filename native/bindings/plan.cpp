@@ -119,6 +119,7 @@ void bind_plan(nb::module_& m) {
       .def("run", &run_steps, "inputs"_a, "outputs"_a, "keys"_a.none(), "steps"_a = 1, "index"_a.none() = nb::none(), "batch"_a = 0,
            "budget_ns"_a = 0)
       .def("read", &read_place, "place"_a, "to"_a)
+      .def("discard", &Plan::discard)
       .def("profile", &Plan::profile, "on"_a)
       .def("op_ns", [](const Plan& self) {
         nb::list times;

@@ -23,4 +23,8 @@ void release(void* block);     // a block of allocate, or nullptr
 void trim_memory();            // gives every waiting block back to the system
 MemoryStats memory_stats();
 
+// Gives the whole pages inside [begin, begin + bytes) back to the system; the addresses stay taken, the contents become
+// undefined.  Does nothing where the system cannot do that.
+void discard_pages(void* begin, size_t bytes);
+
 }  // namespace keydnn

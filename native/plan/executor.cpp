@@ -135,6 +135,11 @@ void Plan::read(Place place, int64_t bytes, char* to) const {
   if (arena_) memcpy(to, at(place), static_cast<size_t>(bytes));
 }
 
+void Plan::discard() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (arena_) discard_pages(arena_, static_cast<size_t>(arena_bytes_));
+}
+
 void Plan::profile(bool on) {
   profiled_ = on;
   if (on) op_ns_.assign(ops_.size(), 0);

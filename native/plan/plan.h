@@ -77,6 +77,7 @@ class Plan {
   // Runs steps; `done` counts the finished ones.  Returns a status; after an error failed_op() names the op.
   int run(const Request& request, int64_t* done);
   void read(Place place, int64_t bytes, char* to) const;
+  void discard();  // gives the arena's memory back until the next run; what the last step left there is lost
   void profile(bool on);
   const std::vector<int64_t>& op_ns() const { return op_ns_; }
   int64_t failed_op() const { return failed_op_; }

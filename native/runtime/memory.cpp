@@ -7,6 +7,13 @@
 #ifndef _WIN32
 #include <pthread.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 namespace keydnn {
 namespace {
@@ -142,6 +149,20 @@ void trim_memory() {
   std::lock_guard<std::mutex> lock(c.mutex);
   for (int i = 0; i < kClasses; ++i)
     while (c.lists[i]) system_release(c.pop(i));
+#ifdef __GLIBC__
+  malloc_trim(0);  // after large blocks were freed once, free() keeps the next ones
+#endif
+}
+
+void discard_pages(void* begin, size_t bytes) {
+#ifdef __linux__
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+#else
+  (void)begin, (void)bytes;
+#endif
 }
 
 MemoryStats memory_stats() {

@@ -270,6 +270,7 @@ class RecordedStep:
     def _checked_replay(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the step eagerly and by the plan, and compare."""
         self.gradients.before()
+        self.plan.executor.discard()  # type: ignore[union-attr] # the eager step needs the memory more
         recorder = Recorder(inputs)
         with recording(recorder):
             outputs = self._eager(inputs)
@@ -279,6 +280,9 @@ class RecordedStep:
             self._stay_eager(recorder.problem or "the step does not do the same each time")
             return eager.outputs
         eager.undo()
+        del outputs
+        recorder.forget()
+        native.load().trim_memory()
         return self._run_and_compare([t._data for t in inputs], eager)
 
     def _stay_eager(self, reason: str) -> None:

@@ -150,42 +150,49 @@ struct Problem {
   double macs;                        // of everything
 };
 
-// fill(image, channel, to) makes a channel's planes; product(image, group, index, planes) describes a product on the
-// image's planes.
-template <class T, class Fill, class MakeProduct>
-int solve(const Problem<T>& q, Fill fill, MakeProduct product) {
+// fill(image, channel, to) makes a channel's planes; product(image, group, index, planes, own) describes a product on the
+// image's planes.  Many images: one is finished before the next.  Where own_size is not 0, an image's results go to `own`
+// memory of so many elements, from which after(image, own) takes them while they are in the cache.
+template <class T, class Fill, class MakeProduct, class After>
+int solve_images(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size, After after) {
   constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
   const int64_t image_size = q.channels * q.channel_size;
   const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
-  auto finish = [&](T* planes) {
-    for (int64_t i = 0; i < slack; ++i) planes[i] = T(0);
-  };
   int status = KEYDNN_OK;
-  if (q.images >= kImagesApart) {
-    parallel_for(q.images, cost + fill_cost, [&](int64_t image) {
-      Scratch<T> planes(image_size + slack);
-      if (!planes) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
-      for (int64_t channel = 0; channel < q.channels; ++channel) fill(image, channel, planes.data + channel * q.channel_size);
-      finish(planes.data + image_size);
-      for (int64_t i = 0; i < q.groups * q.n_products; ++i) {
-        const Product<T> p = product(image, i / q.n_products, i % q.n_products, static_cast<const T*>(planes.data));
-        const Cut<T> cut(p);
-        Scratch<T> stage(cut.stage);
-        if (!stage) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
-        for (int64_t block = 0; block < cut.count(); ++block) run_block(p, cut, block, stage.data);
-      }
-    });
-    return status;
-  }
+  parallel_for(q.images, cost + fill_cost, [&](int64_t image) {
+    Scratch<T> planes(image_size + slack), own(own_size);
+    if (!planes || (own_size && !own)) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
+    for (int64_t channel = 0; channel < q.channels; ++channel) fill(image, channel, planes.data + channel * q.channel_size);
+    for (int64_t i = 0; i < slack; ++i) planes.data[image_size + i] = T(0);
+    for (int64_t i = 0; i < q.groups * q.n_products; ++i) {
+      const Product<T> p = product(image, i / q.n_products, i % q.n_products, static_cast<const T*>(planes.data), own.data);
+      const Cut<T> cut(p);
+      Scratch<T> stage(cut.stage);
+      if (!stage) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
+      for (int64_t block = 0; block < cut.count(); ++block) run_block(p, cut, block, stage.data);
+    }
+    after(image, static_cast<const T*>(own.data));
+  });
+  return status;
+}
+
+template <class T, class Fill, class MakeProduct>
+int solve(const Problem<T>& q, Fill fill, MakeProduct product) {
+  if (q.images >= kImagesApart) return solve_images(q, fill, product, 0, [](int64_t, const T*) {});
+  constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
+  const int64_t image_size = q.channels * q.channel_size;
+  const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
+  int status = KEYDNN_OK;
   Scratch<T> planes(q.images * image_size + slack);
   if (!planes) return KEYDNN_NO_MEMORY;
   parallel_for(q.images * q.channels, fill_cost, [&](int64_t i) {
     fill(i / q.channels, i % q.channels, planes.data + i * q.channel_size);
   });
-  finish(planes.data + q.images * image_size);
+  for (int64_t i = 0; i < slack; ++i) planes.data[q.images * image_size + i] = T(0);
   for (int64_t i = 0; i < q.n_products; ++i) {
     auto at = [&](int64_t item) {
-      return product(item / q.groups, item % q.groups, i, static_cast<const T*>(planes.data + item / q.groups * image_size));
+      return product(item / q.groups, item % q.groups, i, static_cast<const T*>(planes.data + item / q.groups * image_size),
+                     static_cast<T*>(nullptr));
     };
     const Cut<T> cut(at(0));
     parallel_for(q.images * q.groups * cut.count(), cost / q.n_products, [&](int64_t chunk) {

@@ -13,16 +13,15 @@
 // Numerics: bias first, then taps in the order (c, u, v) resp. (o, u, v), in the array's precision.
 // Meaning: kernels/reference, functions of the same names.
 #include "conv_products.h"
+#include "relu_windows.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-template <class T>
-int conv2d(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape* shape) {
-  const keydnn_conv_shape& s = *shape;
-  if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
+// y, or where own_size is not 0 what after(image, own) makes of each image's y: see solve_images.
+template <class T, class After>
+int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape& s, int64_t own_size, After after) {
   const int64_t out = s.oh * s.ow, in_c = s.c / s.groups, out_c = s.o / s.groups, n_k = in_c * s.kh * s.kw;
-  if (s.n * s.o * out == 0) return KEYDNN_OK;
   const InputPlanes planes(s);
   const bool pack = packs<T>(out_c, n_k, s.ow);
   const LaneBlocks<T> lanes(out_c);
@@ -40,12 +39,38 @@ int conv2d(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_s
   const T* const w = pack ? packed.data : weight;
   const Problem<T> problem{s.n, s.groups, s.c, planes.channel(), 1, double(s.n) * s.o * out * n_k};
   auto fill = [&](int64_t image, int64_t channel, T* to) { planes.fill(x + (image * s.c + channel) * s.h * s.w, to); };
-  auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes) {
+  auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T* own) {
     return Product<T>{image_planes + group * in_c * planes.channel(), offset.data, n_k, w + group * group_w,
                       bias ? bias + group * out_c : nullptr, out_c, s.oh, s.ow, planes.pitch,
-                      y + (image * s.o + group * out_c) * out, out, s.ow, 1, pack};
+                      (own ? own : y + image * s.o * out) + group * out_c * out, out, s.ow, 1, pack};
   };
-  return solve(problem, fill, product);
+  return own_size ? solve_images(problem, fill, product, own_size, after) : solve(problem, fill, product);
+}
+
+template <class T>
+int conv2d(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape* shape) {
+  if (!is_sane(*shape)) return KEYDNN_BAD_SHAPE;
+  if (shape->n * shape->o * shape->oh * shape->ow == 0) return KEYDNN_OK;
+  return convolve(x, weight, bias, y, *shape, 0, [](int64_t, const T*) {});
+}
+
+// y and code of relu_maxpool on the convolution's result, which itself stays in the cache.
+template <class T>
+int conv2d_relu_maxpool(const T* x, const T* weight, const T* bias, T* y, uint8_t* code, const keydnn_conv_shape* shape) {
+  const keydnn_conv_shape& s = *shape;
+  if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
+  const int64_t size = s.oh * s.ow, pooled = (s.oh / 2) * (s.ow / 2);
+  if (s.n * s.o * pooled == 0) return KEYDNN_OK;
+  auto pool = [=](int64_t image, const T* own) {
+    for (int64_t o = 0, to = image * s.o * pooled; o < s.o; ++o, to += pooled)
+      relu_maxpool_plane(own + o * size, y + to, code + to, s.oh, s.ow);
+  };
+  if (s.n >= kImagesApart) return convolve<T>(x, weight, bias, nullptr, s, s.o * size, pool);
+  Scratch<T> between(s.n * s.o * size);
+  if (!between) return KEYDNN_NO_MEMORY;
+  const int status = convolve(x, weight, bias, between.data, s, 0, pool);
+  for (int64_t image = 0; image < s.n; ++image) pool(image, between.data + image * s.o * size);
+  return status;
 }
 
 // ---- gradient to the input -----------------------------------------------------------------------------------------
@@ -200,7 +225,7 @@ int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* s
     const Frame frame{s.oh, s.ow, q.down.low, q.across.low, 1, 1, q.rows, q.pitch};
     fill_plane(g + (image * s.o + channel) * s.oh * s.ow, frame, to);
   };
-  auto product = [&](int64_t image, int64_t group, int64_t i, const T* image_planes) {
+  auto product = [&](int64_t image, int64_t group, int64_t i, const T* image_planes, T*) {
     const Phase& f = q.phases.data[i];
     return Product<T>{image_planes + group * q.out_c * q.size, q.offset.data + f.first_k, f.n_k,
                       q.w.data + f.first_w + group * q.group_w(f), nullptr, q.in_c, q.down.count(f.r), q.across.count(f.q), q.pitch,

@@ -1,7 +1,7 @@
 // relu and 2x2 maximum pooling in one pass, with one byte per window for the way back.
 // Meaning: maxpool2d(relu(x)) and relu_grad(relu(x), maxpool2d_grad(g)) of kernels/reference, bit for bit: relu keeps the
 // order of positive cells, and a window without one has no gradient whichever of its cells is called the winner.
-#include "planes.h"
+#include "relu_windows.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -16,58 +16,10 @@ void planes_of(int64_t planes, int64_t size, Body body) {
 }
 
 template <class T>
-struct SameSize;
-template <>
-struct SameSize<float> {
-  using type = int32_t;
-};
-template <>
-struct SameSize<double> {
-  using type = int64_t;
-};
-
-// The larger; the first NaN wins, and the first of equals.  Of numbers or of vectors.
-template <class V>
-KEYDNN_INLINE V first_largest(V a, V b) {
-  return (a >= b) | (a != a) ? a : b;
-}
-
-// Window j of a row of windows, for L windows at a time.
-template <class T, int L>
-KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code) {
-  if constexpr (L == 1) {
-    const T a = top[0], b = top[1], c = low[0], d = low[1];
-    const T best = first_largest(first_largest(a, b), first_largest(c, d));
-    y[0] = best <= 0 ? T(0) : best;
-    code[0] = static_cast<uint8_t>(best > 0 ? (a == best ? 0 : b == best ? 1 : c == best ? 2 : 3) : 4);
-  } else {
-    using V = typename Run<T, L>::vec;
-    using I = typename Run<typename SameSize<T>::type, L>::vec;
-    const V a = every_second<T, L>(top), b = every_second<T, L>(top + 1), c = every_second<T, L>(low), d = every_second<T, L>(low + 1);
-    const V best = first_largest(first_largest(a, b), first_largest(c, d));
-    Run<T, L>::put(y, best <= 0 ? V{} : best);
-    const I zero = {};
-    I won = c == best ? zero + 2 : zero + 3;
-    won = b == best ? zero + 1 : won;
-    won = a == best ? zero : won;
-    won = best > 0 ? won : zero + 4;
-    typedef uint8_t Bytes __attribute__((vector_size(L)));
-    const Bytes bytes = __builtin_convertvector(won, Bytes);
-    memcpy(code, &bytes, L);
-  }
-}
-
-template <class T>
 int relu_maxpool(const T* x, T* y, uint8_t* code, int64_t planes, int64_t h, int64_t w) {
   const int64_t oh = h / 2, ow = w / 2;
   planes_of(planes, h * w, [=](int64_t plane) KEYDNN_NOINLINE {
-    for (int64_t i = 0; i < oh; ++i) {
-      const T *top = x + (plane * h + 2 * i) * w, *low = top + w;
-      const int64_t row = (plane * oh + i) * ow;
-      cover<kLanes<T>>(ow, [&](auto lanes, int64_t j) {
-        pool_windows<T, lanes.value>(top + 2 * j, low + 2 * j, y + row + j, code + row + j);
-      });
-    }
+    relu_maxpool_plane(x + plane * h * w, y + plane * oh * ow, code + plane * oh * ow, h, w);
   });
   return KEYDNN_OK;
 }

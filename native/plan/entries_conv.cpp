@@ -17,6 +17,13 @@ int conv2d(const Call& call) {
                      static_cast<const T*>(at<T>(call, 2)), at<T>(call, 3), &s);
 }
 
+// places: x, w, bias or null, y, code (uint8)
+template <class T>
+int conv2d_relu_maxpool(const Call& call) {
+  const keydnn_conv_shape s = shape_of(call);
+  return api::conv2d_relu_maxpool(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<T>(call, 3), at<uint8_t>(call, 4), &s);
+}
+
 // places: g, w, dx
 template <class T>
 int conv2d_grad_x(const Call& call) {
@@ -94,6 +101,7 @@ int relu_maxpool_grad(const Call& call) {
 
 void add_conv(Table& table) {
   KEYDNN_ENTER(table, conv2d);
+  KEYDNN_ENTER(table, conv2d_relu_maxpool);
   KEYDNN_ENTER(table, conv2d_grad_x);
   KEYDNN_ENTER(table, conv2d_grad_w);
   KEYDNN_ENTER(table, conv2d_grad_wb);

@@ -108,7 +108,7 @@ def test_relu_and_pooling_are_one_pass(side, dtype):
 
     model = assert_same(make, lambda p: Adam(p), images(5, 4, (2, side, side), dtype=dtype), loss="cross_entropy")
     found = entries(only_step(model).plan)
-    assert "relu_maxpool" in found and "relu_maxpool_grad" in found and "maxpool2d" not in found
+    assert "conv2d_relu_maxpool" in found and "relu_maxpool_grad" in found and "maxpool2d" not in found
 
 
 def test_relu_and_pooling_of_ties_zeros_and_nan():
@@ -220,3 +220,42 @@ def test_bias_gradients_have_the_same_bits_for_any_number_of_threads():
         return tuple(p.numpy() for p in model.parameters())
 
     same_bits_for_threads(step)
+
+
+@pytest.mark.parametrize("n", [3, 11])  # from eight images on, each is a chunk of its own
+@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (24, 1), (6, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_convolutions_are_pooled_in_the_cache(n, channels, groups, dtype):
+    rng = np.random.default_rng(0)
+    x, w, b = (
+        keydnn.Tensor(data=rng.standard_normal(shape).astype(dtype))
+        for shape in ((n, 4, 11, 14), (channels, 4 // groups, 3, 2), (channels,))
+    )
+
+    def function(x, w, b):
+        y = ops.conv2d(x, w, b, stride=(1, 1), padding=(1, 2), groups=groups)
+        return ops.maxpool2d(ops.relu(y), (2, 2))
+
+    def bits():
+        assert compiled(function, x, w, b) == ["conv2d_relu_maxpool"]
+        return function(x, w, b).numpy()
+
+    same_bits_for_threads(bits)
+
+
+def test_a_convolution_that_others_read_is_kept():
+    def function(x, w):
+        y = ops.conv2d(x, w)
+        return ops.maxpool2d(ops.relu(y), (2, 2)), y
+
+    assert compiled(function, keydnn.Tensor.rand((2, 1, 8, 8)), keydnn.Tensor.rand((3, 1, 3, 3)))[0] == "conv2d"
+
+
+def test_a_convolution_whose_weight_is_written_before_the_pooling_is_kept():
+    def function(x, w):
+        w = w * 1.0
+        y = ops.conv2d(x, w)
+        w += 1.0
+        return ops.maxpool2d(ops.relu(y), (2, 2)), w
+
+    assert "conv2d" in compiled(function, keydnn.Tensor.rand((2, 1, 8, 8)), keydnn.Tensor.rand((3, 1, 3, 3)))

@@ -9,10 +9,13 @@ typedef struct {
   int64_t oh, ow;            /* output: at most (h + 2 ph - dh (kh - 1) - 1) / sh + 1, likewise ow */
 } keydnn_conv_shape;
 
-/* bias (o) may be null */
+/* bias (o) may be null.  conv2d_relu_maxpool: relu_maxpool (relu_pool.h) of conv2d; only plans call it */
 #define KEYDNN_CONV(K, T, S)                                                                                  \
   K(T, S, conv2d, (const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape* shape),         \
     (x, weight, bias, y, shape))                                                                              \
+  K(T, S, conv2d_relu_maxpool,                                                                                \
+    (const T* x, const T* weight, const T* bias, T* y, uint8_t* code, const keydnn_conv_shape* shape),        \
+    (x, weight, bias, y, code, shape))                                                                        \
   K(T, S, conv2d_grad_x, (const T* g, const T* weight, T* dx, const keydnn_conv_shape* shape), (g, weight, dx, shape))
 
 /* wb: the bias's gradient db (o) too, from one pass over g; only plans call it */

@@ -65,6 +65,16 @@ def conv2d(op: Op) -> list[Row]:
     return [*rows, Row(f"conv2d:{kind}", [x, w, b, y], _shape(x.shape, w.shape, y.shape, op.params), [], op.label, 3)]
 
 
+@lowers("conv2d_relu_maxpool")
+def conv2d_relu_maxpool(op: Op) -> list[Row]:
+    """Convolution with bias, relu and 2x2 pooling."""
+    kind, rows = type_of(op, *op.reads(), op.results[0]), []  # type: ignore[var-annotated]
+    x, w = contiguous(op.operands[0], rows), contiguous(op.operands[1], rows)
+    b = None if op.operands[2] is None else contiguous(op.operands[2], rows)
+    integers = _shape(x.shape, w.shape, op.params["between"], op.params)
+    return [*rows, Row(f"conv2d_relu_maxpool:{kind}", [x, w, b, *op.results], integers, [], op.label, 3)]
+
+
 @lowers("conv2d_grad_x")
 def conv2d_grad_x(op: Op) -> list[Row]:
     """Gradient to the input."""

@@ -6,11 +6,12 @@ from keydnn.compiler.ir import Step
 from keydnn.compiler.passes.chains import fuse_chains
 from keydnn.compiler.passes.constants import fold_constants
 from keydnn.compiler.passes.conv_bias import join_bias_gradients
+from keydnn.compiler.passes.conv_pool import pool_convolutions
 from keydnn.compiler.passes.dead import remove_dead
 from keydnn.compiler.passes.relu_pool import fuse_relu_pool
 from keydnn.compiler.passes.updates import merge_updates
 
-_EXACT = (fold_constants, remove_dead, fuse_relu_pool, merge_updates, fuse_chains)  # these keep every bit
+_EXACT = (fold_constants, remove_dead, fuse_relu_pool, pool_convolutions, merge_updates, fuse_chains)  # these keep every bit
 _FUSING = (join_bias_gradients,)
 
 

@@ -1,0 +1,63 @@
+// relu and 2x2 maximum pooling of a plane: see kernels/relu_pool.cpp.
+#pragma once
+#include "planes.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+template <class T>
+struct SameSize;
+template <>
+struct SameSize<float> {
+  using type = int32_t;
+};
+template <>
+struct SameSize<double> {
+  using type = int64_t;
+};
+
+// The larger; the first NaN wins, and the first of equals.  Of numbers or of vectors.
+template <class V>
+KEYDNN_INLINE V first_largest(V a, V b) {
+  return (a >= b) | (a != a) ? a : b;
+}
+
+// Window j of a row of windows, for L windows at a time.
+template <class T, int L>
+KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code) {
+  if constexpr (L == 1) {
+    const T a = top[0], b = top[1], c = low[0], d = low[1];
+    const T best = first_largest(first_largest(a, b), first_largest(c, d));
+    y[0] = best <= 0 ? T(0) : best;
+    code[0] = static_cast<uint8_t>(best > 0 ? (a == best ? 0 : b == best ? 1 : c == best ? 2 : 3) : 4);
+  } else {
+    using V = typename Run<T, L>::vec;
+    using I = typename Run<typename SameSize<T>::type, L>::vec;
+    const V a = every_second<T, L>(top), b = every_second<T, L>(top + 1), c = every_second<T, L>(low), d = every_second<T, L>(low + 1);
+    const V best = first_largest(first_largest(a, b), first_largest(c, d));
+    Run<T, L>::put(y, best <= 0 ? V{} : best);
+    const I zero = {};
+    I won = c == best ? zero + 2 : zero + 3;
+    won = b == best ? zero + 1 : won;
+    won = a == best ? zero : won;
+    won = best > 0 ? won : zero + 4;
+    typedef uint8_t Bytes __attribute__((vector_size(L)));
+    const Bytes bytes = __builtin_convertvector(won, Bytes);
+    memcpy(code, &bytes, L);
+  }
+}
+
+// y and code of a plane of h rows and w columns; windows at (2i, 2j), an odd last row or column has none.
+template <class T>
+KEYDNN_INLINE void relu_maxpool_plane(const T* x, T* y, uint8_t* code, int64_t h, int64_t w) {
+  const int64_t oh = h / 2, ow = w / 2;
+  for (int64_t i = 0; i < oh; ++i) {
+    const T *const top = x + 2 * i * w, *const low = top + w;
+    cover<kLanes<T>>(ow, [&](auto lanes, int64_t j) {
+      pool_windows<T, lanes.value>(top + 2 * j, low + 2 * j, y + i * ow + j, code + i * ow + j);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -4,6 +4,7 @@ import os
 import random
 import tempfile
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+from importlib.util import find_spec
 
 import numpy as np
 from sybil import Sybil
@@ -38,6 +39,7 @@ documents = Sybil(
 docstrings = Sybil(
     parsers=[DocTestParser(optionflags=OPTIONS), DocstringSkipParser()],
     patterns=["src/keydnn/*.py", "src/keydnn/**/*.py"],
+    excludes=[] if find_spec("pyarrow") else ["src/keydnn/experiment/*.py", "src/keydnn/experiment/**/*.py"],
     setup=setup,
     teardown=teardown,
 )

@@ -142,7 +142,7 @@ class RMSNorm(Normalization):
         affine: Whether to learn gamma (ones at the start).
         dtype: float32 (default) or float64.
 
-    Shapes: x (..., *normalized_shape) -> y, the same.  gamma normalized_shape.
+    Shapes: x ``(..., *normalized_shape)`` -> y, the same.  gamma normalized_shape.
 
     Raises:
         ValueError: A size out of range; x on another device or with other trailing axes.

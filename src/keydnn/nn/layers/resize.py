@@ -38,7 +38,7 @@ class AdaptiveAvgPool2d(Layer):
     Args:
         output_size: Rows and columns of the result, an int or a pair.
 
-    Shapes: x (N, C, H, W) -> y (N, C, *output_size).
+    Shapes: x (N, C, H, W) -> y ``(N, C, *output_size)``.
 
     Raises:
         ValueError: A size out of range; x is not 4-D or its planes are empty.
@@ -49,7 +49,7 @@ class AdaptiveAvgPool2d(Layer):
         self.output_size = pair("output_size", output_size, self, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, *output_size)."""
+        """(N, C, H, W) -> ``(N, C, *output_size)``."""
         _, _, h, w = _image(self, x)
         rows, columns = self.output_size
         if 0 in (h, w):

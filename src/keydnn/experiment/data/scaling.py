@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -104,12 +105,11 @@ class ScalerHistory:
 
     def _remove(self, collection: SampleCollection, record: ScalerRecord) -> None:
         before = self.records
-        self.records = [other for other in before if other is not record]
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(setattr, self, "records", before)
+            self.records = [other for other in before if other is not record]
             values = self.replay(collection, record.domain, record.keys)
-        except BaseException:
-            self.records = before
-            raise
+            undo.pop_all()
         if values:
             collection.add_reps(record.domain, REP_TRANSFORMED, values, overwrite=True)
         for key in record.keys:

@@ -7,6 +7,7 @@ arrays/*.npy    arrays of both                 code/*.py    packaged sources
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -113,12 +114,11 @@ class ArtifactReader:
     def __init__(
         self, filepath: str | os.PathLike[str], kind: str, *, allow_packaged_code: bool = False, max_bytes: int | None = None
     ) -> None:
-        self.archive = ArchiveReader(existing_path(filepath, kind), max_bytes)
-        try:
+        with contextlib.ExitStack() as undo:
+            self.archive = ArchiveReader(existing_path(filepath, kind), max_bytes)
+            undo.callback(self.archive.close)
             self._open(kind, allow_packaged_code)
-        except BaseException:
-            self.archive.close()
-            raise
+            undo.pop_all()
 
     def _open(self, kind: str, allow_packaged_code: bool) -> None:
         described = self.archive.json("artifact.json")

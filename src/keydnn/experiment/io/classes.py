@@ -5,6 +5,7 @@ No import path is ever taken from a file without permission; our own classes sta
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import importlib
@@ -173,10 +174,9 @@ def _run(member: str, source: bytes) -> types.ModuleType:
     if name not in sys.modules:
         module = types.ModuleType(name)
         module.__file__ = member
-        sys.modules[name] = module
-        try:
+        with contextlib.ExitStack() as undo:
+            sys.modules[name] = module
+            undo.callback(sys.modules.pop, name)
             exec(compile(source, member, "exec"), module.__dict__)
-        except BaseException:
-            del sys.modules[name]
-            raise
+            undo.pop_all()
     return sys.modules[name]

@@ -18,6 +18,10 @@ OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
 def setup(namespace):
     import keydnn
 
+    if find_spec("pyarrow") and find_spec("pandas"):  # nodes of one page are not there on the next
+        from keydnn.experiment.context import ExperimentContext
+
+        ExperimentContext.set_active(ExperimentContext())
     folder = tempfile.TemporaryDirectory(prefix="keydnn-example-")
     namespace.update(keydnn=keydnn, np=np, _folder=folder, _home=os.getcwd())
     random.seed(0)

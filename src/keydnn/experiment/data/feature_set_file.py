@@ -78,8 +78,7 @@ def load(cls: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: boo
         state = made.get_state()
         state.update(_records(reader, samples))
         made.set_state(state)
-        path = reader.archive.path
-    _check_transformed(made, path)
+        _check_transformed(made, reader.archive.path)
     return _registered(made, overwrite)
 
 
@@ -96,11 +95,13 @@ def _records(reader: ArtifactReader, samples: SampleCollection) -> dict[str, Any
     parents = {split["name"]: split["parent"] for split in told["splits"]}
     names = sorted(reader.archive.names)
     splitters = [reader.json(name) for name in names if name.startswith("splitter_records/")]
-    scalers = [reader.json(name) for name in names if name.startswith("scaler_records/")]
+    scalers = [ScalerRecord(**reader.json(name)) for name in names if name.startswith("scaler_records/")]
+    if unfitted := [record.order for record in scalers if not record.scaler_obj.is_fit]:
+        raise ArtifactError(f"{reader.archive.path}: the scalers of the records {unfitted} were never fitted")
     return {
         "splits": {"rows": rows, "parents": parents},
         "splitter_records": [SplitterRecord(**record) for record in splitters],
-        "scaler_records": [ScalerRecord(**record) for record in scalers],
+        "scaler_records": scalers,
         "label_classes": told["label_classes"],
     }
 

@@ -189,8 +189,9 @@ def raw_table(domains: Mapping[str, Mapping[str, Any]]) -> pa.Table:
         for key, values in arrays.items():
             if owner.setdefault(check_key(key), domain) != domain:
                 raise ValueError(f"column key {key!r} stands in {owner[key]} and in {domain}; a key belongs to one domain")
-            columns[f"{domain}.{key}.{REP_RAW}"] = to_arrow(values, f"{domain}.{key}")
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns have different numbers of samples: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
+            name = f"{domain}.{key}.{REP_RAW}"
+            columns[name] = to_arrow(values, name)
+    if len({len(column) for column in columns.values()}) > 1:
+        told = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+        raise ValueError(f"columns have different numbers of samples: {told}")
     return pa.table(columns)

@@ -36,9 +36,6 @@ def from_columns(values: Mapping[str, Any], features: Keys, targets: Keys, tags:
     if missing:
         raise ValueError(f"{what} has no {', '.join(map(repr, missing))}; it has {', '.join(map(str, values))}")
     arrays = {domain: {key: _plain_column(values[key]) for key in keys} for domain, keys in chosen.items()}
-    lengths = {key: len(array) for named in arrays.values() for key, array in named.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{what}: columns have different lengths: {', '.join(f'{key} {n}' for key, n in lengths.items())}")
     return SampleCollection.of_raw(raw_table(arrays))
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from keydnn import __version__
 from keydnn.experiment.contracts import IStateful
-from keydnn.experiment.errors import ArtifactError, ArtifactKindError
+from keydnn.experiment.errors import ArtifactError, ArtifactKindError, ExperimentError
 from keydnn.experiment.io.archive import ArchiveReader, to_json, write_archive
 from keydnn.experiment.io.classes import Symbols, spec_of
 from keydnn.experiment.io.migrations import SCHEMA_VERSION, check_schema, migration_registry
@@ -23,7 +23,7 @@ from keydnn.experiment.io.values import Decoder, Encoder
 EXTENSION = "mml"
 OBJECT_VERSION = "1.0"
 KINDS = ("fs", "sp", "sm", "sc", "smc", "md", "mg", "op", "ls", "ckpt", "exp")
-_MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError)
+_MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError)
 
 
 def artifact_path(filepath: str | os.PathLike[str], kind: str) -> Path:
@@ -116,7 +116,7 @@ class ArtifactReader:
     ) -> None:
         with contextlib.ExitStack() as undo:
             self.archive = ArchiveReader(existing_path(filepath, kind), max_bytes)
-            undo.callback(self.archive.close)
+            undo.push(self)
             self._open(kind, allow_packaged_code)
             undo.pop_all()
 
@@ -154,7 +154,7 @@ class ArtifactReader:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.close()
-        if isinstance(error, _MALFORMED) and not isinstance(error, ArtifactError):
+        if isinstance(error, _MALFORMED) and not isinstance(error, ExperimentError):
             raise ArtifactError(f"{self.archive.path} is malformed: {type(error).__name__}: {error}") from error
 
 

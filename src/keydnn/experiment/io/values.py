@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import base64
 import io
+import tokenize
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,7 +160,7 @@ def read_npy(data: bytes, name: str) -> np.ndarray:
         if dtype.hasobject or size != len(body) or min(shape, default=0) < 0:
             raise ValueError(f"the header says {shape} of {dtype}, the member holds {len(body)} bytes")
         return np.frombuffer(body, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"array {name!r} is damaged: {error}") from error
 
 

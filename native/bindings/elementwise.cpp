@@ -222,17 +222,23 @@ object clamp(handle x, handle hlow, handle hhigh) {
   return unary_with(x, 0.2, [=](auto... a) { return api::clamp(a..., low, high); });
 }
 
-object leaky_relu(handle x, handle halpha) {
-  double alpha;
-  if (!is_real(halpha, &alpha)) return object();
-  return unary_with(x, 0.2, [=](auto... a) { return api::leaky_relu(a..., alpha); });
-}
-
-object leaky_relu_grad(handle x, handle g, handle halpha) {
-  double alpha;
-  if (!is_real(halpha, &alpha)) return object();
-  return twin_with(x, g, [=](auto... a) { return api::leaky_relu_grad(a..., alpha); });
-}
+// Activations with a slope or scale alpha.
+#define KEYDNN_WITH_ALPHA(name, ns)                                             \
+  object name(handle x, handle halpha) {                                        \
+    double alpha;                                                               \
+    if (!is_real(halpha, &alpha)) return object();                              \
+    return unary_with(x, ns, [=](auto... a) { return api::name(a..., alpha); }); \
+  }
+#define KEYDNN_WITH_ALPHA_GRAD(name)                                            \
+  object name(handle x, handle g, handle halpha) {                              \
+    double alpha;                                                               \
+    if (!is_real(halpha, &alpha)) return object();                              \
+    return twin_with(x, g, [=](auto... a) { return api::name(a..., alpha); });  \
+  }
+KEYDNN_WITH_ALPHA(leaky_relu, 0.2)
+KEYDNN_WITH_ALPHA(elu, 0.9)
+KEYDNN_WITH_ALPHA_GRAD(leaky_relu_grad)
+KEYDNN_WITH_ALPHA_GRAD(elu_grad)
 
 nb::dict kernels(handle reference) {
   Kernels k(reference);
@@ -253,6 +259,9 @@ nb::dict kernels(handle reference) {
       {"sigmoid", 0.6, KEYDNN_BOTH(sigmoid)},
       {"erf", 1.2, KEYDNN_BOTH(erf)},
       {"relu", 0.2, KEYDNN_BOTH(relu)},
+      {"gelu", 1.4, KEYDNN_BOTH(gelu)},
+      {"silu", 0.7, KEYDNN_BOTH(silu)},
+      {"softplus", 1.4, KEYDNN_BOTH(softplus)},
       {"copy", 0.2, KEYDNN_BOTH(copy)},
   };
   for (const auto& u : unaries) k.add(u.name, [ns = u.ns, f = u.f](handle x) { return unary(x, ns, f); });
@@ -260,6 +269,9 @@ nb::dict kernels(handle reference) {
       {"relu_grad", KEYDNN_BOTH(relu_grad)},
       {"tanh_grad", KEYDNN_BOTH(tanh_grad)},
       {"sigmoid_grad", KEYDNN_BOTH(sigmoid_grad)},
+      {"gelu_grad", KEYDNN_BOTH(gelu_grad)},
+      {"silu_grad", KEYDNN_BOTH(silu_grad)},
+      {"softplus_grad", KEYDNN_BOTH(softplus_grad)},
   };
   for (const auto& t : twins) k.add(t.name, [f = t.f](handle x, handle y) { return twin(x, y, f); });
   struct { const char* name; Kernel<Pairwise> f; } pairs[] = {
@@ -289,6 +301,8 @@ nb::dict kernels(handle reference) {
   k.add("clamp", [](handle x, handle l, handle h) { return clamp(x, l, h); }, x, nb::arg("low").none(), nb::arg("high").none());
   k.add("leaky_relu", [](handle x, handle a) { return leaky_relu(x, a); }, x, alpha);
   k.add("leaky_relu_grad", [](handle x, handle g, handle a) { return leaky_relu_grad(x, g, a); }, x, g, alpha);
+  k.add("elu", [](handle x, handle a) { return elu(x, a); }, x, alpha);
+  k.add("elu_grad", [](handle x, handle g, handle a) { return elu_grad(x, g, a); }, x, g, alpha);
   return k.table();
 }
 

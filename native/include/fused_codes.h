@@ -11,5 +11,7 @@
   X(add, 2, 0.1) X(sub, 2, 0.1) X(mul, 2, 0.1) X(div, 2, 0.3) X(maximum, 2, 0.15) X(minimum, 2, 0.15)                   \
   X(gt, 2, 0.1) X(ge, 2, 0.1) X(lt, 2, 0.1) X(le, 2, 0.1) X(eq, 2, 0.1) X(ne, 2, 0.1)                                    \
   X(relu_grad, 2, 0.1) X(leaky_relu_grad, 2, 0.1) X(tanh_grad, 2, 0.1) X(sigmoid_grad, 2, 0.1)                           \
+  X(gelu, 1, 1.1) X(silu, 1, 0.7) X(softplus, 1, 1.3) X(elu, 1, 0.8)                                                       \
+  X(gelu_grad, 2, 1.6) X(silu_grad, 2, 0.8) X(softplus_grad, 2, 0.7) X(elu_grad, 2, 0.7)                                   \
   X(sin, 1, 5.0) X(cos, 1, 5.0) X(pow, 2, 10.0) X(mod, 2, 5.0) X(floordiv, 2, 6.0)                                         \
   X(where, 3, 0.15)

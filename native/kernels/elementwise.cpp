@@ -1,8 +1,8 @@
 // Elementwise kernels of one operand and the gradients of activations, cut into chunks of kGrain elements.
-// Meaning: kernels/reference/elementwise.py, function of the same name.
+// Meaning: kernels/reference/elementwise.py and activation.py, function of the same name.
 // Numerics: vmath.h states the errors of exp, log, ...; the others are rounded once per operation written.  An element's
 // result does not depend on its place or on the number of threads.
-#include "vmath.h"
+#include "activations.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -30,6 +30,11 @@ KEYDNN_INLINE int each2(const T* x, const T* y, T* z, int64_t n, F f) {
 template <class T, class F>
 KEYDNN_INLINE int each_vector(const T* x, T* y, int64_t n, double ns, F f) {
   parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE { map_range(x, y, begin, end, f); });
+  return KEYDNN_OK;
+}
+template <class T, class F>
+KEYDNN_INLINE int each_vector2(const T* x, const T* y, T* z, int64_t n, double ns, F f) {
+  parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE { map_range2(x, y, z, begin, end, f); });
   return KEYDNN_OK;
 }
 
@@ -115,6 +120,23 @@ int clamp(const T* x, T* y, int64_t n, double low, double high) {
   });
 }
 template <class T>
+int gelu(const T* x, T* y, int64_t n) {
+  return each_vector(x, y, n, 1.4, [](Vec<T> v) { return vgelu<T>(v); });
+}
+template <class T>
+int silu(const T* x, T* y, int64_t n) {
+  return each_vector(x, y, n, 0.7, [](Vec<T> v) { return vsilu<T>(v); });
+}
+template <class T>
+int softplus(const T* x, T* y, int64_t n) {
+  return each_vector(x, y, n, 1.4, [](Vec<T> v) { return vsoftplus<T>(v); });
+}
+template <class T>
+int elu(const T* x, T* y, int64_t n, double alpha) {
+  const T scale = static_cast<T>(alpha);
+  return each_vector(x, y, n, 0.9, [=](Vec<T> v) { return velu<T>(v, scale); });
+}
+template <class T>
 int relu_grad(const T* y, const T* g, T* dx, int64_t n) {
   return each2(y, g, dx, n, [](T a, T b) { return a > 0 ? b : T(0); });
 }
@@ -130,6 +152,23 @@ int tanh_grad(const T* y, const T* g, T* dx, int64_t n) {
 template <class T>
 int sigmoid_grad(const T* y, const T* g, T* dx, int64_t n) {
   return each2(y, g, dx, n, [](T a, T b) { return (b * a) * (T(1) - a); });
+}
+template <class T>
+int gelu_grad(const T* x, const T* g, T* dx, int64_t n) {
+  return each_vector2(x, g, dx, n, 2.0, [](Vec<T> a, Vec<T> b) { return vgelu_grad<T>(a, b); });
+}
+template <class T>
+int silu_grad(const T* x, const T* g, T* dx, int64_t n) {
+  return each_vector2(x, g, dx, n, 0.8, [](Vec<T> a, Vec<T> b) { return vsilu_grad<T>(a, b); });
+}
+template <class T>
+int softplus_grad(const T* x, const T* g, T* dx, int64_t n) {
+  return each_vector2(x, g, dx, n, 0.7, [](Vec<T> a, Vec<T> b) { return vsoftplus_grad<T>(a, b); });
+}
+template <class T>
+int elu_grad(const T* x, const T* g, T* dx, int64_t n, double alpha) {
+  const T scale = static_cast<T>(alpha);
+  return each_vector2(x, g, dx, n, 0.7, [=](Vec<T> a, Vec<T> b) { return velu_grad<T>(a, b, scale); });
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // Chains of elementwise operations in one pass: a small interpreter over blocks of kBlock elements.
-// Meaning: each step is the kernel of its name in kernels/reference/elementwise.py; see keydnn/fused.h for programs.
+// Meaning: each step is the kernel of its name in kernels/reference (elementwise.py, activation.py); see keydnn/fused.h for programs.
 // Numerics: every step rounds to T as the kernel of its name does, so a chain has the bits of its parts.
 #include <math.h>
 
 #include "fused_codes.h"
-#include "vmath.h"
+#include "activations.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -84,6 +84,10 @@ T floored_div(T x, T z) {
   map_range<T>(a, y, 0, n, [](Vec<T> x) { return function<T>(x); }); \
   break
 
+#define KEYDNN_VMAP2(function) \
+  map_range2<T>(a, b, y, 0, n, [](Vec<T> x, Vec<T> z) { return function<T>(x, z); }); \
+  break
+
 // y = step(a, b, c) over n elements.
 template <class T>
 void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c, T* y, int64_t n) {
@@ -133,6 +137,18 @@ void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c,
     case k_leaky_relu_grad: KEYDNN_MAP2(x > 0 ? z : u * z);
     case k_tanh_grad: KEYDNN_MAP2(z * (T(1) - x * x));
     case k_sigmoid_grad: KEYDNN_MAP2(z * x * (T(1) - x));
+    case k_gelu: KEYDNN_VMAP(vgelu);
+    case k_silu: KEYDNN_VMAP(vsilu);
+    case k_softplus: KEYDNN_VMAP(vsoftplus);
+    case k_elu:
+      map_range<T>(a, y, 0, n, [=](Vec<T> x) { return velu<T>(x, u); });
+      break;
+    case k_gelu_grad: KEYDNN_VMAP2(vgelu_grad);
+    case k_silu_grad: KEYDNN_VMAP2(vsilu_grad);
+    case k_softplus_grad: KEYDNN_VMAP2(vsoftplus_grad);
+    case k_elu_grad:
+      map_range2<T>(a, b, y, 0, n, [=](Vec<T> x, Vec<T> g) { return velu_grad<T>(x, g, u); });
+      break;
     case k_sin: KEYDNN_MAP1(T(sin(x)));
     case k_cos: KEYDNN_MAP1(T(cos(x)));
     case k_pow: KEYDNN_MAP2(T(pow(x, z)));

@@ -33,7 +33,7 @@ CASES = {
     "unary 3": (lambda x, y: x.log1p() + y.expm1() + (-y) + y.relu() + y.leaky_relu(0.2) + y.gelu() + y.silu() + y.elu(), X, Y),
     "clamp": (lambda x, y: y.clamp(min=-0.5, max=0.5) + y.clamp(min=0.0) + y.clamp(max=0.1), X, Y),
     "where": (lambda x, y: ops.where(x > 1.0, y, 0.0) + x.maximum(y) + x.minimum(y), X, Y),
-    "softplus": (lambda x, y: y.softplus(), X, Y),
+    "softplus": (lambda x, y: y.softplus() * y.elu(0.7), X, Y),
     "matmul": (lambda x, y: x @ y.transpose(), X, Y),
     "batched matmul": (lambda x, y: x @ y, IMAGE, IMAGE.transpose(0, 1, 3, 2)[:1]),
     "sums": (lambda x, y: x.sum() + y.sum(0) + y.mean(0) + x.max(0) + x.min(0), X, Y),
@@ -255,6 +255,25 @@ def test_softmax_along_any_axis(axis):
     for _ in range(3):
         for a, b in zip(function(x), compiled(x), strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+    assert compiled._latest.plan is not None, compiled.plan_report()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["gelu", "silu", "softplus", "elu", "leaky_relu", "relu", "tanh", "sigmoid"])
+def test_activations_and_their_gradients_keep_their_bits_in_a_chain(name, dtype):
+    x = keydnn.tensor(np.random.default_rng(0).standard_normal((7, 301)) * 3, dtype=dtype)
+
+    def function(x):
+        x = x * 1.25
+        x.requires_grad = True
+        y = getattr(x + 0.5, name)() * 2.0
+        y.sum().backward()
+        return y.detach(), x.grad
+
+    compiled = keydnn.compile(function)
+    for _ in range(3):
+        for a, b in zip(function(x), compiled(x), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert compiled._latest.plan is not None, compiled.plan_report()
 
 

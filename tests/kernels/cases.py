@@ -4,6 +4,7 @@ A case makes operands from a generator and a dtype; `define` is the meaning in f
 without a case is a failing test, so adding a kernel means adding a case here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,14 @@ def small_cases():
         yield case("leaky_relu_grad", lambda x, g, alpha, f=grad: f(x, g, alpha), tied(*shape), normal(*shape), alpha=0.25, label=label)
         yield case("tanh_grad", d.binary(lambda y, g: g * (1 - y * y)), normal(*shape), normal(*shape), label=label)
         yield case("sigmoid_grad", d.binary(lambda y, g: g * y * (1 - y)), normal(*shape), normal(*shape), label=label)
+        yield case("gelu_grad", d.binary(d.gelu_grad), normal(*shape), normal(*shape), label=label)
+        silu_grad = d.binary(lambda x, g: g * d.sigmoid(x) * (1 + x * d.sigmoid(-x)))
+        yield case("silu_grad", silu_grad, normal(*shape), normal(*shape), label=label)
+        yield case("softplus_grad", d.binary(lambda x, g: g * d.sigmoid(x)), normal(*shape), normal(*shape), label=label)
+        elu = d.binary(lambda x, alpha: x if x > 0 else alpha * math.expm1(x))
+        yield case("elu", lambda x, alpha, f=elu: f(x, alpha), tied(*shape), alpha=0.7, label=label)
+        grad = np.vectorize(lambda x, g, alpha: g if x > 0 else g * alpha * math.exp(x), otypes=[float])
+        yield case("elu_grad", lambda x, g, alpha, f=grad: f(x, g, alpha), tied(*shape), normal(*shape), alpha=0.7, label=label)
         yield case("copy", lambda x: x, normal(*shape), label=label)
         yield case("cast", lambda x, dtype: x, normal(*shape), dtype="same", label=label)
     where = np.vectorize(lambda m, x, y: x if m != 0 else y, otypes=[float])

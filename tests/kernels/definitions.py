@@ -39,6 +39,9 @@ UNARY = {
     "sigmoid": sigmoid,
     "erf": math.erf,
     "relu": lambda v: v if v > 0 else 0.0,
+    "gelu": lambda v: v * math.erfc(-v / math.sqrt(2)) / 2,
+    "silu": lambda v: v * sigmoid(v),
+    "softplus": lambda v: math.log1p(math.exp(v)),
     "floor": math.floor,
     "ceil": math.ceil,
     "round": round,
@@ -62,6 +65,10 @@ BINARY = {
     "eq": lambda a, b: float(a == b),
     "ne": lambda a, b: float(a != b),
 }
+
+
+def gelu_grad(x, g):
+    return g * ((1 + math.erf(x / math.sqrt(2))) / 2 + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi))
 
 
 def binary(f):

@@ -74,7 +74,7 @@ def test_error_of_erf(table, dtype, allowed):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
-@pytest.mark.parametrize("kernel", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sqrt", "rsqrt"])
+@pytest.mark.parametrize("kernel", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "gelu", "silu", "softplus", "sqrt", "rsqrt"])
 def test_a_result_does_not_depend_on_where_the_element_stands(table, kernel, dtype):
     f = getattr(table, kernel)
     x = np.abs(np.random.default_rng(1).standard_normal(40_000).astype(dtype))

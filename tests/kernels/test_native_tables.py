@@ -199,6 +199,8 @@ THREADED = {
     "gt": lambda k, t: k.gt(large(M, t), 0.0),
     "where": lambda k, t: k.where(large(M, t), large(M, t, 1), 0.0),
     "tanh_grad": lambda k, t: k.tanh_grad(large(M, t), large(M, t, 1)),
+    "gelu": lambda k, t: k.gelu(large(M, t)),
+    "gelu_grad": lambda k, t: k.gelu_grad(large(M, t), large(M, t, 1)),
     "add_": update("add_", M, M),
     "sum": lambda k, t: k.sum(large(M, t), None, False),
     "sum rows": lambda k, t: k.sum(large((3001, 101), t), (1,), False),

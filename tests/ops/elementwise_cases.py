@@ -205,6 +205,28 @@ PIECES = [
     Case("tanh_grad", ops.activation.tanh_grad, (uniform(-0.9, 0.9, *S), normal(*S)), lambda y, g: g * (1 - y * y), typed=()),
     Case("sigmoid_grad", ops.activation.sigmoid_grad, (uniform(0.1, 0.9, *S), normal(*S)), lambda y, g: g * y * (1 - y), typed=()),
     Case(
+        "gelu_grad",
+        ops.activation.gelu_grad,
+        (normal(*S), normal(*S)),
+        lambda x, g: g * ((1 + erf(x / math.sqrt(2))) / 2 + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)),
+        typed=(),
+    ),
+    Case(
+        "silu_grad",
+        ops.activation.silu_grad,
+        (normal(*S), normal(*S)),
+        lambda x, g: g * sigmoid(x) * (1 + x * sigmoid(-x)),
+        typed=(),
+    ),
+    Case("softplus_grad", ops.activation.softplus_grad, (normal(*S), normal(*S)), lambda x, g: g * sigmoid(x), typed=()),
+    Case(
+        "elu_grad",
+        lambda x, g: ops.activation.elu_grad(x, g, alpha=1.3),
+        (distinct(*S), normal(*S)),
+        lambda x, g: g * np.where(x > 0, 1, 1.3 * np.exp(np.minimum(x, 0))),
+        typed=(),
+    ),
+    Case(
         "softmax_grad",
         lambda y, g: ops.activation.softmax_grad(y, g, axis=1),
         (uniform(0.1, 0.9, *S), normal(*S)),

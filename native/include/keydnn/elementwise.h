@@ -1,5 +1,6 @@
 /* Elementwise kernels.  n counts elements; y may be x. */
 #define KEYDNN_UNARY(K, T, S, name) K(T, S, name, (const T* x, T* y, int64_t n), (x, y, n))
+#define KEYDNN_ACTIVATION_GRAD(K, T, S, name) K(T, S, name, (const T* x, const T* g, T* dx, int64_t n), (x, g, dx, n))
 #define KEYDNN_ELEMENTWISE(K, T, S) \
   KEYDNN_UNARY(K, T, S, neg) \
   KEYDNN_UNARY(K, T, S, abs) \
@@ -16,13 +17,21 @@
   KEYDNN_UNARY(K, T, S, sigmoid) \
   KEYDNN_UNARY(K, T, S, erf) \
   KEYDNN_UNARY(K, T, S, relu) \
+  KEYDNN_UNARY(K, T, S, gelu) \
+  KEYDNN_UNARY(K, T, S, silu) \
+  KEYDNN_UNARY(K, T, S, softplus) \
   KEYDNN_UNARY(K, T, S, copy) \
   K(T, S, leaky_relu, (const T* x, T* y, int64_t n, double alpha), (x, y, n, alpha)) \
   K(T, S, clamp, (const T* x, T* y, int64_t n, double low, double high), (x, y, n, low, high)) \
-  K(T, S, relu_grad, (const T* y, const T* g, T* dx, int64_t n), (y, g, dx, n)) \
+  K(T, S, elu, (const T* x, T* y, int64_t n, double alpha), (x, y, n, alpha)) \
+  KEYDNN_ACTIVATION_GRAD(K, T, S, relu_grad) \
+  KEYDNN_ACTIVATION_GRAD(K, T, S, tanh_grad) \
+  KEYDNN_ACTIVATION_GRAD(K, T, S, sigmoid_grad) \
+  KEYDNN_ACTIVATION_GRAD(K, T, S, gelu_grad) \
+  KEYDNN_ACTIVATION_GRAD(K, T, S, silu_grad) \
+  KEYDNN_ACTIVATION_GRAD(K, T, S, softplus_grad) \
   K(T, S, leaky_relu_grad, (const T* x, const T* g, T* dx, int64_t n, double alpha), (x, g, dx, n, alpha)) \
-  K(T, S, tanh_grad, (const T* y, const T* g, T* dx, int64_t n), (y, g, dx, n)) \
-  K(T, S, sigmoid_grad, (const T* y, const T* g, T* dx, int64_t n), (y, g, dx, n))
+  K(T, S, elu_grad, (const T* x, const T* g, T* dx, int64_t n, double alpha), (x, g, dx, n, alpha))
 
 /* Two operands that broadcast.  z is contiguous with `ndim` axes; x and y have its shape and strides, in elements, that
  * are 0 where they broadcast.  z may be x, or y, if that operand does not broadcast. */

@@ -18,11 +18,12 @@ from keydnn.kernels import native
 BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "gt", "ge", "lt", "le", "eq", "ne", "pow", "mod", "floordiv")
 UNARY = (
     "neg", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "square", "tanh", "sigmoid", "erf",
-    "relu", "floor", "ceil", "round", "sin", "cos",
+    "relu", "gelu", "silu", "softplus", "floor", "ceil", "round", "sin", "cos",
 )  # fmt: skip
-GRADS = ("relu_grad", "tanh_grad", "sigmoid_grad", "leaky_relu_grad")
+GRADS = ("relu_grad", "tanh_grad", "sigmoid_grad", "gelu_grad", "silu_grad", "softplus_grad")
+WITH_ALPHA = ("leaky_relu", "leaky_relu_grad", "elu", "elu_grad")
 IN_PLACE = {"add_": "add", "sub_": "sub", "mul_": "mul", "div_": "div"}
-ELEMENTWISE = (*BINARY, *UNARY, *GRADS, *IN_PLACE, "leaky_relu", "clamp", "where", "copy", "assign_")
+ELEMENTWISE = (*BINARY, *UNARY, *GRADS, *IN_PLACE, *WITH_ALPHA, "clamp", "where", "copy", "assign_")
 
 
 @functools.cache
@@ -113,12 +114,10 @@ def emit(op: Op, program: Program, operand_of: Any) -> int | None:
         return program.register(name, tuple(map(operand_of, op.operands)))
     if name in UNARY or name == "copy":
         return program.register(name, (operand_of(op.operands[0]),))
-    if name in ("relu_grad", "tanh_grad", "sigmoid_grad"):
+    if name in GRADS:
         return program.register(name, tuple(map(operand_of, op.operands)))
-    if name == "leaky_relu_grad":
+    if name in WITH_ALPHA:
         return program.register(name, tuple(map(operand_of, op.operands)), float(p["alpha"]))
-    if name == "leaky_relu":
-        return program.register(name, (operand_of(op.operands[0]),), float(p["alpha"]))
     if name == "where":
         return program.register(name, tuple(map(operand_of, op.operands)))
     if name == "clamp":

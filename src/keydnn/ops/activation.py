@@ -6,7 +6,7 @@ import math
 
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
-from keydnn.ops.elementwise import erf, exp, expm1, limit, where
+from keydnn.ops.elementwise import exp, where
 from keydnn.ops.reduce import axes_of
 
 # The backward pieces are primitives of their own: one kernel on the way back instead of three.
@@ -113,30 +113,104 @@ def _(saved, g, needs):
 
 
 @primitive
+def softplus_grad(k, x, g):
+    """``g * sigmoid(x)``."""
+    return k.softplus_grad(x, g), (x, g)
+
+
+@softplus_grad.gradient
+def _(saved, h, needs):
+    x, g = saved
+    return sigmoid_grad(sigmoid(x), h * g) if needs[0] else None, softplus_grad(x, h) if needs[1] else None
+
+
+@primitive
 def softplus(k, x):
     """``log(1 + exp(x))``, finite for every finite x."""
-    y = k.add(k.maximum(x, 0.0), k.log1p(k.exp(k.neg(k.abs(x)))))  # exp of nothing positive: no overflow
-    return y, (x,)
+    return k.softplus(x), (x,)
 
 
 @softplus.gradient
 def _(saved, g, needs):
-    return g * sigmoid(saved[0])
+    return softplus_grad(saved[0], g)
 
 
-def gelu(x):
+@primitive
+def gelu_grad(k, x, g):
+    """``g * (Phi(x) + x * phi(x))`` with the normal distribution function and density."""
+    return k.gelu_grad(x, g), (x, g)
+
+
+@gelu_grad.gradient
+def _(saved, h, needs):
+    x, g = saved
+    density = exp(x * x * -0.5) * (1.0 / math.sqrt(2.0 * math.pi)) if needs[0] else None
+    return h * g * density * (2.0 - x * x) if needs[0] else None, gelu_grad(x, h) if needs[1] else None
+
+
+@primitive
+def gelu(k, x):
     """``x * Phi(x)`` with the normal distribution function (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
-    return x * 0.5 * (erf(x * math.sqrt(0.5)) + 1.0)
+    return k.gelu(x), (x,)
 
 
-def silu(x):
+@gelu.gradient
+def _(saved, g, needs):
+    return gelu_grad(saved[0], g)
+
+
+@primitive
+def silu_grad(k, x, g):
+    """``g * s * (1 + x * (1 - s))`` with ``s = sigmoid(x)``."""
+    return k.silu_grad(x, g), (x, g)
+
+
+@silu_grad.gradient
+def _(saved, h, needs):
+    x, g = saved
+    s = sigmoid(x) if needs[0] else None
+    return sigmoid_grad(s, h * g) * (x * (1.0 - s * 2.0) + 2.0) if needs[0] else None, silu_grad(x, h) if needs[1] else None
+
+
+@primitive
+def silu(k, x):
     """``x * sigmoid(x)`` (Elfwing et al. 2018, arXiv:1702.03118)."""
-    return x * sigmoid(x)
+    return k.silu(x), (x,)
+
+
+@silu.gradient
+def _(saved, g, needs):
+    return silu_grad(saved[0], g)
+
+
+@primitive
+def elu_grad(k, x, g, *, alpha):
+    """``g`` where ``x > 0``, else ``g * alpha * e ** x``."""
+    return k.elu_grad(x, g, alpha), (x, g, alpha)
+
+
+@elu_grad.gradient
+def _(saved, h, needs):
+    x, g, alpha = saved
+    dx = where(x > 0, 0.0, elu_grad(x, h * g, alpha=alpha)) if needs[0] else None  # below 0 e ** x is its own derivative
+    return dx, elu_grad(x, h, alpha=alpha) if needs[1] else None
+
+
+@primitive
+def elu_p(k, x, *, alpha):
+    """``x`` where ``x > 0``, else ``alpha * (e ** x - 1)``; gradient alpha at 0."""
+    return k.elu(x, alpha), (x, alpha)
+
+
+@elu_p.gradient
+def _(saved, g, needs):
+    x, alpha = saved
+    return elu_grad(x, g, alpha=alpha)
 
 
 def elu(x, alpha=1.0):
     """``x`` where ``x > 0``, else ``alpha * (e ** x - 1)`` (Clevert et al. 2016, arXiv:1511.07289)."""
-    return where(x > 0, x, expm1(limit(x, low=None, high=0.0)) * float(alpha))  # limited: no overflow in the part not taken
+    return elu_p(x, alpha=float(alpha))
 
 
 # -- softmax along one axis

@@ -9,6 +9,7 @@ Compiled kernels are tested against these functions.  They are vectorised, but w
 [3.0, 3.0]
 """
 
+from keydnn.kernels.reference.activation import elu, elu_grad, gelu, gelu_grad, silu, silu_grad, softplus, softplus_grad
 from keydnn.kernels.reference.conv import conv2d, conv2d_grad_w, conv2d_grad_x
 from keydnn.kernels.reference.elementwise import (
     abs,
@@ -135,6 +136,8 @@ __all__ = [
     "draw_key",
     "dropout_mask",
     "einsum",
+    "elu",
+    "elu_grad",
     "ema_",
     "embedding",
     "embedding_grad",
@@ -149,6 +152,8 @@ __all__ = [
     "full",
     "gather",
     "ge",
+    "gelu",
+    "gelu_grad",
     "global_avgpool2d",
     "gru",
     "gru_grad",
@@ -203,9 +208,13 @@ __all__ = [
     "sigmoid",
     "sigmoid_grad",
     "sign",
+    "silu",
+    "silu_grad",
     "sin",
     "softmax",
     "softmax_grad",
+    "softplus",
+    "softplus_grad",
     "sqrt",
     "square",
     "stack",

@@ -1,0 +1,69 @@
+// Activations that need more than one step, and their gradients, on registers: gelu, silu, softplus, elu.
+// Meaning: kernels/reference/activation.py.
+// Each sum is written so that there is one way to fuse a product into it: the same bits wherever a function is inlined.
+#pragma once
+#include "vmath.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+template <class T>
+KEYDNN_INLINE Vec<T> vgelu(Vec<T> x) {
+  return (x * T(0.5)) * (verf<T>(x * T(0.70710678118654752)) + T(1));
+}
+
+// g (Phi(x) + x phi(x)) with the normal distribution Phi and its density phi.
+template <class T>
+KEYDNN_INLINE Vec<T> vgelu_grad(Vec<T> x, Vec<T> g) {
+  const Vec<T> half = verf<T>(x * T(0.70710678118654752)) * T(0.5), below = half + T(0.5);
+  const Vec<T> density = vexp<T>((x * T(-0.5)) * x) * T(0.39894228040143268);
+  return g * (x * density + below);
+}
+
+template <class T>
+KEYDNN_INLINE Vec<T> vsilu(Vec<T> x) {
+  return x * vsigmoid<T>(x);
+}
+template <class T>
+KEYDNN_INLINE Vec<T> vsilu_grad(Vec<T> x, Vec<T> g) {
+  const Vec<T> s = vsigmoid<T>(x);
+  return g * (s * (x * (T(1) - s) + T(1)));
+}
+
+// max(x, 0) + ln(1 + e^-|x|); NaN is not <= 0: it stays
+template <class T>
+KEYDNN_INLINE Vec<T> vsoftplus(Vec<T> x) {
+  const Vec<T> zero = {};
+  return (x <= zero ? zero : x) + vlog1p<T>(vexp<T>(-absolute<T>(x)));
+}
+template <class T>
+KEYDNN_INLINE Vec<T> vsoftplus_grad(Vec<T> x, Vec<T> g) {
+  return g * vsigmoid<T>(x);
+}
+
+template <class T>
+KEYDNN_INLINE Vec<T> velu(Vec<T> x, T alpha) {
+  return x > T(0) ? x : vexpm1<T>(x > T(0) ? Vec<T>{} : x) * alpha;
+}
+template <class T>
+KEYDNN_INLINE Vec<T> velu_grad(Vec<T> x, Vec<T> g, T alpha) {
+  return x > T(0) ? g : g * (vexp<T>(x > T(0) ? Vec<T>{} : x) * alpha);
+}
+
+// z[i] = f(x[i], y[i]) for i in [begin, end); see map_range.
+template <class T, class F>
+KEYDNN_INLINE void map_range2(const T* x, const T* y, T* z, int64_t begin, int64_t end, F f) {
+  for (int64_t i = begin; i < end; i += kLanes<T>) {
+    const int64_t k = end - i;
+    const bool whole = k >= kLanes<T>;
+    const Vec<T> v = f(whole ? load(x + i) : load_part(x + i, k, T(0)), whole ? load(y + i) : load_part(y + i, k, T(0)));
+    if (whole) {
+      store(z + i, v);
+    } else {
+      store_part(z + i, v, k);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

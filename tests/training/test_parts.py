@@ -145,11 +145,11 @@ def test_an_exhausted_iterator_is_noticed():
 
 
 def test_split_rows():
-    (x, y), (xv, yv) = split_rows(*arrays(10), 0.3, "fit")
+    (x, y), (xv, yv) = split_rows(arrays(10), 0.3, "fit")
     assert x.shape == (7, 2) and xv[:, 0].tolist() == [14.0, 16.0, 18.0] and yv[:, 0].tolist() == [140.0, 160.0, 180.0] and len(y) == 7
     for bad in (0, 1.0, -0.1, 0.01, "half", True):
         with pytest.raises(ValueError):
-            split_rows(*arrays(2), bad, "fit")
+            split_rows(arrays(2), bad, "fit")
 
 
 def test_small_helpers():

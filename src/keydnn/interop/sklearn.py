@@ -4,7 +4,8 @@ The network is a chain of dense layers, or whatever ``network(n_features, n_outp
 
     sum_i w_i l_i / sum_i w_i,     l_i = -log softmax(z_i)[label_i]   or   mean over outputs of (z_i - y_i)^2
 
-with sample weights w (1 without), so doubling a weight is like repeating the sample, and rows of weight 0 are left out.
+with sample weights w (1 without), so doubling a weight is like repeating the sample (see :mod:`keydnn.nn.weighted`), and rows
+of weight 0 are left out.
 
 The two classes derive from scikit-learn's, so they are made when they are first asked for; all they do stands in the plain
 classes of this file.
@@ -25,8 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from keydnn import ops
-from keydnn._tensor import Tensor
 from keydnn.domain.errors import MissingExtraError
 from keydnn.nn import ELU, GELU, Dense, Module, ReLU, Sigmoid, SiLU, Tanh
 from keydnn.optim import OPTIMIZERS
@@ -36,18 +35,6 @@ from keydnn.training import Model, Sequential
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": GELU, "silu": SiLU, "elu": ELU, "identity": None}
 MOST_AUTOMATIC = 200  # rows of a batch when batch_size is "auto"
-
-
-def weighted_cross_entropy(z: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of logits; the last column of ``target`` holds the weights, the others are one-hot."""
-    y, w = target[:, :-1], target[:, -1]
-    return -((y * ops.log_softmax(z, axis=1)).sum(axis=1) * w).sum() / w.sum()
-
-
-def weighted_squared_error(z: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error; the last column of ``target`` holds the weights."""
-    y, w = target[:, :-1], target[:, -1]
-    return (((z - y) ** 2).mean(axis=1) * w).sum() / w.sum()
 
 
 class _Network:
@@ -80,7 +67,7 @@ class _Network:
 
     model_: Model
     n_features_in_: int
-    loss = staticmethod(weighted_squared_error)
+    loss = "mse"
 
     def __init__(
         self,
@@ -119,18 +106,18 @@ class _Network:
         Returns:
             self.
         """
-        X, targets = self._checked(X, y, sample_weight, is_first=True)
-        self._start(X.dtype, targets.shape[1] - 1)
-        self._train(X, targets, self.epochs)
+        X, targets, weights = self._checked(X, y, sample_weight, is_first=True)
+        self._start(X.dtype, self._n_outputs(targets))
+        self._train(X, targets, weights, self.epochs)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """One pass over the data, going on from where the last call ended; arguments as :meth:`fit`."""
         is_first = not hasattr(self, "model_")  # scikit-learn's own sign of being fitted
-        X, targets = self._checked(X, y, sample_weight, is_first=is_first)
+        X, targets, weights = self._checked(X, y, sample_weight, is_first=is_first)
         if is_first:
-            self._start(X.dtype, targets.shape[1] - 1)
-        self._train(X, targets, 1)
+            self._start(X.dtype, self._n_outputs(targets))
+        self._train(X, targets, weights, 1)
         return self
 
     # -- the network
@@ -177,7 +164,7 @@ class _Network:
         finally:
             set_generator_state(before)
 
-    def _train(self, X: np.ndarray, targets: np.ndarray, epochs: int) -> None:
+    def _train(self, X: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, epochs: int) -> None:
         size = min(MOST_AUTOMATIC, len(X)) if self.batch_size == "auto" else self.batch_size
         with self._own_generators():
             history = self.model_.fit(
@@ -189,6 +176,7 @@ class _Network:
                 batch_size=size,  # type: ignore[arg-type]
                 shuffle=self.shuffle,
                 verbose=self.verbose,
+                sample_weight=weights,
             )
         for name, values in history.history.items():
             self.history_.setdefault(name, []).extend(values)
@@ -203,20 +191,27 @@ class _Network:
 
     # -- data
 
-    def _checked(self, X: Any, y: Any, sample_weight: Any, is_first: bool) -> tuple[np.ndarray, np.ndarray]:
-        """X, and the targets with the weights as their last column; rows without weight are left out."""
+    def _checked(self, X: Any, y: Any, sample_weight: Any, is_first: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """X, targets and weights, None without; rows of weight 0 are left out."""
         from sklearn.utils.validation import _check_sample_weight, validate_data
 
         X, y = validate_data(self, X, y, reset=is_first, dtype=[np.float64, np.float32], multi_output=True, y_numeric=self._is_numeric)
-        values = self._targets(y, is_first)
+        targets = self._targets(y, is_first)
+        if sample_weight is None:
+            return X, targets, None
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         kept = weights > 0
-        return X[kept], np.column_stack([values, weights])[kept]
+        return X[kept], targets[kept], weights[kept]
 
     _is_numeric = True
 
     def _targets(self, y: np.ndarray, is_first: bool) -> np.ndarray:
+        """What the loss takes."""
         raise NotImplementedError
+
+    def _n_outputs(self, targets: np.ndarray) -> int:
+        """Outputs of the network."""
+        return int(targets.shape[1])
 
     # -- pickling, which scikit-learn does: the model as config and arrays
 
@@ -252,7 +247,7 @@ class _Classifier(_Network):
     """Classes: any labels; the network has one output for each."""
 
     classes_: np.ndarray
-    loss = staticmethod(weighted_cross_entropy)
+    loss = "cross_entropy"
     _is_numeric = False
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:  # type: ignore[override]
@@ -293,7 +288,10 @@ class _Classifier(_Network):
         places[places == len(self.classes_)] = 0
         if not np.array_equal(self.classes_[places], labels):
             raise ValueError(f"{type(self).__name__}: y has labels that are not among the classes {self.classes_}")
-        return np.eye(len(self.classes_))[places]
+        return places
+
+    def _n_outputs(self, targets: np.ndarray) -> int:
+        return len(self.classes_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities (n, n_classes), in the order of ``classes_``.

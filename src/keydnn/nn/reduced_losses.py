@@ -12,7 +12,7 @@ from keydnn import ops
 from keydnn._tensor import Tensor
 from keydnn.nn.arguments import integer, label, number
 from keydnn.nn.layers.layer import Layer
-from keydnn.ops.loss_terms import REDUCTIONS
+from keydnn.ops.loss_terms import REDUCTIONS, cross_entropy_terms
 from keydnn.saving.registry import register_module
 
 
@@ -169,6 +169,10 @@ class CrossEntropy(ReducedLoss):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
         )
+
+    def terms(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The values of the rows (N,), and what each counts in their mean; None if all count alike."""
+        return cross_entropy_terms(pred, target, self.label_smoothing, self._weights_as(pred), self.ignore_index)
 
     def _weights_as(self, pred: Tensor) -> Tensor | None:
         """The class weights in the type of the logits."""

@@ -66,13 +66,21 @@ def cross_entropy_rows(pred, target, *, label_smoothing=0.0, class_weights=None,
     Raises:
         ValueError: Shapes do not fit, or a label is outside [0, C).
     """
+    rows, weights = cross_entropy_terms(pred, target, label_smoothing, class_weights, ignore_index)
+    if reduction == "mean" and weights is not None:
+        return rows.sum() / weights.sum()
+    return REDUCTIONS[reduction](rows)
+
+
+def cross_entropy_terms(pred, target, label_smoothing=0.0, class_weights=None, ignore_index=None):
+    """The rows of :func:`cross_entropy_rows` (N,), and what each counts in their mean (N,); None if all count alike."""
     if pred.ndim != 2 or pred.shape[0] == 0:
         raise ShapeError(f"cross_entropy: expected logits (N, C) with N >= 1, got shape {pred.shape}")
     n_classes = pred.shape[1]
     if class_weights is not None and class_weights.shape != (n_classes,):
         raise ShapeError(f"cross_entropy: {n_classes} classes need class_weights ({n_classes},), got {class_weights.shape}")
     if target.shape == pred.shape and target.dtype.kind == "f":
-        return REDUCTIONS[reduction](_soft_rows(pred, target.detach(), label_smoothing, class_weights))
+        return _soft_rows(pred, target.detach(), label_smoothing, class_weights), None
     if target.shape != pred.shape[:1]:
         raise ShapeError(f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)")
     labels = target if target.dtype.kind in "iu" else target.astype("int64")
@@ -93,9 +101,7 @@ def cross_entropy_rows(pred, target, *, label_smoothing=0.0, class_weights=None,
     if counted is not None:
         counted = counted.astype(pred.dtype)
         rows, weights = rows * counted, counted if weights is None else weights * counted
-    if reduction == "mean" and weights is not None:
-        return rows.sum() / weights.sum()
-    return REDUCTIONS[reduction](rows)
+    return rows, weights
 
 
 def _soft_rows(pred, target, label_smoothing, class_weights):

@@ -33,7 +33,7 @@ class Batches(Protocol):
     def draw_key(self) -> int | None:
         """What fixes the order of one epoch; None where there is nothing to fix."""
 
-    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[tuple[Any, ...]]:
         """The batches of an epoch from number ``first`` on."""
 
 
@@ -99,56 +99,65 @@ class ArrayBatches:
         shuffle: Whether each epoch has its own order.
         dtype: What ndarrays are cast to.
         owner: Named in errors.
+        weights: What each row counts (n,), or None; batches are then triples (x, y, weights).
 
     Raises:
         TypeError: An array is neither Tensor nor ndarray.
         ValueError: The numbers of rows differ, or there are none.
     """
 
-    def __init__(self, x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str) -> None:
+    def __init__(
+        self, x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str, weights: np.ndarray | None = None
+    ) -> None:
         x, y = as_array(x, f"{owner}: x"), as_array(y, f"{owner}: y")
         for name, value in (("x", x), ("y", y)):
             if value.ndim == 0 or value.shape[0] == 0:
                 raise ShapeError(f"{owner}: {name} has no rows, its shape is {value.shape}")
         if x.shape[0] != y.shape[0]:
             raise ShapeError(f"{owner}: x and y have different numbers of rows\n  x {x.shape}\n  y {y.shape}")
-        self.x, self.y, self.batch_size, self.shuffle, self.dtype = x, y, batch_size, shuffle, dtype
+        self.arrays = (x, y) if weights is None else (x, y, weights)
+        self.batch_size, self.shuffle, self.dtype = batch_size, shuffle, dtype
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the arrays."""
+        return int(self.arrays[0].shape[0])
 
     @property
     def n_batches(self) -> int:
         """Batches per epoch."""
-        return -(-self.x.shape[0] // self.batch_size)
+        return -(-self.n_rows // self.batch_size)
 
     def draw_key(self) -> int | None:
         """A fresh key from Python's global generator if rows are shuffled."""
         return random.getrandbits(64) if self.shuffle else None
 
-    def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
-        """Pairs of Tensors; the order follows from ``key``, None keeps that of the arrays."""
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Tuples of Tensors; the order follows from ``key``, None keeps that of the arrays."""
         order = self.order(key)
         for i in range(first, self.n_batches):
             yield self.batch(order, i)
 
     def order(self, key: int | None) -> np.ndarray | None:
         """Row numbers in the order of an epoch; None is the order of the arrays."""
-        return None if key is None else np.random.Generator(np.random.Philox(key)).permutation(self.x.shape[0])
+        return None if key is None else np.random.Generator(np.random.Philox(key)).permutation(self.n_rows)
 
-    def batch(self, order: np.ndarray | None, i: int) -> Pair:
+    def batch(self, order: np.ndarray | None, i: int) -> tuple[Tensor, ...]:
         """Batch number ``i``."""
-        start, end = i * self.batch_size, min((i + 1) * self.batch_size, self.x.shape[0])
+        start, end = i * self.batch_size, min((i + 1) * self.batch_size, self.n_rows)
         rows = slice(start, end) if order is None else order[start:end]
-        return self._rows(self.x, rows), self._rows(self.y, rows)
+        return tuple(self._rows(array, rows) for array in self.arrays)
 
-    def whole(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Both arrays as contiguous ndarrays in the dtypes of the batches; None if that would copy much."""
+    def whole(self) -> tuple[np.ndarray, ...] | None:
+        """All arrays as contiguous ndarrays in the dtypes of the batches; None if that would copy much."""
         found = []
-        for array in (self.x, self.y):
+        for array in self.arrays:
             values = np.asarray(array)
             dtype = values.dtype if isinstance(array, Tensor) else np.dtype(self.dtype)
             if (values.dtype != dtype or not values.flags.c_contiguous) and values.size * dtype.itemsize > MOST_COPIED:
                 return None
             found.append(np.ascontiguousarray(values, dtype))
-        return found[0], found[1]
+        return tuple(found)
 
     def _rows(self, array: Any, rows: Any) -> Tensor:
         if isinstance(array, np.ndarray):
@@ -270,8 +279,8 @@ class RowBatches:
             yield self.rows.gather(order[i * size : (i + 1) * size], key)
 
 
-def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str) -> Batches:
-    """The adapter for ``x`` and ``y``; without ``y`` the pairs of ``x``: a data set, a loader, or any iterable.
+def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str, weights: np.ndarray | None = None) -> Batches:
+    """The adapter for ``x`` and ``y`` (and weights); without ``y`` the pairs of ``x``: a data set, a loader, or any iterable.
 
     Raises:
         TypeError: Wrong types.
@@ -282,7 +291,7 @@ def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, 
     if y is None:
         kind = LoaderBatches if isinstance(x, Batches) else IterableBatches
         return kind(x, dtype=dtype, owner=owner)
-    return ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=dtype, owner=owner)
+    return ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=dtype, owner=owner, weights=weights)
 
 
 def input_batches(x: Rows | Batches, batch_size: int, dtype: Any, owner: str) -> Iterator[Tensor]:
@@ -301,20 +310,21 @@ def input_batches(x: Rows | Batches, batch_size: int, dtype: Any, owner: str) ->
         yield as_tensor(item[0] if isinstance(item, tuple) else item, dtype, f"{owner}: batch {i}")
 
 
-def split_rows(x: Any, y: Any, part: float, owner: str) -> tuple[Pair, Pair]:
-    """The first rows for training and the last ``part`` of them for validation.
+def split_rows(arrays: tuple[Any, ...], part: float, owner: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The first rows for training and the last ``part`` of them for validation; an array that is None stays None.
 
     Raises:
         ValueError: ``part`` is not between 0 and 1, or leaves one side empty.
     """
     if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part < 1:
         raise ValueError(f"{owner}: validation_split must lie between 0 and 1, got {part!r}")
-    n = x.shape[0]
+    n = arrays[0].shape[0]
     kept = n - int(n * part)
     if kept in (0, n):
         raise ValueError(f"{owner}: validation_split={part} of {n} rows leaves one side empty")
     with no_grad():
-        return (x[:kept], y[:kept]), (x[kept:], y[kept:])
+        first, last = (tuple(None if a is None else a[rows] for a in arrays) for rows in (slice(kept), slice(kept, None)))
+    return first, last
 
 
 def batch_size_of(x: Any) -> int:
@@ -326,4 +336,4 @@ def batch_size_of(x: Any) -> int:
 def iter_minibatches_xy(x: Any, y: Any, *, batch_size: int, shuffle: bool = False) -> Iterator[Pair]:
     """Rows of ``x`` and ``y`` in batches, in a fresh order if ``shuffle``."""
     batches = ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=None, owner="minibatches")
-    return itertools.chain(batches.epoch(batches.draw_key()))
+    return itertools.chain(batches.epoch(batches.draw_key()))  # type: ignore[arg-type]

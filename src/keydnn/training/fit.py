@@ -19,13 +19,14 @@ from keydnn.optim.optimizer import positive
 from keydnn.random import generator_state, set_generator_state
 from keydnn.training import recorded
 from keydnn.training.callbacks import CallbackList, LearningRateScheduler
-from keydnn.training.data import ArrayBatches, Batches, make_batches, split_rows
+from keydnn.training.data import ArrayBatches, Batches
 from keydnn.training.history import History
 from keydnn.training.loop import BatchHooks, Logs, Totals, evaluate_batches, run_steps
 from keydnn.training.progress import Progress, make_progress
-from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer
+from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer, resolve_weighted
 from keydnn.training.state import Run, TrainingState, capture, install
 from keydnn.training.step import StepPlan, is_nan
+from keydnn.training.weights import total_weight
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,6 @@ def as_callback_list(callbacks: Any) -> CallbackList:
     return CallbackList(LearningRateScheduler(entry) if isinstance(entry, Schedule) else entry for entry in entries)
 
 
-def validation_batches(validation_data: Any, batch_size: int, dtype: Any) -> Batches | None:
-    """Batches in order from ``(x, y)`` or from an iterable of pairs; None without data.
-
-    Raises:
-        TypeError: Wrong types.
-        ValueError: Shapes that do not fit.
-    """
-    if validation_data is None:
-        return None
-    is_pair = isinstance(validation_data, tuple | list) and len(validation_data) == 2 and not isinstance(validation_data[0], tuple)
-    x, y = validation_data if is_pair else (validation_data, None)
-    return make_batches(x, y, batch_size=batch_size, shuffle=False, dtype=dtype, owner="fit: validation_data")
-
-
 class Fit(BatchHooks):
     """One call of ``fit``: everything is checked when it is made, :meth:`run` does the work.
 
@@ -111,6 +98,7 @@ class Fit(BatchHooks):
         metric_names: As in ``fit``.
         callbacks: As in ``fit``.
         settings: The numbers.
+        validates_weighted: Whether the batches of validation are triples (x, y, weights).
         compile: Whether steps may be recorded and replayed.
         is_plain: Whether the model's ``train_on_batch`` is the one of Model, so that an epoch may run without Python.
     """
@@ -128,10 +116,11 @@ class Fit(BatchHooks):
         metric_names: Any,
         callbacks: Any,
         settings: Settings,
+        validates_weighted: bool,
         compile: bool,
         is_plain: bool,
     ) -> None:
-        self.compile, self.is_plain = compile, is_plain
+        self.compile, self.is_plain, self.validates_weighted = compile, is_plain, validates_weighted
         self.model, self.data, self.validation, self.settings = model, data, validation, settings
         self.loss = resolve_loss(loss)
         self.metrics, self.names = resolve_metrics(metrics, metric_names)
@@ -180,10 +169,11 @@ class Fit(BatchHooks):
             if state.epoch_random is None:
                 self._draw(state)
             self.progress.begin(epoch)
-            self._run_rows(state, *rows)
+            self._run_rows(state, rows)
         totals, logs = state.totals, state.totals.means()
         if self.validation is not None:
-            values = evaluate_batches(self.model, self.validation.epoch(None), self.loss, self.metrics, self.names, self.compile)
+            loss = resolve_weighted(self.model, self.loss) if self.validates_weighted else self.loss
+            values = evaluate_batches(self.model, self.validation.epoch(None), loss, self.metrics, self.names, self.compile)
             logs.update({f"val_{name}": value for name, value in values.items()})
         self.progress.end(totals.batches, logs, totals.samples)
         state.history.append_epoch(epoch, logs)
@@ -205,8 +195,10 @@ class Fit(BatchHooks):
         state.epoch_random = generator_state()
         state.key = self.data.draw_key()
 
-    def _step(self, x: Any, y: Any) -> Logs:
+    def _step(self, x: Any, y: Any, weight: Any = None) -> Logs:
         options = dict(self.clipping)
+        if weight is not None:
+            options["sample_weight"] = weight
         if self.is_plain and not self.compile:
             options["compile"] = False
         return self.model.train_on_batch(
@@ -215,39 +207,45 @@ class Fit(BatchHooks):
 
     # -- epochs that run without Python between steps
 
-    def _rows(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Both data arrays if the epoch may run natively: arrays, no hooks around batches, no metric of the user's."""
+    def _rows(self) -> tuple[np.ndarray, ...] | None:
+        """All data arrays if the epoch may run natively: arrays, no hooks around batches, no metric of the user's."""
         if not (self.compile and self.is_plain and isinstance(self.data, ArrayBatches)) or self.callbacks.has_batch_hooks:
             return None
         return self.data.whole() if recorded.runs_rows(self.metrics) else None
 
-    def _run_rows(self, state: Run, x: np.ndarray, y: np.ndarray) -> None:
+    def _run_rows(self, state: Run, arrays: tuple[np.ndarray, ...]) -> None:
         """The rest of an epoch: many steps per native call once the step is recorded, single ones before and at the short end."""
         assert isinstance(self.data, ArrayBatches)
-        totals, size, n = state.totals, self.data.batch_size, x.shape[0]
+        totals, size, n = state.totals, self.data.batch_size, self.data.n_rows
         order = self.data.order(state.key)
         index = np.arange(n) if order is None else order
         plan = StepPlan(self.loss, state.optimizer, self.metrics, self.names, **self.clipping)
         while totals.batches < self.data.n_batches:
-            start = totals.batches * size
+            start, first = totals.batches * size, totals.batches
             rows = index[start : start + (n - start) // size * size]
-            first = totals.batches
-            columns = self._some_steps(plan, x, y, rows, order, first)
-            totals.add_columns(columns, min(size, n - start))
+            columns = self._some_steps(plan, arrays, rows, order, first)
+            weights = None if len(arrays) < 3 else self._weights(arrays[2], index[start:], len(columns["loss"]))
+            totals.add_columns(columns, min(size, n - start), weights)
             nan = next((i for i, loss in enumerate(columns["loss"]) if loss != loss), None) if isnan(totals.sums["loss"]) else None
             if nan is not None:
                 self._warn_nan(first + nan, 6)
             self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
 
-    def _some_steps(self, plan: StepPlan, x: np.ndarray, y: np.ndarray, rows: np.ndarray, order: Any, first: int) -> dict[str, list[float]]:
+    def _weights(self, weights: np.ndarray, rows: np.ndarray, steps: int) -> list[float]:
+        size = self.data.batch_size  # type: ignore[attr-defined]
+        return [total_weight(weights[rows[i * size : (i + 1) * size]]) for i in range(steps)]
+
+    def _some_steps(
+        self, plan: StepPlan, arrays: tuple[np.ndarray, ...], rows: np.ndarray, order: Any, first: int
+    ) -> dict[str, list[float]]:
         """Run at least one step; returns the values of each log, one per step."""
         size = self.data.batch_size  # type: ignore[attr-defined]
-        shape_x, shape_y = (((size, *array.shape[1:]), array.dtype) for array in (x, y))
-        step = recorded.warm(self.model, shape_x, shape_y, plan) if len(rows) else None
+        shapes = tuple(((size, *array.shape[1:]), array.dtype) for array in arrays)
+        step = recorded.warm(self.model, shapes, plan) if len(rows) else None
         if step is None:
             logs = self._step(*self.data.batch(order, first))  # type: ignore[attr-defined]
             return {name: [float(value)] for name, value in logs.items()}
-        return dict(zip(("loss", *self.names), recorded.run_rows(step, x, y, rows, size, 0.1), strict=True))
+        return dict(zip(("loss", *self.names), recorded.run_rows(step, arrays, rows, size, 0.1), strict=True))
 
     # -- around each batch
 
@@ -298,32 +296,3 @@ def read_resume(resume: Any) -> TrainingState | None:
     if not isinstance(resume, str | os.PathLike):
         raise TypeError(f"fit: resume must be a path or a TrainingState, got {type(resume).__name__}")
     return TrainingState.read(resume)
-
-
-def prepare(
-    model: Any,
-    x: Any,
-    y: Any,
-    dtype: Any,
-    *,
-    settings: Settings,
-    shuffle: bool,
-    validation_data: Any,
-    validation_split: float | None,
-    **choices: Any,
-) -> Fit:
-    """A :class:`Fit` from the arguments of ``fit``.
-
-    Raises:
-        TypeError: Wrong types.
-        ValueError: Numbers or shapes that do not fit, unknown names.
-        RuntimeError: The optimizer holds none of the model's parameters.
-    """
-    data = make_batches(x, y, batch_size=settings.batch_size, shuffle=shuffle, dtype=dtype, owner="fit")
-    if validation_split is not None:
-        if y is None or validation_data is not None:
-            raise ValueError("fit: validation_split needs x and y as arrays, and no validation_data")
-        (x, y), validation_data = split_rows(x, y, validation_split, "fit")
-        data = make_batches(x, y, batch_size=settings.batch_size, shuffle=shuffle, dtype=dtype, owner="fit")
-    validation = validation_batches(validation_data, settings.batch_size, dtype)
-    return Fit(model, data, validation, settings=settings, **choices)

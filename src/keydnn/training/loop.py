@@ -14,6 +14,7 @@ from keydnn.nn.module import Module
 from keydnn.training import recorded
 from keydnn.training.data import batch_size_of
 from keydnn.training.step import evaluation_mode, measure, read_logs
+from keydnn.training.weights import total_weight
 
 Logs = dict[str, float]
 
@@ -30,27 +31,33 @@ class Totals:
     """
 
     sums: Logs = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
     samples: int = 0
     batches: int = 0
 
-    def add(self, logs: Mapping[str, float], size: int) -> None:
-        """Count one batch."""
+    def add(self, logs: Mapping[str, float], size: int, weight: float | None = None) -> None:
+        """Count one batch; ``weight`` is what its loss counts, None is its size."""
         for name, value in logs.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value) * size
-            self.sizes[name] = self.sizes.get(name, 0) + size
+            counted = size if weight is None or name != "loss" else weight
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * counted
+            self.sizes[name] = self.sizes.get(name, 0) + counted
         self.samples += size
         self.batches += 1
 
-    def add_columns(self, columns: Mapping[str, Sequence[float]], size: int) -> None:
+    def add_columns(self, columns: Mapping[str, Sequence[float]], size: int, weights: Sequence[float] | None = None) -> None:
         """Count batches of one size: per name the values of each, in order; the sums are those of :meth:`add` batch by batch."""
         count = 0
         for name, values in columns.items():
-            total, count = self.sums.get(name, 0.0), len(values)
-            for value in values:
-                total += value * size
-            self.sums[name] = total
-            self.sizes[name] = self.sizes.get(name, 0) + count * size
+            total, n, count = self.sums.get(name, 0.0), self.sizes.get(name, 0), len(values)
+            if weights is None or name != "loss":
+                for value in values:
+                    total += value * size
+                n += count * size
+            else:
+                for value, weight in zip(values, weights, strict=True):
+                    total += value * weight
+                    n += weight
+            self.sums[name], self.sizes[name] = total, n
         self.samples += count * size
         self.batches += count
 
@@ -70,14 +77,12 @@ class BatchHooks:
         return False
 
 
-def run_steps(
-    step: Callable[[Any, Any], Logs], batches: Iterable[tuple[Any, Any]], totals: Totals, hooks: BatchHooks | None = None
-) -> Totals:
+def run_steps(step: Callable[..., Logs], batches: Iterable[tuple[Any, ...]], totals: Totals, hooks: BatchHooks | None = None) -> Totals:
     """Run ``step`` over batches.
 
     Args:
-        step: Called with x and y, returns logs.
-        batches: Pairs (x, y).
+        step: Called with what a batch holds, returns logs.
+        batches: Pairs (x, y), or triples (x, y, weights), whose loss counts by the sum of the weights.
         totals: What came before in the same epoch; added to, so the first batch has number ``totals.batches``.
         hooks: Told before and after each batch.
 
@@ -85,11 +90,11 @@ def run_steps(
         ``totals``.
     """
     hooks = BatchHooks() if hooks is None else hooks
-    for x, y in batches:
+    for batch in batches:
         i = totals.batches
         hooks.before(i)
-        logs = step(x, y)
-        totals.add(logs, batch_size_of(x))
+        logs = step(*batch)
+        totals.add(logs, batch_size_of(batch[0]), total_weight(batch[2]) if len(batch) > 2 else None)
         if hooks.after(i, logs, totals):
             break
     return totals
@@ -97,19 +102,23 @@ def run_steps(
 
 def evaluate_batches(
     model: Module,
-    batches: Iterable[tuple[Any, Any]],
-    loss: Callable[[Any, Any], Any],
+    batches: Iterable[tuple[Any, ...]],
+    loss: Callable[..., Any],
     metrics: Sequence[Callable[[Any, Any], Any]],
     names: Sequence[str],
     compile: bool = True,
 ) -> Logs:
-    """Weighted means of loss and metrics, in evaluation mode and without a graph; flags are restored."""
+    """Weighted means of loss and metrics, in evaluation mode and without a graph; flags are restored.
 
-    def step(x: Any, y: Any) -> Logs:
+    The loss gets the prediction and what else a batch holds: the target, and weights if there are any.
+    """
+
+    def step(*batch: Any) -> Logs:
         if compile:
-            return read_logs(recorded.evaluate(model, x, y, loss, metrics), names)
+            return read_logs(recorded.evaluate(model, batch, loss, metrics), names)
+        x, *rest = batch
         y_pred = model(x)
-        return read_logs([loss(y_pred, y), *measure(metrics, y, y_pred)], names)
+        return read_logs([loss(y_pred, *rest), *measure(metrics, rest[0], y_pred)], names)
 
     with evaluation_mode(model), no_grad():
         return run_steps(step, batches, Totals()).means()

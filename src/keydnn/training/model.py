@@ -33,16 +33,18 @@ from keydnn.saving import (
 from keydnn.training import recorded, repeat
 from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
 from keydnn.training.data import Batches, Rows, as_tensor, batch_size_of, input_batches, iter_minibatches_xy, make_batches
-from keydnn.training.fit import checked_count, checked_settings, prepare, read_resume
+from keydnn.training.fit import Fit, checked_count, checked_settings, read_resume
 from keydnn.training.history import History
+from keydnn.training.inputs import data_batches
 from keydnn.training.loop import evaluate_batches
-from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer
+from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer, resolve_weighted
 from keydnn.training.state import Run, TrainingState, capture, model_from
 from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, training_step
 from keydnn.training.summary import shape_table, structure_text
+from keydnn.training.weights import row_weights
 
 T = TypeVar("T", bound="Model")
-_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat", "_predicted")
+_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat", "_predicted", "_weighted")
 _is_training = attrgetter("training")
 
 
@@ -202,6 +204,8 @@ class Model(Buildable):
         clip_norm: float | None = None,
         clip_value: float | None = None,
         compile: bool = True,
+        sample_weight: Tensor | np.ndarray | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
     ) -> dict[str, float]:
         """One step: training mode, zero gradients, forward, loss, backward, clipping, update, metrics.
 
@@ -219,6 +223,8 @@ class Model(Buildable):
             clip_norm: Bound of the common norm of all gradients.
             clip_value: Bound of each element of the gradients.
             compile: Whether the step may be recorded and replayed; see :meth:`plan_report`.
+            sample_weight: What each row counts in the loss (n,), at least 0: the loss is ``sum w_i l_i / sum w_i``.
+            class_weight: Weights by class, see :meth:`fit`.
 
         Returns:
             ``loss`` and the metrics as floats.
@@ -229,13 +235,17 @@ class Model(Buildable):
             RuntimeError: The model is not built, or the optimizer holds none of its parameters.
         """
         asked = (loss, optimizer, metrics, metric_names, zero_grad, backward, step, optimizer_kwargs, clip_norm, clip_value)
-        if compile and self._repeat is not None and self.training:
+        is_weighted = sample_weight is not None or class_weight is not None
+        if compile and self._repeat is not None and self.training and not is_weighted:
             logs = self._repeat(x_batch, y_batch, asked)
             if logs is not None:
                 return logs
         self._require_built("train_on_batch")
         x = x_batch if isinstance(x_batch, Tensor) else as_tensor(x_batch, self._dtype(), "train_on_batch: x_batch")
         y = y_batch if isinstance(y_batch, Tensor) else as_tensor(y_batch, self._dtype(), "train_on_batch: y_batch")
+        batch: tuple[Tensor, ...] = (x, y)
+        if is_weighted:
+            batch = (x, y, Tensor(data=row_weights(y, sample_weight, class_weight, "train_on_batch"), dtype=self._dtype()))
         functions, names = resolve_metrics(metrics, metric_names)
         loss = resolve_loss(loss)
         plan = StepPlan(
@@ -248,21 +258,22 @@ class Model(Buildable):
             step,
             clip_norm,
             clip_value,
+            resolve_weighted(self, loss) if is_weighted else None,
         )
-        logs = read_logs(self._in_training_mode(x, y, plan, recorded.train if compile else training_step), names)
-        if compile:
+        logs = read_logs(self._in_training_mode(batch, plan, recorded.train if compile else training_step), names)
+        if compile and not is_weighted:
             repeat.remember_training(self, asked, x, y, plan)
         return logs
 
-    def _in_training_mode(self, x: Tensor, y: Tensor, plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:
+    def _in_training_mode(self, batch: Sequence[Tensor], plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:
         """A step; if it fails, modules that were not in training mode get their flags back."""
         if self.training and all(map(_is_training, self._below)):
-            return run(self, x, y, plan)
+            return run(self, batch, plan)
         before = [(module, module.training) for module in (self, *self._below)]
         with contextlib.ExitStack() as undo:
             undo.callback(restore, before)
             self.train()
-            logs = run(self, x, y, plan)
+            logs = run(self, batch, plan)
             undo.pop_all()
         return logs
 
@@ -288,6 +299,8 @@ class Model(Buildable):
         compile: bool = True,
         validation_split: float | None = None,
         initial_epoch: int = 0,
+        sample_weight: Any = None,
+        class_weight: Mapping[int, float] | str | None = None,
     ) -> History:
         """Train for some epochs.
 
@@ -304,7 +317,8 @@ class Model(Buildable):
             epochs: Train until so many epochs are done.
             shuffle: Whether rows are in a new order each epoch, drawn from Python's global generator.
             verbose: 0 is silent, 1 shows the progress of each epoch, 2 adds a summary line.
-            validation_data: ``(x, y)`` or an iterable of pairs, evaluated after each epoch; adds ``val_*`` to the logs.
+            validation_data: ``(x, y)``, ``(x, y, sample_weight)`` or an iterable of pairs, evaluated after each epoch; adds ``val_*``
+                to the logs.
             callbacks: Callbacks; a learning rate schedule is applied each epoch.
             optimizer_kwargs: Arguments for an optimizer given by name.
             clip_norm: Bound of the common norm of all gradients.
@@ -313,9 +327,14 @@ class Model(Buildable):
             compile: Whether steps may be recorded and replayed.
             validation_split: Share of the last rows to use as validation data.
             initial_epoch: Number of the first epoch.
+            sample_weight: Tensor or ndarray (n,): what each row counts in the loss, at least 0; needs ``x`` and ``y`` as arrays.  The
+                loss is then ``sum w_i l_i / sum w_i`` over the rows of a batch, see :mod:`keydnn.nn.weighted`; metrics count all
+                rows alike.
+            class_weight: Weight by class (1 for those not named), or ``"balanced"``: rows count in the loss by the class of their
+                target, times ``sample_weight``; validation data are not changed by it.
 
         Returns:
-            The values of each epoch: means over batches, weighted by their size.
+            The values of each epoch: means over batches, weighted by their size; of a loss with weights, by their sum.
 
         Raises:
             TypeError: A wrong type; ``y`` is missing and ``x`` no iterable of pairs.
@@ -341,15 +360,23 @@ class Model(Buildable):
         if resume is not None and initial_epoch:
             raise ValueError("fit: resume knows the epoch to start at; leave initial_epoch at 0")
         state = read_resume(resume)
-        job = prepare(
-            self,
+        data, validation, validates_weighted = data_batches(
             x,
             y,
-            self._dtype(),
-            settings=settings,
+            batch_size=settings.batch_size,
             shuffle=bool(shuffle),
+            dtype=self._dtype(),
             validation_data=validation_data,
             validation_split=validation_split,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+        )
+        job = Fit(
+            self,
+            data,
+            validation,
+            settings=settings,
+            validates_weighted=validates_weighted,
             loss=loss,
             optimizer=optimizer,
             optimizer_kwargs=optimizer_kwargs,
@@ -371,6 +398,7 @@ class Model(Buildable):
         batch_size: int = 32,
         metric_names: Sequence[str] | None = None,
         compile: bool = True,
+        sample_weight: Any = None,
     ) -> dict[str, float]:
         """Loss and metrics in evaluation mode, without a graph: means over batches, weighted by their size.
 
@@ -382,6 +410,7 @@ class Model(Buildable):
             batch_size: Rows per batch.
             metric_names: Names of the metrics in the result.
             compile: Whether the pass may be recorded and replayed.
+            sample_weight: What each row counts in the loss (n,), at least 0; needs ``x`` and ``y`` as arrays.
 
         Raises:
             TypeError: A wrong type.
@@ -390,9 +419,12 @@ class Model(Buildable):
         """
         self._require_built("evaluate")
         size = checked_count("evaluate", "batch_size", batch_size)
-        batches = make_batches(x, y, batch_size=size, shuffle=False, dtype=self._dtype(), owner="evaluate")
+        weights = row_weights(y, sample_weight, None, "evaluate")
+        batches = make_batches(x, y, batch_size=size, shuffle=False, dtype=self._dtype(), owner="evaluate", weights=weights)
         functions, names = resolve_metrics(metrics, metric_names)
-        return evaluate_batches(self, batches.epoch(None), resolve_loss(loss), functions, names, compile)
+        loss = resolve_loss(loss)
+        measured = loss if weights is None else resolve_weighted(self, loss)
+        return evaluate_batches(self, batches.epoch(None), measured, functions, names, compile)
 
     _batch_size_of = staticmethod(batch_size_of)
     _iter_minibatches_xy = staticmethod(iter_minibatches_xy)

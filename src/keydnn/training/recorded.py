@@ -85,9 +85,9 @@ def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
     return (id(optimizer), id(groups), plain, *[tuple(getattr(group, "options", {}).items()) for group in groups])
 
 
-def training_key(x: tuple[Any, Any], y: tuple[Any, Any], same: bool, plan: StepPlan) -> tuple[Any, ...]:
+def training_key(shapes: tuple[Any, ...], same: bool, plan: StepPlan) -> tuple[Any, ...]:
     """The signature of a training step on arrays of given (shape, dtype), with True for one that requires a gradient."""
-    key = (x, y, same, plan.loss, tuple(plan.metrics), plan.zero_grad, plan.backward, plan.step, plan.clip_norm, plan.clip_value)
+    key = (shapes, same, plan.loss, tuple(plan.metrics), plan.zero_grad, plan.backward, plan.step, plan.clip_norm, plan.clip_value)
     grads = () if plan.zero_grad else tuple(p.grad is None for p in plan.optimizer.params)
     return (*map(_identity, key), is_grad_enabled(), *_optimizer_key(plan.optimizer), grads)
 
@@ -103,13 +103,14 @@ def _shape(t: Tensor) -> tuple[Any, ...]:
     return (t._data.shape, t._data.dtype, True) if t.requires_grad else (t._data.shape, t._data.dtype)
 
 
-def train(model: Any, x: Tensor, y: Tensor, plan: StepPlan) -> list[Any]:
-    """One training step, by a plan where possible; returns the loss and the metrics, unread."""
+def train(model: Any, batch: Sequence[Tensor], plan: StepPlan) -> list[Any]:
+    """One training step on x, y and, if there are any, weights, by a plan where possible; returns the loss and the metrics, unread."""
     steps = of(model)
-    if type(x) is not Tensor or type(y) is not Tensor or steps.is_pointless or not usable():
-        return training_step(model, x, y, plan)
-    step = steps.find(training_key(_shape(x), _shape(y), x is y, plan), lambda: _training(model, plan))
-    return _with_own_metrics(plan.metrics, step(x, y), y)
+    if any(type(t) is not Tensor for t in batch) or steps.is_pointless or not usable():
+        return training_step(model, batch, plan)
+    x, y = batch[:2]
+    step = steps.find(training_key(tuple(map(_shape, batch)), x is y, plan), lambda: _training(model, plan))
+    return _with_own_metrics(plan.metrics, step(*batch), y)
 
 
 def is_own(metric: Any) -> bool:
@@ -135,9 +136,9 @@ def _with_own_metrics(metrics: Sequence[Any], values: list[Any], y: Any) -> list
 def _training(model: Any, plan: StepPlan) -> RecordedStep:
     own = weakref.ref(model)
 
-    def function(x: Tensor, y: Tensor) -> Sequence[Any]:
-        loss, y_pred = update(own(), x, y, plan)  # type: ignore[arg-type]
-        return _measured(loss, plan.metrics, y, y_pred)
+    def function(*batch: Tensor) -> Sequence[Any]:
+        loss, y_pred = update(own(), batch, plan)  # type: ignore[arg-type]
+        return _measured(loss, plan.metrics, batch[1], y_pred)
 
     step = RecordedStep(function, [*plan.optimizer.params, *model.parameters()])
     step.keep_alive = (plan, getattr(plan.optimizer, "groups", None))
@@ -147,26 +148,27 @@ def _training(model: Any, plan: StepPlan) -> RecordedStep:
 # -- without training
 
 
-def evaluate(model: Any, x: Tensor, y: Tensor, loss: Any, metrics: Sequence[Any]) -> list[Any]:
-    """The loss and the metrics of a batch, unread; the caller has set the mode."""
+def evaluate(model: Any, batch: Sequence[Tensor], loss: Any, metrics: Sequence[Any]) -> list[Any]:
+    """The loss (of prediction, target and what else the batch has) and the metrics, unread; the caller has set the mode."""
 
     own = weakref.ref(model)
 
-    def function(x: Tensor, y: Tensor) -> Sequence[Any]:
+    def function(x: Tensor, y: Tensor, *weights: Tensor) -> Sequence[Any]:
         y_pred = own()(x)  # type: ignore[misc]
-        return _measured(loss(y_pred, y), metrics, y, y_pred)
+        return _measured(loss(y_pred, y, *weights), metrics, y, y_pred)
 
     steps = of(model)
-    if type(x) is not Tensor or type(y) is not Tensor or steps.is_pointless or not usable():
-        return _with_own_metrics(metrics, list(function(x, y)), y)
+    x, y = batch[:2]
+    if any(type(t) is not Tensor for t in batch) or steps.is_pointless or not usable():
+        return _with_own_metrics(metrics, list(function(*batch)), y)
 
     def make() -> RecordedStep:
         step = RecordedStep(function, fuse=False)
         step.keep_alive = (loss, tuple(metrics))
         return step
 
-    key = ("evaluate", _shape(x), _shape(y), x is y, id(loss), tuple(map(id, metrics)), is_grad_enabled())
-    return _with_own_metrics(metrics, steps.find(key, make)(x, y), y)
+    key = ("evaluate", *map(_shape, batch), x is y, id(loss), tuple(map(id, metrics)), is_grad_enabled())
+    return _with_own_metrics(metrics, steps.find(key, make)(*batch), y)
 
 
 def predict(model: Any, x: Tensor) -> Any:
@@ -195,18 +197,18 @@ def runs_rows(metrics: Sequence[Any]) -> bool:
     return usable() and not any(map(is_own, metrics))
 
 
-def warm(model: Any, x: tuple[Any, Any], y: tuple[Any, Any], plan: StepPlan) -> RecordedStep | None:
+def warm(model: Any, shapes: tuple[Any, ...], plan: StepPlan) -> RecordedStep | None:
     """The plan of a signature that has been checked against eager steps and still holds, or None."""
-    variants = of(model).entries.get(training_key(x, y, False, plan), ())
+    variants = of(model).entries.get(training_key(shapes, False, plan), ())
     for step in variants:
         if step.plan is not None and step.replays > 1 and step.holds():
             return step
     return None
 
 
-def run_rows(step: RecordedStep, x: np.ndarray, y: np.ndarray, index: np.ndarray, batch: int, budget_s: float) -> list[list[float]]:
+def run_rows(step: RecordedStep, arrays: Sequence[np.ndarray], index: np.ndarray, batch: int, budget_s: float) -> list[list[float]]:
     """Run steps over batches of rows for about ``budget_s`` seconds; returns the losses of the steps run, then each metric's values."""
     count = len(index) // batch
     outputs = [np.empty((count, *out.shape), out.dtype) for out in step.outputs]
-    done = step.replay_rows([x, y], outputs, index, batch, budget_s)
+    done = step.replay_rows(list(arrays), outputs, index, batch, budget_s)
     return [out[:done].astype(np.float64).tolist() for out in outputs]

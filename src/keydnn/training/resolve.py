@@ -14,6 +14,7 @@ from keydnn._tensor import Tensor
 from keydnn.domain.protocols import IOptimizer
 from keydnn.nn.losses import LOSSES
 from keydnn.nn.module import Module, latest_stamp
+from keydnn.nn.weighted import WeightedLoss, weighted
 from keydnn.optim import OPTIMIZERS, Optimizer
 from keydnn.training.metrics import METRICS
 
@@ -34,6 +35,14 @@ def resolve_loss(loss: Any) -> Callable[[Any, Any], Any]:
     if not callable(loss):
         raise TypeError(f"loss must be a name or a callable (pred, target), got {type(loss).__name__}")
     return loss
+
+
+def resolve_weighted(model: Module, loss: Callable[[Any, Any], Any]) -> WeightedLoss:
+    """The loss as a function of prediction, target and weights; the model keeps the latest, as recorded steps go by identity."""
+    kept = model.__dict__.get("_weighted")
+    if kept is None or kept[0] is not loss:
+        kept = model.__dict__["_weighted"] = (loss, weighted(loss))
+    return kept[1]  # type: ignore[no-any-return]
 
 
 def _named(kind: str, table: Mapping[str, Any], key: str, given: str) -> Any:

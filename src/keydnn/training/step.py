@@ -33,6 +33,7 @@ class StepPlan:
         step: Whether to update.
         clip_norm: Bound of the common norm of all gradients, or None.
         clip_value: Bound of each element of the gradients, or None.
+        weighted: Function of (prediction, target, weights) that stands for the loss where a batch has weights.
     """
 
     loss: Callable[[Any, Any], Any]
@@ -44,24 +45,26 @@ class StepPlan:
     step: bool = True
     clip_norm: float | None = None
     clip_value: float | None = None
+    weighted: Callable[[Any, Any, Any], Any] | None = None
 
 
-def training_step(model: Module, x: Any, y: Any, plan: StepPlan) -> list[Any]:
-    """Run one step; returns the loss and the metrics, unread.
+def training_step(model: Module, batch: Sequence[Any], plan: StepPlan) -> list[Any]:
+    """Run one step on x, y and, if there are any, weights; returns the loss and the metrics, unread.
 
     Raises:
         TypeError: The loss gave something without ``backward``.
     """
-    loss, y_pred = update(model, x, y, plan)
-    return [loss, *measure(plan.metrics, y, y_pred)]
+    loss, y_pred = update(model, batch, plan)
+    return [loss, *measure(plan.metrics, batch[1], y_pred)]
 
 
-def update(model: Module, x: Any, y: Any, plan: StepPlan) -> tuple[Any, Any]:
+def update(model: Module, batch: Sequence[Any], plan: StepPlan) -> tuple[Any, Any]:
     """A step without its metrics; returns the loss and the prediction."""
+    x, y, *weights = batch
     if plan.zero_grad:
         plan.optimizer.zero_grad()
     y_pred = model(x)
-    loss = plan.loss(y_pred, y)
+    loss = plan.weighted(y_pred, y, *weights) if weights and plan.weighted is not None else plan.loss(y_pred, y)
     if plan.backward:
         if not isinstance(loss, Tensor) and not callable(getattr(loss, "backward", None)):  # foreign losses have only this
             raise TypeError(f"the loss must return a Tensor (or an object with backward()), got {type(loss).__name__}")

@@ -1,5 +1,8 @@
 """Every layer with an ONNX form: our outputs, those of onnxruntime, and those of the file read back."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,10 +11,10 @@ from keydnn import nn
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx extra: pip install '.[onnx]'")
 from keydnn.interop.onnx import OnnxError, UnsupportedOnnxError, load_onnx, save_onnx, to_onnx  # noqa: E402
-from keydnn.interop.onnx.export_rules import WRITE  # noqa: E402
+from keydnn.interop.onnx.export_rules import NO_FORM, WRITE  # noqa: E402
 
 S = keydnn.Sequential
-IMAGE = (2, 3, 8, 8)
+IMAGE, LINE = (2, 3, 8, 8), (2, 3, 9)
 BATCH_SECOND = {"open_axes": (0, 1)}
 
 
@@ -37,11 +40,40 @@ CASES = [
     ("LeakyReLU", S(nn.LeakyReLU(0.2)), (2, 3), {}),
     ("ELU", S(nn.ELU(0.7)), (2, 3), {}),
     *layers(
-        "ReLU", "SELU", "Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "HardSigmoid", "Hardswish", "GELU", "SiLU", "ReLU6", "PReLU"
-    ),
+        "ReLU",
+        "SELU",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "Mish",
+        "HardSigmoid",
+        "Hardswish",
+        "GELU",
+        "SiLU",
+        "ReLU6",
+        "PReLU",
+        "Hardtanh",
+        "Identity",
+    ),  # fmt: skip
     ("Softmax", S(nn.Softmax(1)), (2, 3, 4), {}),
     ("LogSoftmax", S(nn.LogSoftmax()), (2, 3), {}),
     ("PReLU per channel", S(nn.PReLU(3)), IMAGE, {}),
+    ("Conv1d", S(nn.Conv1d(3, 4, 3, stride=2, padding=1)), LINE, {}),
+    ("Conv1d groups", S(nn.Conv1d(4, 6, 3, dilation=2, groups=2, bias=False)), (2, 4, 9), {}),
+    ("MaxPool1d", S(nn.MaxPool1d(3, 2, 1)), LINE, {}),
+    ("AvgPool1d", S(nn.AvgPool1d(3, 2, 1)), LINE, {}),
+    ("GroupNorm", S(nn.GroupNorm(2, 4)), (2, 4, 5, 3), {"open_axes": (0, 2)}),
+    ("GroupNorm of lines", S(nn.GroupNorm(3, 3, affine=False)), LINE, {}),
+    ("InstanceNorm2d", S(nn.InstanceNorm2d(3)), IMAGE, {}),
+    ("InstanceNorm2d affine", S(nn.InstanceNorm2d(3, affine=True, eps=1e-2)), IMAGE, {}),
+    ("RMSNorm", S(nn.RMSNorm((3, 4))), (2, 3, 4), {}),
+    ("RMSNorm plain", S(nn.RMSNorm(4, affine=False)), (2, 3, 4), {}),
+    ("AdaptiveAvgPool2d", S(nn.AdaptiveAvgPool2d((3, 5))), (2, 3, 7, 9), {}),
+    ("AdaptiveAvgPool2d even", S(nn.AdaptiveAvgPool2d((4, 2))), IMAGE, {}),
+    ("AdaptiveAvgPool2d global", S(nn.AdaptiveAvgPool2d(1)), IMAGE, {"open_axes": (0, 2, 3)}),
+    ("Upsample", S(nn.Upsample((2, 3))), IMAGE, {"open_axes": (0, 2, 3)}),
+    ("PixelShuffle", S(nn.PixelShuffle(2)), (2, 8, 3, 5), {"open_axes": (0, 2, 3)}),
     ("Embedding", S(nn.Embedding(9, 4), nn.LayerNorm(4)), (3, 5), {}),
     ("RNN", S(nn.RNN(4, 3, return_state=False)), (5, 2, 4), BATCH_SECOND),
     ("LSTM", S(nn.LSTM(4, 3, return_state=False)), (5, 2, 4), BATCH_SECOND),
@@ -107,6 +139,27 @@ def test_every_layer(tmp_path, model, shape, options):
 def test_there_is_a_case_for_every_layer_with_a_form():
     seen = {type(module) for _, model, _, _ in CASES for module in model.modules()}
     assert set(WRITE) <= seen
+
+
+def test_the_documentation_names_every_layer_with_a_form():
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "onnx.md").read_text(encoding="utf-8")
+    written = text.partition("## Written")[2].partition("A model is written")[0]
+    assert re.findall(r"`(\w+)`", written) == sorted(cls.__name__ for cls in WRITE)
+
+
+def test_every_layer_has_a_form_or_a_reason():
+    named = [cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Module)]
+    made = {cls for cls in named if cls.__module__.startswith("keydnn.nn.layers.")}
+    bases = {nn.Layer, nn.Normalization}
+    assert len(made) > 50
+    assert made - bases == (set(WRITE) | set(NO_FORM)) - {S}
+    assert not set(WRITE) & set(NO_FORM)
+
+
+@pytest.mark.parametrize("cell", [nn.RNNCell, nn.LSTMCell, nn.GRUCell])
+def test_the_reason_is_told(cell):
+    with pytest.raises(UnsupportedOnnxError, match=r"has no ONNX form: one step with its state"):
+        to_onnx(S(cell(3, 2)), (1, 3))
 
 
 def test_float64_and_shared_layers(tmp_path):

@@ -66,6 +66,9 @@ def test_graphs_that_make_no_sense():
     ]:
         with pytest.raises(OnnxError, match=text):
             from_onnx(proto)
+    inside = helper.make_graph([helper.make_node("Relu", ["z"], ["t"])], "t", [], [helper.make_tensor_value_info("t", 1, None)])
+    with pytest.raises(OnnxError, match="no value is called 'z'"):
+        from_onnx(graph([helper.make_node("If", ["x"], ["y"], then_branch=inside, else_branch=inside)]))
     model = from_onnx(graph([relu]))
     with pytest.raises(OnnxError, match=r"expected 1 inputs \(x\), got 2"):
         model(keydnn.zeros((2,)), keydnn.zeros((2,)))
@@ -76,14 +79,12 @@ def test_what_is_refused(tmp_path):
     entry = outside.external_data.add()
     entry.key, entry.value = "location", "../../../etc/passwd"
     relu = helper.make_node("Relu", ["x"], ["y"])
-    loop = helper.make_node(
-        "If", ["x"], ["y"], then_branch=helper.make_graph([], "t", [], []), else_branch=helper.make_graph([], "e", [], [])
-    )
+    optional = helper.make_node("OptionalHasElement", ["x"], ["y"])
     for proto in (
         graph([relu], [outside]),
         graph([relu], inputs=[("x", TensorProto.STRING)]),
         graph([relu], inputs=[("x", TensorProto.FLOAT16)]),
-        graph([loop]),
+        graph([optional]),
         graph([helper.make_node("Constant", [], ["y"], value_string="text")]),
     ):
         with pytest.raises(UnsupportedOnnxError):

@@ -15,9 +15,9 @@ import numpy as np
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import no_grad
 from keydnn.interop.onnx.errors import UnsupportedOnnxError, import_onnx
-from keydnn.interop.onnx.export_rules import State, write_module
+from keydnn.interop.onnx.export_rules import write_module
 from keydnn.interop.onnx.graph import OnnxModel
-from keydnn.interop.onnx.writer import Writer
+from keydnn.interop.onnx.writer import State, Writer
 from keydnn.nn import Embedding, Module
 from keydnn.saving import write_atomically
 from keydnn.training import Sequential

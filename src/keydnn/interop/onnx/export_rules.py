@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,27 +10,12 @@ import numpy as np
 from keydnn import nn
 from keydnn._tensor import Tensor
 from keydnn.interop.onnx.errors import UnsupportedOnnxError
+from keydnn.interop.onnx.export_planes import PLANES
 from keydnn.interop.onnx.rules_recurrent import GATES
-from keydnn.interop.onnx.writer import Writer
+from keydnn.interop.onnx.writer import Rule, State, Writer
 from keydnn.nn import MultiHeadAttention, TransformerEncoderLayer
 from keydnn.nn.module import Module
 from keydnn.training import Sequential
-
-
-@dataclass(frozen=True)
-class State:
-    """A value of the graph in the making.
-
-    Attributes:
-        name: Its name.
-        value: What it is for an input of zeros: shape and dtype are looked at.
-    """
-
-    name: str
-    value: Any
-
-
-Rule = Callable[[Writer, Any, State, str], Any]
 
 
 def write_module(writer: Writer, module: Module, x: State, where: str) -> Any:
@@ -43,7 +26,8 @@ def write_module(writer: Writer, module: Module, x: State, where: str) -> Any:
     """
     rule = WRITE.get(type(module))
     if rule is None:
-        raise UnsupportedOnnxError(f"to_onnx: {where} ({type(module).__name__}) has no ONNX form")
+        why = f": {NO_FORM[type(module)]}" if type(module) in NO_FORM else ""
+        raise UnsupportedOnnxError(f"to_onnx: {where} ({type(module).__name__}) has no ONNX form{why}")
     try:
         return rule(writer, module, x, where)
     except UnsupportedOnnxError as error:
@@ -77,36 +61,6 @@ def _linear(g: Writer, m: Any, x: State, where: str) -> State:
     return State(_product(g, m.weight, m.bias, x.name, x.value.ndim, where), m(x.value))
 
 
-def _weights(g: Writer, m: Any, where: str) -> list[str]:
-    return [g.constant(m.weight, f"{where}.weight"), *([] if m.bias is None else [g.constant(m.bias, f"{where}.bias")])]
-
-
-def _geometry(m: Any) -> dict[str, Any]:
-    return {"kernel_shape": list(m.kernel_size), "strides": list(m.stride), "dilations": list(m.dilation), "group": m.groups}
-
-
-def _conv2d(g: Writer, m: nn.Conv2d, x: State, where: str) -> State:
-    padding: dict[str, Any] = {"auto_pad": "SAME_UPPER"} if m.padding == "same" else {"pads": [*m.padding, *m.padding]}
-    options: dict[str, Any] = {
-        "kernel_shape": list(m.kernel_size),
-        "strides": list(m.stride),
-        "dilations": list(m.dilation),
-        "group": m.groups,
-    }
-    return State(g.node("Conv", x.name, *_weights(g, m, where), **options, **padding), m(x.value))
-
-
-def _conv2d_transpose(g: Writer, m: nn.Conv2dTranspose, x: State, where: str) -> State:
-    options: dict[str, Any] = {
-        "kernel_shape": list(m.kernel_size),
-        "strides": list(m.stride),
-        "dilations": list(m.dilation),
-        "group": m.groups,
-    }
-    pads: dict[str, Any] = {"pads": [*m.padding, *m.padding], "output_padding": list(m.output_padding)}
-    return State(g.node("ConvTranspose", x.name, *_weights(g, m, where), **options, **pads), m(x.value))
-
-
 def _scale_and_shift(g: Writer, m: nn.Normalization, shape: tuple[int, ...], where: str) -> tuple[str, str]:
     ones, zeros = np.ones(shape), np.zeros(shape)
     gamma = g.constant(ones if m.gamma is None else m.gamma, f"{where}.gamma")
@@ -122,14 +76,6 @@ def _batch_norm(g: Writer, m: Any, x: State, where: str) -> State:
 def _layer_norm(g: Writer, m: nn.LayerNorm, x: State, where: str) -> State:
     gamma, beta = _scale_and_shift(g, m, m.normalized_shape, where)
     return State(g.node("LayerNormalization", x.name, gamma, beta, axis=-len(m.normalized_shape), epsilon=m.eps), m(x.value))
-
-
-def _pool(op: str, **extra: Any) -> Rule:
-    def rule(g: Writer, m: Any, x: State, where: str) -> State:
-        options: dict[str, Any] = {"kernel_shape": list(m.kernel_size), "strides": list(m.stride), "pads": [*m.padding, *m.padding]}
-        return State(g.node(op, x.name, **options, **extra), m(x.value))
-
-    return rule
 
 
 def _nothing(g: Writer, m: Any, x: State, where: str) -> State:
@@ -150,8 +96,8 @@ def _silu(g: Writer, m: nn.SiLU, x: State, where: str) -> State:
     return State(g.node("Mul", x.name, g.node("Sigmoid", x.name)), m(x.value))
 
 
-def _relu6(g: Writer, m: nn.ReLU6, x: State, where: str) -> State:
-    return State(g.node("Clip", x.name, g.constant(0.0), g.constant(6.0)), m(x.value))
+def _clip(low: float, high: float) -> Rule:
+    return lambda g, m, x, where: State(g.node("Clip", x.name, g.constant(low), g.constant(high)), m(x.value))
 
 
 def _prelu(g: Writer, m: nn.PReLU, x: State, where: str) -> State:
@@ -301,16 +247,12 @@ WRITE: dict[type, Rule] = {
     Sequential: _sequential,
     nn.Linear: _linear,
     nn.Dense: _linear,
-    nn.Conv2d: _conv2d,
-    nn.Conv2dTranspose: _conv2d_transpose,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.LayerNorm: _layer_norm,
-    nn.MaxPool2d: _pool("MaxPool"),
-    nn.AvgPool2d: _pool("AveragePool", count_include_pad=1),
-    nn.GlobalAvgPool2d: _simple("GlobalAveragePool"),
     nn.Flatten: _simple("Flatten"),
     nn.Dropout: _nothing,
+    nn.Identity: _nothing,
     nn.ReLU: _simple("Relu"),
     nn.LeakyReLU: lambda g, m, x, where: State(g.node("LeakyRelu", x.name, alpha=m.alpha), m(x.value)),
     nn.ELU: lambda g, m, x, where: State(g.node("Elu", x.name, alpha=m.alpha), m(x.value)),
@@ -326,7 +268,8 @@ WRITE: dict[type, Rule] = {
     nn.Hardswish: _simple("HardSwish"),
     nn.GELU: _gelu,
     nn.SiLU: _silu,
-    nn.ReLU6: _relu6,
+    nn.ReLU6: _clip(0.0, 6.0),
+    nn.Hardtanh: _clip(-1.0, 1.0),
     nn.PReLU: _prelu,
     nn.Embedding: _embedding,
     nn.RNN: _recurrent,
@@ -335,4 +278,11 @@ WRITE: dict[type, Rule] = {
     nn.Bidirectional: _bidirectional,
     MultiHeadAttention: _attention,
     TransformerEncoderLayer: _encoder,
+    **PLANES,
+}
+
+NO_FORM: dict[type, str] = {
+    nn.RNNCell: "one step with its state handed in: a graph of layers has one input",
+    nn.LSTMCell: "one step with its states handed in: a graph of layers has one input",
+    nn.GRUCell: "one step with its state handed in: a graph of layers has one input",
 }

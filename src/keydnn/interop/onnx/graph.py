@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from keydnn.interop.onnx.values import Node, checked_size, dtype_of, value
 from keydnn.nn import Parameter
 from keydnn.training import Model
 
-DOMAINS = {"", "ai.onnx"}
+DOMAINS = {"", "ai.onnx", "ai.onnx.preview", "ai.onnx.preview.training"}  # whose operators have names of their own
 EXTERNAL = 1  # TensorProto.DataLocation
 
 
@@ -34,6 +34,45 @@ class Call:
     node: Node
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    has_graph: bool = False
+
+
+class Scope(dict[str, Any]):
+    """The values of a graph while it is computed.
+
+    Attributes:
+        steps: How many steps all loops have taken, as the one element of a list that graphs inside share.
+    """
+
+    steps: list[int]
+
+    def __init__(self, values: Mapping[str, Any], steps: list[int]) -> None:
+        super().__init__(values)
+        self.steps = steps
+
+    def run(self, calls: Iterable[Call]) -> None:
+        """Compute nodes one after the other."""
+        for call in calls:
+            found = _computed(call, [self[name] for name in call.inputs], self)
+            self.update((name, x) for name, x in zip(call.outputs, found, strict=False) if name)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph inside a node, with the names of its values; it sees those around it."""
+
+    calls: tuple[Call, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: dict[str, Any]
+
+    def __call__(self, node: Node, *inputs: Any) -> tuple[Any, ...]:
+        """The outputs for the inputs, called by ``node``."""
+        if len(inputs) != len(self.inputs):
+            raise OnnxError(f"ONNX operator {node.op} {node.name!r}: its graph has {len(self.inputs)} inputs, got {len(inputs)}")
+        scope = Scope({**node.scope, **self.constants, **dict(zip(self.inputs, inputs, strict=True))}, node.scope.steps)
+        scope.run(self.calls)
+        return tuple(scope[name] for name in self.outputs)
 
 
 class OnnxModel(Model):
@@ -74,13 +113,11 @@ class OnnxModel(Model):
         """
         if len(inputs) != len(self.inputs):
             raise OnnxError(f"OnnxModel: expected {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(inputs)}")
-        values: dict[str, Any] = {"": None, **self._constants}
+        values = Scope({"": None, **self._constants}, [0])
         values.update((name, self._parameters[key]) for name, key in self._named.items())
         values.update((name, x if isinstance(x, Tensor) and x.dtype.kind == "f" else value(_plain(x)))
                       for name, x in zip(self.inputs, inputs, strict=True))  # fmt: skip
-        for call in self._calls:
-            found = _computed(call, [values[name] for name in call.inputs])
-            values.update(zip(call.outputs, found, strict=False))
+        values.run(self._calls)
         results = tuple(_result(values[name]) for name in self.outputs)
         return results[0] if len(results) == 1 else results
 
@@ -93,10 +130,11 @@ def _result(x: Any) -> Any:
     return x if isinstance(x, Tensor) else Tensor(data=x, dtype=x.dtype)
 
 
-def _computed(call: Call, inputs: list[Any]) -> tuple[Any, ...]:
+def _computed(call: Call, inputs: list[Any], scope: Scope) -> tuple[Any, ...]:
+    node = replace(call.node, scope=scope) if call.has_graph else call.node
     try:
-        found = RULES[call.node.op](call.node, *inputs)
-        call.node.check_all_were_asked()
+        found = RULES[node.op](node, *inputs)
+        node.check_all_were_asked()
     except OnnxError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -143,27 +181,49 @@ def from_onnx(proto: Any) -> OnnxModel:
     onnx = import_onnx("from_onnx")
     graph = proto.graph
     versions = {entry.domain: entry.version for entry in proto.opset_import}
-    version = next((versions[name] for name in DOMAINS if name in versions), 1)
+    version = next((versions[name] for name in ("", "ai.onnx") if name in versions), 1)
     constants = {tensor.name: tensor_value(tensor, onnx) for tensor in graph.initializer}
     if graph.sparse_initializer or proto.functions:
         raise UnsupportedOnnxError("ONNX: sparse constants and functions of a file's own have no counterpart here")
     for entry in graph.input:
         _check_type(entry)
     known = {"", *constants, *(entry.name for entry in graph.input)}
-    calls = []
-    for node in graph.node:
-        call = _call(node, version, onnx)
-        unknown = [name for name in call.inputs if name not in known]
-        if unknown:
-            raise OnnxError(f"ONNX operator {node.op_type} {node.name!r}: no value is called {unknown[0]!r} before it")
-        known.update(call.outputs)
-        calls.append(call)
+    calls = _calls(graph, version, onnx, known)
     inputs = [entry.name for entry in graph.input if entry.name not in constants]
     outputs = [entry.name for entry in graph.output]
     missing = [name for name in outputs if name not in known or not name]
     if missing:
         raise OnnxError(f"ONNX: the graph has no value for its output {missing[0]!r}")
     return OnnxModel(calls, inputs, outputs, constants)
+
+
+def _calls(graph: Any, version: int, onnx: Any, known: set[str]) -> list[Call]:
+    """The nodes of a graph; what they compute becomes known."""
+    calls = []
+    for node in graph.node:
+        call = _call(node, version, onnx, known)
+        unknown = [name for name in call.inputs if name not in known]
+        if unknown:
+            raise OnnxError(f"ONNX operator {node.op_type} {node.name!r}: no value is called {unknown[0]!r} before it")
+        known.update(call.outputs)
+        calls.append(call)
+    return calls
+
+
+def _inner_graph(graph: Any, version: int, onnx: Any, known: set[str]) -> Graph:
+    """A graph inside a node; types of its inputs may be left out."""
+    constants = {tensor.name: tensor_value(tensor, onnx) for tensor in graph.initializer}
+    names = [entry.name for entry in graph.input if entry.name not in constants]
+    for entry in graph.input:
+        if entry.type.WhichOneof("value") not in (None, "tensor_type"):
+            _check_type(entry)
+    inside = {*known, *constants, *names}
+    calls = _calls(graph, version, onnx, inside)
+    outputs = [entry.name for entry in graph.output]
+    missing = [name for name in outputs if name not in inside or not name]
+    if missing:
+        raise OnnxError(f"ONNX: a graph inside a node has no value for its output {missing[0]!r}")
+    return Graph(tuple(calls), tuple(names), tuple(outputs), constants)
 
 
 def _check_type(entry: Any) -> None:
@@ -174,13 +234,15 @@ def _check_type(entry: Any) -> None:
     dtype_of(entry.type.tensor_type.elem_type)
 
 
-def _call(node: Any, version: int, onnx: Any) -> Call:
+def _call(node: Any, version: int, onnx: Any, known: set[str]) -> Call:
     if node.domain not in DOMAINS or node.op_type not in RULES:
         where = "" if node.domain in DOMAINS else f" of domain {node.domain!r}"
         raise UnsupportedOnnxError(f"ONNX operator {node.op_type}{where} has no counterpart here")
-    attributes = {a.name: _attribute_value(a, onnx) for a in node.attribute}
-    made = Node(node.op_type, attributes, version, sum(1 for name in node.output if name), node.name)
-    return Call(made, tuple(node.input), tuple(node.output))
+    graphs = {a.name: _inner_graph(a.g, version, onnx, known) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
+    attributes = {a.name: _attribute_value(a, onnx) for a in node.attribute if a.name not in graphs}
+    n_outputs = max((i + 1 for i, name in enumerate(node.output) if name), default=0)
+    made = Node(node.op_type, {**attributes, **graphs}, version, n_outputs, node.name)
+    return Call(made, tuple(node.input), tuple(node.output), bool(graphs))
 
 
 def _attribute_value(attribute: Any, onnx: Any) -> Any:
@@ -196,7 +258,7 @@ def _attribute_value(attribute: Any, onnx: Any) -> Any:
         return list(attribute.floats if attribute.type == kinds.FLOATS else attribute.ints)
     if attribute.type == kinds.STRINGS:
         return [text.decode("utf-8", "replace") for text in attribute.strings]
-    raise UnsupportedOnnxError(f"ONNX: the attribute {attribute.name!r} is a graph or another kind of value without a counterpart")
+    raise UnsupportedOnnxError(f"ONNX: the attribute {attribute.name!r} is of a kind without a counterpart")
 
 
 def tensor_value(tensor: Any, onnx: Any) -> Any:

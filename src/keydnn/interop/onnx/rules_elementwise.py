@@ -24,9 +24,9 @@ def _divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _mod(node: Node, a: Value, b: Value) -> Value:
     if isinstance(a, Tensor):
-        if not node.get("fmod", 0):
-            raise node.refuse("fmod=0 of floats")
         a, b = tensors(a, b)
+        if not node.get("fmod", 0):
+            return a % b  # the sign of b
         return ops.sign(a) * (ops.abs(a) % ops.abs(b))  # the sign of a
     if np.any(b == 0):
         raise OnnxError("ONNX: division of an integer by zero")
@@ -90,6 +90,19 @@ def _cast_to(x: Value, dtype: np.dtype) -> Value:
         return x if x.dtype == dtype else x.astype(dtype)
     with np.errstate(all="ignore"):
         return value(host(x).astype(dtype))
+
+
+def _asinh(x: Tensor) -> Tensor:
+    """``sign(x) log(|x| + sqrt(x^2 + 1))``; log1p keeps small x."""
+    size = ops.abs(x)
+    square = x * x
+    return ops.sign(x) * ops.log1p(size + square / (ops.sqrt(square + 1.0) + 1.0))
+
+
+def _acosh(x: Tensor) -> Tensor:
+    """``log(x + sqrt(x^2 - 1))``; log1p keeps x near 1."""
+    above = x - 1.0
+    return ops.log1p(above + ops.sqrt(above * (x + 1.0)))
 
 
 def _gelu(node: Node, x: Tensor) -> Tensor:
@@ -177,6 +190,9 @@ ELEMENTWISE: dict[str, Rule] = {
     "Tan": _one(lambda x: ops.sin(x) / ops.cos(x)),
     "Sinh": _one(lambda x: (ops.exp(x) - ops.exp(-x)) * 0.5),
     "Cosh": _one(lambda x: (ops.exp(x) + ops.exp(-x)) * 0.5),
+    "Asinh": _one(_asinh),
+    "Acosh": _one(_acosh),
+    "Atanh": _one(lambda x: (ops.log1p(x) - ops.log1p(-x)) * 0.5),
     "Add": dual(lambda a, b: a + b, np.add),
     "Sub": dual(lambda a, b: a - b, np.subtract),
     "Mul": dual(lambda a, b: a * b, np.multiply),

@@ -31,10 +31,28 @@ def _gemm(node: Node, a: Value, b: Value, c: Value = None) -> Value:
 
 def _einsum(node: Node, *inputs: Tensor) -> Tensor:
     equation = node.get("equation").replace(" ", "")
-    terms = equation.partition("->")[0].replace("...", "").split(",")
-    if any(len(set(term)) < len(term) for term in terms):
-        raise node.refuse(f"a letter that comes twice in a term of {equation!r}")
-    return ops.einsum(equation, *inputs)
+    left, arrow, right = equation.partition("->")
+    terms, arrays = left.split(","), list(inputs)
+    if not arrow:  # all letters that come once, by the alphabet
+        letters = left.replace(",", "").replace("...", "")
+        right = ("..." if "..." in left else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    for i, term in enumerate(terms):
+        while twice := next((c for c in term if c != "." and term.count(c) > 1), None):
+            term, arrays[i] = _diagonal(node, term, arrays[i], twice)
+        terms[i] = term
+    return ops.einsum(f"{','.join(terms)}->{right}", *arrays)
+
+
+def _diagonal(node: Node, term: str, x: Tensor, letter: str) -> tuple[str, Tensor]:
+    """The elements for which both axes of a letter are at the same place, as one axis: the last."""
+    signs = list(term.replace("...", "." * (x.ndim - len(term.replace(".", "")))))  # one per axis
+    a = signs.index(letter)
+    b = signs.index(letter, a + 1)
+    n, rest = x.shape[a], [i for i in range(x.ndim) if i not in (a, b)]
+    if x.shape[b] != n:
+        raise OnnxError(f"ONNX operator Einsum {node.name!r}: {letter!r} is {n} and {x.shape[b]}")
+    rows = x.transpose(*rest, a, b).reshape((*(x.shape[i] for i in rest), n * n))
+    return term.replace(letter, "") + letter, ops.take(rows, np.arange(n) * (n + 1), axis=-1)
 
 
 def _conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:

@@ -36,7 +36,7 @@ def _recurrent(
     c0: Any = None,
     p: Any = None,
 ) -> Any:
-    _check(node, p)
+    _check(node)
     is_batch_first = node.get("layout", 0)
     direction = node.get("direction", "forward")
     x = x.transpose(1, 0, 2) if is_batch_first else x
@@ -47,7 +47,8 @@ def _recurrent(
     outputs, last_h, last_c = [], [], []
     for i, is_reverse in enumerate({"forward": (False,), "reverse": (True,)}.get(direction, (False, True))):
         own = [None if s is None else s[i] for s in states]
-        y, h, c = _one_direction(node, x, w[i], r[i], None if b is None else b[i], own, mask, is_reverse)
+        mine = (node, x, w[i], r[i], None if b is None else b[i], own, mask, is_reverse)
+        y, h, c = _one_direction(*mine) if p is None else _with_peepholes(*mine, p[i])
         outputs.append(y)
         last_h.append(h)
         last_c.append(c)
@@ -57,15 +58,13 @@ def _recurrent(
     return tuple(found)
 
 
-def _check(node: Node, peepholes: Any) -> None:
+def _check(node: Node) -> None:
     for name in ("clip", "input_forget", "activation_alpha", "activation_beta"):
         if node.get(name):
             raise node.refuse(name)
     chosen = node.get("activations")
     if chosen is not None and chosen[: len(USUAL[node.op])] != USUAL[node.op]:
         raise node.refuse(f"activations {chosen}")
-    if peepholes is not None:
-        raise node.refuse("peepholes")
 
 
 def _one_direction(
@@ -81,6 +80,30 @@ def _one_direction(
         options["reset_after"] = bool(node.get("linear_before_reset", 0))
     y, h = (ops.gru if node.op == "GRU" else ops.rnn)(x, w_ih, w_hh, b_ih, b_hh, states[0], **options)
     return y, h, None
+
+
+def _with_peepholes(
+    node: Node, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, states: list[Any], mask: Any, is_reverse: bool, p: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An LSTM whose gates see the cell too, step by step: input and forget gate the old one, output gate the new one."""
+    steps, n, _ = x.shape
+    hidden = r.shape[1]
+    look_i, look_o, look_f = (p[i * hidden : (i + 1) * hidden] for i in range(3))
+    h, c = (Tensor(data=np.zeros((n, hidden)), dtype=x.dtype) if s is None else s for s in states)
+    inputs = ops.matmul(x, w.transpose(1, 0))
+    inputs = inputs if b is None else inputs + (b[: 4 * hidden] + b[4 * hidden :])
+    found: list[Any] = [None] * steps
+    for t in reversed(range(steps)) if is_reverse else range(steps):
+        gates = inputs[t] + ops.matmul(h, r.transpose(1, 0))
+        i, o, f, g = (gates[:, k * hidden : (k + 1) * hidden] for k in range(4))
+        new_c = ops.sigmoid(f + look_f * c) * c + ops.sigmoid(i + look_i * c) * ops.tanh(g)
+        new_h = ops.sigmoid(o + look_o * new_c) * ops.tanh(new_c)
+        if mask is None:
+            h, c, found[t] = new_h, new_c, new_h
+            continue
+        keep = mask[t].reshape((-1, 1))
+        h, c, found[t] = h + keep * (new_h - h), c + keep * (new_c - c), keep * new_h
+    return ops.stack(found), h, c
 
 
 RECURRENT: dict[str, Rule] = dict.fromkeys(GATES, _recurrent)

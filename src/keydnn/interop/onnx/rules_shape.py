@@ -135,12 +135,13 @@ def _gather_elements(node: Node, x: Value, index: Value) -> Value:
 
 
 def _gather_nd(node: Node, x: Value, index: Value) -> Value:
-    if node.get("batch_dims", 0):
-        raise node.refuse("batch_dims")
-    rows = host(index)
+    rows, n = host(index), node.get("batch_dims", 0)
+    if not 0 <= n < min(x.ndim, rows.ndim) or x.shape[:n] != rows.shape[:n]:
+        raise OnnxError(f"ONNX: GatherND of x {x.shape} with indices {rows.shape} and batch_dims={n}")
     for i in range(rows.shape[-1]):
-        _check_index(rows[..., i], x.shape[i])
-    return x[tuple(np.moveaxis(rows, -1, 0))]
+        _check_index(rows[..., i], x.shape[n + i])
+    own = [i.reshape((*i.shape, *(1,) * (rows.ndim - 1 - n))) for i in np.indices(rows.shape[:n])]
+    return x[(*own, *np.moveaxis(rows, -1, 0))]
 
 
 def _scatter_elements(node: Node, x: Value, index: Value, updates: Value) -> Value:
@@ -210,7 +211,7 @@ def _pad(node: Node, x: Value, pads: Value = None, fill: Value = None, axes: Val
 
 
 def _range(node: Node, start: Value, end: Value, step: Value) -> Value:
-    a, b, k = host(start), host(end), host(step)
+    a, b, k = (host(v).reshape(()) for v in (start, end, step))
     if k == 0:
         raise OnnxError("ONNX: Range with a step of 0")
     count = max(int(np.ceil((float(b) - float(a)) / float(k))), 0)

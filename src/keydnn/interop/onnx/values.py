@@ -35,6 +35,7 @@ class Node:
         version: Of the operator set.
         n_outputs: How many outputs are asked for.
         name: For messages.
+        scope: The values around it, for nodes with graphs inside.
     """
 
     op: str
@@ -43,6 +44,7 @@ class Node:
     n_outputs: int = 1
     name: str = ""
     asked: set[str] = field(default_factory=set)
+    scope: Any = None
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute; that it was asked for is noted."""

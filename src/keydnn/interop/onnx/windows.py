@@ -117,9 +117,9 @@ def _convolve_3d(x: Tensor, w: Tensor, b: Tensor | None, g: Window, groups: int)
 
 
 def convolve_transposed(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """``ConvTranspose`` over one or two spatial axes: the whole result, cut to what is wanted."""
+    """``ConvTranspose`` over one to three spatial axes: the whole result, cut to what is wanted."""
     rank = x.ndim - 2
-    if rank not in (1, 2):
+    if rank not in (1, 2, 3):
         raise node.refuse(f"{rank} spatial axes")
     strides, dilations = node.get("strides") or [1] * rank, node.get("dilations") or [1] * rank
     extra, auto = node.get("output_padding") or [0] * rank, node.get("auto_pad", "NOTSET")
@@ -138,6 +138,8 @@ def convolve_transposed(node: Node, x: Tensor, w: Tensor, b: Tensor | None = Non
     if rank == 1:
         y = ops.conv2d_transpose(ops.unsqueeze(x, 2), ops.unsqueeze(w, 2), stride=(1, *strides), dilation=(1, *dilations), **options)
         y = ops.squeeze(y, 2)
+    elif rank == 3:
+        y = _whole_3d(x, w, strides, dilations, options["groups"], full[0])
     else:
         y = ops.conv2d_transpose(x, w, stride=tuple(strides), dilation=tuple(dilations), **options)
     grown = tuple((max(-a, 0), max(e - b, 0)) for (a, b), e in zip(pads, extra, strict=True))
@@ -147,6 +149,20 @@ def convolve_transposed(node: Node, x: Tensor, w: Tensor, b: Tensor | None = Non
     cut = tuple(slice(max(a, 0), n - max(b - e, 0)) for n, (a, b), e in zip(y.shape[2:], pads, extra, strict=True))
     y = y[(slice(None), slice(None), *cut)]
     return y if b is None else y + b.reshape((-1, *(1,) * rank))
+
+
+def _whole_3d(x: Tensor, w: Tensor, strides: Sequence[int], dilations: Sequence[int], groups: int, depth: int) -> Tensor:
+    """A sum over the taps of the first spatial axis; each spreads its planes over the depth of the result."""
+    n, channels, planes = x.shape[:3]
+    rows = x.transpose(0, 2, 1, 3, 4).reshape((n * planes, channels, *x.shape[3:]))
+    parts = []
+    for u in range(w.shape[2]):
+        y = ops.conv2d_transpose(rows, w[:, :, u], stride=tuple(strides[1:]), dilation=tuple(dilations[1:]), groups=groups)
+        y = y.reshape((n, planes, 1, *y.shape[1:]))
+        y = ops.pad(y, ((0, 0), (0, 0), (0, strides[0] - 1), *((0, 0),) * 3)).reshape((n, planes * strides[0], *y.shape[3:]))
+        y, start = y[:, : (planes - 1) * strides[0] + 1], u * dilations[0]
+        parts.append(ops.pad(y, ((0, 0), (start, depth - start - y.shape[1]), *((0, 0),) * 3)))
+    return functools.reduce(lambda p, q: p + q, parts).transpose(0, 2, 1, 3, 4)
 
 
 def _shifted(x: Tensor, g: Window, fill: float) -> list[Tensor]:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keydnn._tensor import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """A value of the graph in the making.
+
+    Attributes:
+        name: Its name.
+        value: What it is for an input of zeros: shape and dtype are looked at.
+    """
+
+    name: str
+    value: Any
 
 
 class Writer:
@@ -46,9 +61,16 @@ class Writer:
         made = np.asarray(array)
         return self._add(made.astype(self.dtype) if made.dtype.kind == "f" else made.astype(np.int64), hint)
 
+    def constant_of(self, array: np.ndarray, hint: str = "constant") -> str:
+        """The name of a constant in its own type, for what is not computed in that of the graph."""
+        return self._add(array, hint)
+
     def _add(self, array: np.ndarray, hint: str) -> str:
         name = hint
         while name in self.constants:
             name = self.fresh(hint)
         self.constants[name] = array
         return name
+
+
+Rule = Callable[[Writer, Any, State, str], Any]  # (writer, module, x, path of the module) -> State, or a tuple of several

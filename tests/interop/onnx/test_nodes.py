@@ -102,7 +102,12 @@ def test_all_cases_with_a_counterpart_pass_and_the_table_says_so():
 
 def says(count):
     """The sentence of the documentation."""
-    words = {"type": "other element types", "operator": "an operator", "kind of value": "sequences or optional values", "setting": "a setting"}
+    words = {
+        "type": "other element types",
+        "operator": "an operator",
+        "kind of value": "sequences or optional values",
+        "setting": "a setting",
+    }
     parts = ", ".join(f"{count[name]} {text}" for name, text in words.items())
     others = sum(count.values()) - count["passed"]
     return f"{count['passed']:,} pass, none fails, and {others} need what has no counterpart: {parts}"

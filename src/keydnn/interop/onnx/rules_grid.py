@@ -91,7 +91,7 @@ def _sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
     sizes, n, channels = x.shape[2:], x.shape[0], x.shape[1]
     if grid.ndim != x.ndim or grid.shape[-1] != len(sizes) or grid.shape[0] != n or 0 in sizes:
         raise OnnxError(f"ONNX operator GridSample {node.name!r}: x {x.shape} and grid {grid.shape} do not belong together")
-    columns = []
+    columns: list[list[tuple[np.ndarray, np.ndarray | None, Tensor | None]]] = []
     for i, size in enumerate(sizes):
         place = (grid[..., len(sizes) - 1 - i] + 1.0) * ((size - 1) / 2 if is_aligned else size / 2)
         place = (place if is_aligned else place - 0.5).reshape((n, -1))
@@ -101,7 +101,8 @@ def _sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
         columns.append([(*_row(row, size, ends, outside), weight) for row, weight in taps])
     flat, y = x.reshape((n, channels, -1)), None
     for corner in itertools.product(*columns):
-        index, factor = np.zeros(corner[0][0].shape, np.int64), None
+        index: Any = np.zeros(corner[0][0].shape, np.int64)
+        factor = None
         for (row, seen, weight), size in zip(corner, sizes, strict=True):
             index = index * size + row
             own: Any = weight

@@ -51,16 +51,17 @@ class Plan:
         inputs: list[np.ndarray],
         outputs: list[np.ndarray | None],
         keys: np.ndarray | None,
-        index: np.ndarray,
+        steps: int,
+        index: np.ndarray | None,
         batch: int,
         budget_ns: int,
     ) -> int:
-        """Many steps: step s gathers rows ``index[s*batch : (s+1)*batch]`` of the inputs.
+        """Many steps: step s gathers rows ``index[s*batch : (s+1)*batch]`` of the inputs; without ``index`` it takes them all.
 
         Returns:
             How many steps were done before the budget ran out, at least one.
         """
-        return int(self.executor.run(inputs, outputs, keys, len(index) // batch, index, batch, budget_ns))
+        return int(self.executor.run(inputs, outputs, keys, steps, index, batch, budget_ns))
 
     def read(self, view: View) -> np.ndarray:
         """A copy of a surviving view, as the last step left it."""

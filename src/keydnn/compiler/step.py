@@ -137,27 +137,35 @@ class RecordedStep:
         self._count(1)
 
     def replay_rows(
-        self, arrays: list[np.ndarray], outputs: Sequence[np.ndarray | None], index: np.ndarray, batch: int, budget_s: float
+        self,
+        arrays: list[np.ndarray],
+        outputs: Sequence[np.ndarray | None],
+        index: np.ndarray | None,
+        batch: int,
+        budget_s: float,
+        steps: int | None = None,
     ) -> int:
         """Run steps over batches of rows of ``arrays`` for at most about ``budget_s`` seconds; returns how many were run.
 
         Args:
             arrays: The data sets, by input.
             outputs: Per output an array with one entry per step, or None.
-            index: Row numbers, a multiple of ``batch``.
+            index: Row numbers, a multiple of ``batch``; None: every step takes ``arrays`` as they are.
             batch: Rows per step.
             budget_s: When to come back.
+            steps: How many at most, without ``index``.
         """
         plan = self.plan
         assert plan is not None
         if self._profiled:
             self._measure(False)
         self.gradients.before()
-        n, steps = plan.step.keys, len(index) // batch
+        n, most = plan.step.keys, steps if index is None else len(index) // batch
+        assert most is not None
         before = np.random.get_state() if n else None
-        keys = np.random.randint(0, 2**63, n * steps, dtype=np.int64) if n else None
-        done = plan.run_rows(arrays, list(outputs), keys, index, batch, int(budget_s * 1e9))
-        if n and done < steps:  # give back the keys that were not used
+        keys = np.random.randint(0, 2**63, n * most, dtype=np.int64) if n else None
+        done = plan.run_rows(arrays, list(outputs), keys, most, index, batch, int(budget_s * 1e9))
+        if n and done < most:  # give back the keys that were not used
             np.random.set_state(before)  # type: ignore[arg-type]
             np.random.randint(0, 2**63, n * done, dtype=np.int64)
         self._ran(done)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.stability.norms import norm
+
 CANDIDATES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
 LAWS = ("standard", "division_free")
 
@@ -59,7 +61,7 @@ class CurvatureSensor:
         if last_theta is None or last_gradient is None:
             return self.curvature, self.average, False
         step, change = self.theta - last_theta, self.gradient - last_gradient
-        self.d_theta, self.d_gradient = float(np.sqrt(step @ step)), float(np.sqrt(change @ change))
+        self.d_theta, self.d_gradient = norm(step), norm(change)
         is_valid = self.d_theta > 0.0
         if not is_valid and self.on_zero_step == "hold":
             return self.curvature, self.average, False

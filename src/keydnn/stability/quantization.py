@@ -90,13 +90,14 @@ class RailStats:
     underflow_fraction: float
 
 
-def rail_stats(x: Any, dtype: Any, *, near_ratio: float = 0.95) -> RailStats:
+def rail_stats(x: Any, dtype: Any, *, near_ratio: float = 0.95, axis: int | None = None) -> RailStats:
     """Count the elements at the rails of a format, near them, and those that become zero.
 
     Args:
         x: Array-like or Tensor.
         dtype: A number format or None.
         near_ratio: Share of the larger rail from which on an element counts as near.
+        axis: None counts all elements; an axis is counted along, and the fractions are arrays.
 
     Returns:
         The fractions; ``(nan, nan, 0, 0, 0)`` for an empty array or no format.
@@ -111,12 +112,12 @@ def rail_stats(x: Any, dtype: Any, *, near_ratio: float = 0.95) -> RailStats:
     if dtype is None or array.size == 0:
         return RailStats(math.nan, math.nan, 0.0, 0.0, 0.0)
     low, high = dtype.value_range()
-    n, size = array.size, np.abs(array)
+    n = array.size if axis is None else array.shape[axis]
     below = array < 0 if low == 0 else array <= low
-    saturated = np.count_nonzero(below | (array >= high)) / n
-    near = np.count_nonzero(size >= near_ratio * max(abs(low), abs(high))) / n
-    lost = np.count_nonzero((array != 0) & (dtype.rounded(array) == 0)) / n
-    return RailStats(float(low), float(high), float(saturated), float(near), float(lost))
+    near = np.abs(array) >= near_ratio * max(abs(low), abs(high))
+    lost = (array != 0) & (dtype.rounded(array) == 0)
+    fractions = [np.count_nonzero(mask, axis=axis) / n for mask in (below | (array >= high), near, lost)]
+    return RailStats(float(low), float(high), *(fractions if axis is not None else map(float, fractions)))
 
 
 def subnormal_fraction(x: Any, dtype: Any) -> float:

@@ -25,6 +25,11 @@ from keydnn.stability.precision import PrecisionDict
 from keydnn.stability.quantization import quantize_tensor, rail_stats
 from keydnn.training.resolve import resolve_loss
 
+_HOOKS = (
+    "_forward_with_precision", "_quantize_gradients", "_quantize_variable_storage", "_storage_format", "_layer_and_field_for_variable",
+    "_rail_max_for_variables", "_rail_max_for_tensors", "_max_update_quantum", "_same_variable", "_own_name",
+)  # fmt: skip
+
 
 @dataclass(eq=False, repr=False)
 class BaseModel(ABC):
@@ -252,6 +257,10 @@ class BaseModel(ABC):
         for name, layer in self.model.named_children():
             z = layer_forward(layer, name, q, z, training)
         return z
+
+    def _has_own_hooks(self) -> bool:
+        """Whether a subclass or the object replaces one of the hooks."""
+        return any(getattr(type(self), name) is not getattr(BaseModel, name) or name in vars(self) for name in _HOOKS)
 
     def _quantize_gradients(
         self, grads: Sequence[Any], trainable_vars: Sequence[Tensor], precision: PrecisionDict, step: int = 0

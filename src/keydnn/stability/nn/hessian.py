@@ -10,7 +10,7 @@ import numpy as np
 from keydnn.nn import Dense, Linear
 from keydnn.stability.curvature import Hessian, lanczos, power
 from keydnn.stability.metrics import HESSIAN_METRICS
-from keydnn.stability.utils import gram_matrix, hessian_scale, metrics_from_eigenvalues
+from keydnn.stability.utils import gram_matrix, hessian_scale
 
 _MOST_PRODUCTS = 50
 
@@ -36,24 +36,29 @@ class HessianMonitor:
         self._last: tuple[Any, ...] | None = None
         self.operator: Hessian | None = None
 
-    def look(self, s: Any, step: int, x: np.ndarray, y: np.ndarray) -> None:
-        """Fill the step's eigenvalues (ascending) and residual; before the update."""
-        s.eigenvalues, s.hessian_residual = None, math.nan
-        s.batch = (x, y)
+    def at(self, step: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray | None, float]:
+        """Eigenvalues (ascending) and residual for a step on a batch; before the update."""
         if not self.is_on:
-            return
+            return None, math.nan
         if self._last is None or step % self.every == 0:
-            self._last = self._exact(s, x) if self.mode == "analytic" else self._estimated(x, y)
-        s.eigenvalues, s.hessian_residual = self._last
+            self._last = self._exact(x) if self.mode == "analytic" else self._estimated(x, y)
+        return self._last
 
-    def _exact(self, s: Any, x: np.ndarray) -> tuple[np.ndarray, float]:
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the values depend on the parameters."""
+        return self.is_on and self.mode != "analytic"
+
+    def _exact(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        is_whole = len(x) == len(self.run.X) and self.run.settings.drift is None
+        if is_whole and self._whole is not None:
+            return self._whole, 0.0
         layer = next(iter(self.run.model.model.children()))
         scale = hessian_scale(self.run.settings.loss_mode, layer.out_features)
-        if not s.is_whole or self.run.settings.drift is not None:
-            return scale * np.linalg.eigvalsh(gram_matrix(x, layer.bias is not None)), 0.0
-        if self._whole is None:  # the order of the samples does not matter
-            self._whole = scale * np.linalg.eigvalsh(gram_matrix(x, layer.bias is not None))
-        return self._whole, 0.0
+        found = scale * np.linalg.eigvalsh(gram_matrix(x, layer.bias is not None))
+        if is_whole:  # a batch that holds every sample has them in order
+            self._whole = found
+        return found, 0.0
 
     def _estimated(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         operator = Hessian(self.run.model, x, y, loss_mode=self.run.settings.loss_mode)
@@ -62,25 +67,27 @@ class HessianMonitor:
         self.vector = found.vectors[0]
         return np.array([found.lambda_min, found.lambda_max]), float(found.residuals[0])
 
-    def probe(self, s: Any) -> float:
+    def probe(self, batch: tuple[np.ndarray, np.ndarray], gradient: np.ndarray) -> float:
         """A curvature before the first update: three power iterations from the gradient."""
-        operator = Hessian(self.run.model, *s.batch, loss_mode=self.run.settings.loss_mode)
-        found = power(operator, operator.size, v0=s.gradient, max_iter=3)
+        operator = Hessian(self.run.model, *batch, loss_mode=self.run.settings.loss_mode)
+        found = power(operator, operator.size, v0=gradient, max_iter=3)
         return max(float(np.abs(found.values[0])), 0.0)
 
 
-def hessian_values(s: Any, a: float, eta: float) -> dict[str, float]:
-    """The logged values of a step's eigenvalues; ``a`` is the throttle of the controlled margins."""
+def hessian_values(b: Any, a: Any, eta: float) -> dict[str, Any]:
+    """The logged values of the steps of a block; ``a`` has the throttles of the controlled margins."""
     names = ("hessian_lambda_max", "hessian_lambda_min", "hessian_spectral_norm")
-    if s.eigenvalues is None:
+    if b.eigenvalues is None:
         return dict.fromkeys(
             (*names, "hessian_residual", *(f"stability_margin_{n}_{c}" for n in ("lambda", "norm") for c in ("raw", "ctrl")),
              "spectral_radius_raw", "spectral_radius_ctrl"), math.nan,
         )  # fmt: skip
-    found = metrics_from_eigenvalues(s.eigenvalues)
-    found["hessian_residual"] = s.hessian_residual
-    for suffix, factor in (("raw", 1.0), ("ctrl", a)):
-        found[f"stability_margin_lambda_{suffix}"] = factor * eta * found["hessian_lambda_max"]
-        found[f"stability_margin_norm_{suffix}"] = factor * eta * found["hessian_spectral_norm"]
-        found[f"spectral_radius_{suffix}"] = float(np.max(np.abs(1.0 - factor * eta * s.eigenvalues)))
+    low, high = b.eigenvalues[:, 0], b.eigenvalues[:, -1]
+    size = np.maximum(np.abs(low), np.abs(high))
+    found = {**dict(zip(names, (high, low, size), strict=True)), "hessian_residual": b.hessian_residual}
+    for suffix, factor in (("raw", 1.0), ("ctrl", np.asarray(a))):
+        step = factor * eta
+        found[f"stability_margin_lambda_{suffix}"] = step * high
+        found[f"stability_margin_norm_{suffix}"] = step * size
+        found[f"spectral_radius_{suffix}"] = np.max(np.abs(1.0 - np.reshape(step, (-1, 1)) * b.eigenvalues), axis=1)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Iterator
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,16 @@ from keydnn.stability.curvature import loss_of
 from keydnn.stability.dtypes import HLSDataType
 from keydnn.stability.history import FitHistory
 from keydnn.stability.keys import key_of
+from keydnn.stability.laws import Decision
 from keydnn.stability.nn.hessian import HessianMonitor
+from keydnn.stability.nn.program import check_shapes, squares_of
+from keydnn.stability.nn.recorded import Part, RecordedLoop, why_eager
 from keydnn.stability.nn.settings import Settings, is_active
-from keydnn.stability.nn.telemetry import Step, measure
+from keydnn.stability.nn.telemetry import Block, Columns, measure, row_of
+from keydnn.stability.norms import norm
 from keydnn.stability.precision import PrecisionDict, ensure_precision_dict
-from keydnn.stability.rules import exact
+from keydnn.stability.quantization import rail_stats
+from keydnn.stability.rules import AdamRule, exact
 from keydnn.training.step import restore
 
 FLOAT32_BITS = 24
@@ -53,7 +60,7 @@ class Run:
         self.controller = settings.make_controller()
         self.sensor = settings.make_sensor(self.controller)
         self.stop_loss, self.diverge_loss = self._loss_limits()
-        self.update_formats = [self._format(layer, "update") for layer, _ in self.places]
+        self.update_formats = [self.format_of(layer, "update") for layer, _ in self.places]
         self.update_quantum = model._max_update_quantum(self.params, self.precision)
         self.hessian = HessianMonitor(self)
         A = settings.reference_A if settings.reference_A is not None else self.config.reference_A
@@ -61,10 +68,14 @@ class Run:
         fits = A is not None and self.first is not None and np.shape(A) == self.params[self.first].shape
         self.reference_A = np.asarray(A, np.float64) if fits else None
         self.rule = settings.update_rule
+        self.alpha_is_active = is_active(self.controller)
+        ends = np.cumsum([0, *(p.numel() for p in self.params)]).tolist()
+        self.slices = [slice(a, b) for a, b in pairwise(ends)]
 
     # -- set-up
 
-    def _format(self, layer: str, field: str) -> Any:
+    def format_of(self, layer: str, field: str) -> Any:
+        """The format of a field, or None."""
         return None if self.precision is None else self.precision.dtype(layer, field)
 
     def _check_widths(self) -> None:
@@ -72,7 +83,7 @@ class Run:
             if p.dtype == np.float64:
                 continue
             for field in {own, *_STORED[2:]}:
-                dtype = self._format(layer, field)
+                dtype = self.format_of(layer, field)
                 if isinstance(dtype, HLSDataType) and dtype.WL > FLOAT32_BITS:
                     raise ValueError(
                         f"train_instrumented: {layer}.{field} has {dtype.WL} bits, float32 parameters hold {FLOAT32_BITS};"
@@ -80,7 +91,7 @@ class Run:
                     )
 
     def _loss_limits(self) -> tuple[float | None, float | None]:
-        dtype = self._format("loss", "value")
+        dtype = self.format_of("loss", "value")
         stop, diverge = self.settings.stop_loss, self.settings.diverge_loss
         if stop == "auto":
             stop = None if dtype is None else 2.0 * float(dtype.quantum_at(0.0))
@@ -93,6 +104,9 @@ class Run:
         self.controller.reset()
         self.sensor.reset()
         self.step, self.master = 0, [None] * len(self.params)
+        self.total = self.settings.epochs * -(-len(self.X) // self.settings.batch_size)
+        self.done, self.streak, self.previous = 0, 0, math.nan
+        self.columns: list[Columns] = []
         if self.rule is not None:
             self.rule.reset()
             self.rule.learning_rate = self.settings.learning_rate if self.rule.learning_rate is None else self.rule.learning_rate
@@ -119,7 +133,6 @@ class Run:
         flags = [(module, module.training) for module in network.modules()]
         network.train(True)
         self._begin()
-        self.rows: list[dict[str, float]] = []
         try:
             with np.errstate(all="ignore"):
                 self._epochs()
@@ -127,53 +140,118 @@ class Run:
             restore(flags)
             if self.rule is not None:
                 self.rule.store = exact
-        history = FitHistory(**{key: np.array([row[key] for row in self.rows]) for key in self.keys})
+        history = FitHistory(**{key: np.concatenate([c[key] for c in self.columns]) for key in self.keys})
         history.meta = self._meta()
         return history
 
     def _epochs(self) -> None:
-        n, size = len(self.X), self.settings.batch_size
-        streak, previous = 0, math.nan
-        total = self.settings.epochs * -(-n // size)
-        for epoch in range(self.settings.epochs):
+        """Recorded where possible, see `keydnn.stability.nn.recorded`; a probe looks at the first step before it is run."""
+        self.why_eager = why_eager(self)
+        parts = self._parts()
+        while part := next(parts, None):
+            for i in range(part.steps):
+                if self.why_eager is None and not (self.settings.first_step == "probe" and self.sensor.theta is None):
+                    RecordedLoop(self).take(chain([part.cut(i, part.steps)], parts))
+                    return
+                rows = part.rows_of(i)
+                batch = (self.X, self.Y) if rows is None else (self.X[rows], self.Y[rows])
+                if self.keep(self._one(*batch)) is not None:
+                    return
+
+    def _parts(self) -> Iterator[Part]:
+        """The run cut into parts of equal batches; a batch that holds every sample has them in order."""
+        n, size, epochs = len(self.X), self.settings.batch_size, self.settings.epochs
+        if size >= n:
+            yield Part(None, n, epochs)
+            return
+        full = n // size * size
+        for _ in range(epochs):
             index = self.order.permutation(n) if self.settings.shuffle else np.arange(n)
-            for begin in range(0, n, size):
-                rows = index[begin : begin + size]
-                row = self._one(rows, is_whole=len(rows) == n)
-                self.rows.append(row)
-                self.step += 1
-                loss = row["loss"]
-                is_good = self.stop_loss is not None and loss <= self.stop_loss
-                if self.settings.min_loss_change is not None and abs(previous - loss) <= self.settings.min_loss_change:
-                    is_good = True
-                streak, previous = streak + 1 if is_good else 0, loss
-                self._tell(epoch, total, begin + size >= n, row)
-                asked = [callback(self.step - 1, row) for callback in self.settings.callbacks]
-                if row["diverged"] or any(a is True for a in asked):
-                    return
-                if streak >= self.settings.stop_patience and self.step >= self.settings.stop_min_steps:
-                    return
+            state = self.order.bit_generator.state if self.settings.shuffle else None
+            yield Part(index[:full], size, full // size, state)
+            if full < n:
+                yield Part(index[full:], n - full, 1, state)
 
-    def _one(self, rows: np.ndarray, is_whole: bool) -> dict[str, float]:
-        s = Step(self.settings.learning_rate, is_whole)
+    def keep(self, columns: Columns) -> int | None:
+        """Log some steps; returns after how many of them the run ends, or None if it goes on.
+
+        What comes after the end is not logged.
+        """
+        losses, diverged = columns["loss"].tolist(), columns["diverged"].tolist()
+        end = self._end(losses, diverged, columns)
+        kept = len(losses) if end is None else end
+        self.columns.append({key: columns[key][:kept] for key in self.keys})
+        self.step += kept
+        return end
+
+    def _end(self, losses: list[float], diverged: list[float], columns: Columns) -> int | None:
+        settings = self.settings
+        verbose = self.model.verbose if settings.verbose is None else settings.verbose
+        if not (verbose or settings.callbacks or self.stop_loss is not None or settings.min_loss_change is not None):
+            self.done += len(losses)
+            return None if 1.0 not in diverged else diverged.index(1.0) + 1
+        for i, loss in enumerate(losses):
+            self.done += 1
+            is_good = self.stop_loss is not None and loss <= self.stop_loss
+            if settings.min_loss_change is not None and abs(self.previous - loss) <= settings.min_loss_change:
+                is_good = True
+            self.streak, self.previous = self.streak + 1 if is_good else 0, loss
+            asked: list[bool] = []
+            if verbose or settings.callbacks:
+                row = row_of(columns, i)
+                self._tell(verbose, row, self.step + i)
+                asked = [callback(self.step + i, row) is True for callback in settings.callbacks]  # every one is asked
+            is_enough = self.streak >= settings.stop_patience and self.step + i + 1 >= settings.stop_min_steps
+            if diverged[i] or any(asked) or is_enough:
+                return i + 1
+        return None
+
+    def _one(self, x: np.ndarray, y: np.ndarray) -> Columns:
+        """One eager step."""
         self.state_rails: list[tuple[np.ndarray, Any]] = []
-        x, y = self._batch(rows)
-        s.x = x
-        s.before = [p.numpy().copy() for p in self.params]
-        s.theta = _vector(s.before)
-        grads = self._gradients(s, x, y)
-        s.gradient = _vector(grads)
-        self.hessian.look(s, self.step, x, y)
-        s.sensed = self._sense(s)
-        s.control = self._control(s)
-        s.alpha_is_active = is_active(self.controller)
-        self._update(s, grads)
-        s.after = [p.numpy() for p in self.params]
-        s.theta_after = _vector(s.after)
-        return measure(self, s)
+        x, y = self._drifted(x, y)
+        before = [p.numpy().copy() for p in self.params]
+        theta = _vector(before)
+        grads, squares, loss = self._gradients(x, y)
+        gradient = _vector(grads)
+        gradient_rails = self.model._rail_max_for_tensors(grads, self.params, self.precision, field="gradient")
+        eigenvalues, residual = self.hessian.at(self.step, x, y)
+        sensed = self._sense(theta, gradient, (x, y))
+        grad_norm = norm(gradient)
+        control = self.controller.step(
+            learning_rate=self.settings.learning_rate, curvature_proxy=sensed[0], curvature_ema=sensed[1], grad_norm=grad_norm,
+            update_quantum=self.update_quantum, sensor=self.sensor,
+        )  # fmt: skip
+        proposal_norm, deltas = self._proposal(control, grads, before, grad_norm)
+        update_saturation, _ = self.model._rail_max_for_tensors(deltas, self.params, self.precision, field="update")
+        self._update(before, deltas)
+        states = [rail_stats(state, dtype) for state, dtype in self.state_rails]
+        denominators = self.rule.preconditioner() if isinstance(self.rule, AdamRule) else None
+        lost = [rail_stats(d, f).underflow_fraction for d, f in zip(deltas, self.update_formats, strict=True)]
+        one = lambda v: np.array([v], np.float64)  # noqa: E731
+        return measure(self, Block(
+            theta=theta[None],
+            after=_vector([p.numpy() for p in self.params])[None],
+            gradient=gradient[None],
+            raw=_vector(deltas)[None],
+            squares=one(squares),
+            loss=one(loss),
+            grad_norm=one(grad_norm),
+            proposal_norm=one(proposal_norm),
+            sensed=(one(sensed[0]), one(sensed[1]), one(sensed[2])),
+            control=Decision(*(one(getattr(control, name)) for name in Decision.__annotations__)),
+            elements=y.size,
+            eigenvalues=None if eigenvalues is None else eigenvalues[None],
+            hessian_residual=residual,
+            weight_rails=self.model._rail_max_for_variables(self.params, self.precision, fields=("weight", "bias")),
+            gradient_rails=gradient_rails,
+            update_saturation=update_saturation,
+            update_underflow=max(lost, default=0.0),
+            states=(max((r.saturation_fraction for r in states), default=0.0), max((r.underflow_fraction for r in states), default=0.0)),
+            denominator=math.nan if denominators is None else min(float(d.min()) for d in denominators),
+        ))  # fmt: skip
 
-    def _batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x, y = self.X[rows], self.Y[rows]
+    def _drifted(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         drift = self.settings.drift
         if drift is None:
             return x, y
@@ -183,76 +261,63 @@ class Run:
             y = (x @ data.reference_weight_matrix.T + data.reference_bias_vector).astype(np.float32)
         return x, y
 
-    def _gradients(self, s: Step, x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-        """Forward and backward; fills the loss and the residual."""
+    def _gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], float, float]:
+        """Forward and backward; returns the gradients in their formats, the sum of the squared residuals, and the loss."""
         model, target = self.model, Tensor(data=y)
         if self.precision is None:
             prediction = model.model(Tensor(data=x))
         else:
             prediction = model._forward_with_precision(Tensor(data=x), self.precision, training=True, step=self.step)
             target = target.astype(np.float64)
-        if prediction.shape != target.shape:
-            raise ValueError(f"train_instrumented: the network gives {prediction.shape}, Y has {target.shape}")
-        loss = loss_of(prediction, target, self.settings.loss_mode)
-        s.residual = prediction.numpy().astype(np.float64) - y
-        found = grad(loss, self.params, allow_unused=True)
+        check_shapes(prediction, target)
+        found = grad(loss_of(prediction, target, self.settings.loss_mode), self.params, allow_unused=True)
         grads = [np.zeros(p.shape, p.dtype) if g is None else g.numpy() for p, g in zip(self.params, found, strict=True)]
-        squares = float(np.sum(s.residual * s.residual))
-        s.loss = squares / (2.0 * len(y)) if self.settings.loss_mode == "half_mse" else squares / s.residual.size
-        dtype = self._format("loss", "value")
+        squares = squares_of(prediction, target).item()
+        loss = self.loss_from(squares, len(y), y.size)
+        dtype = self.format_of("loss", "value")
         if dtype is not None:
-            s.loss = dtype(s.loss, key=key_of(dtype, model.seed, "loss", "value", self.step))
+            loss = dtype(loss, key=key_of(dtype, model.seed, "loss", "value", self.step))
         if self.precision is not None:
             grads = model._quantize_gradients(grads, self.params, self.precision, self.step)
-            s.gradient_rails = model._rail_max_for_tensors(grads, self.params, self.precision, field="gradient")
-        return grads
+        return grads, squares, loss
 
-    def _sense(self, s: Step) -> tuple[float, float, bool]:
+    def loss_from(self, squares: Any, samples: Any, elements: Any) -> Any:
+        """The loss, not quantised, from the sum of the squared residuals of a batch."""
+        return squares / (2.0 * samples) if self.settings.loss_mode == "half_mse" else squares / elements
+
+    def _sense(self, theta: np.ndarray, gradient: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> tuple[float, float, bool]:
         is_first = self.sensor.theta is None
-        sensed = self.sensor.update(s.theta, s.gradient)
+        sensed = self.sensor.update(theta, gradient)
         if is_first and self.settings.first_step == "probe":
-            self.sensor.curvature = self.hessian.probe(s)
+            self.sensor.curvature = self.hessian.probe(batch, gradient)
             sensed = (self.sensor.curvature, sensed[1], True)
         return sensed
 
-    def _control(self, s: Step) -> ControllerStep:
-        s.grad_norm = _norm(s.gradient)
-        return self.controller.step(
-            learning_rate=self.settings.learning_rate,
-            curvature_proxy=s.sensed[0],
-            curvature_ema=s.sensed[1],
-            grad_norm=s.grad_norm,
-            update_quantum=self.update_quantum,
-            sensor=self.sensor,
-        )
-
-    def _update(self, s: Step, grads: list[np.ndarray]) -> None:
-        """Proposal, throttle, formats, storage."""
-        alpha = s.control.alpha
+    def _proposal(
+        self, control: ControllerStep, grads: list[np.ndarray], before: list[np.ndarray], grad_norm: float
+    ) -> tuple[float, list[np.ndarray]]:
+        """The norm of the proposal before the throttle, and the updates after it."""
         if self.rule is None:
-            rate = np.float32(s.control.eta_eff)
-            deltas = [g * g.dtype.type(-rate) for g in grads]
-            s.proposal_norm = self.settings.learning_rate * s.grad_norm
-        else:
-            proposal = self.rule.propose(grads, s.before)
-            s.proposal_norm = _norm(_vector(proposal))
-            deltas = [(alpha * d).astype(p.dtype) for d, p in zip(proposal, s.before, strict=True)]
-        s.raw = deltas
-        if self.precision is not None:
-            s.update_rails = self.model._rail_max_for_tensors(deltas, self.params, self.precision, field="update")
+            rate = np.float32(control.eta_eff)
+            return self.settings.learning_rate * grad_norm, [g * g.dtype.type(-rate) for g in grads]
+        proposal = self.rule.propose(grads, before)
+        return norm(_vector(proposal)), [(control.alpha * d).astype(p.dtype) for d, p in zip(proposal, before, strict=True)]
+
+    def _update(self, before: list[np.ndarray], deltas: list[np.ndarray]) -> None:
+        """Formats of the updates, sums, storage."""
         applied = [
             d if f is None else f.rounded(d, key_of(f, self.model.seed, *place, "update", self.step))
             for d, f, place in zip(deltas, self.update_formats, self.places, strict=True)
         ]
         for i, (p, d) in enumerate(zip(self.params, applied, strict=True)):
-            p.copy_from_numpy(self._moved(i, s.before[i], d))
+            p.copy_from_numpy(self._moved(i, before[i], d))
             if self.precision is not None:
                 self.model._quantize_variable_storage(p, self.precision, self.step)
 
     def _moved(self, i: int, before: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """The parameter plus its update; with a format ``master_weight`` the sum is kept in that."""
         layer, own = self.places[i]
-        dtype = self._format(layer, "master_weight")
+        dtype = self.format_of(layer, "master_weight")
         if dtype is None:
             return before + delta
         master = self.master[i] if self.master[i] is not None else before.astype(np.float64)
@@ -263,9 +328,9 @@ class Run:
     def _store_state(self, field: str, i: int, state: np.ndarray) -> np.ndarray:
         """The state of an update rule in its format; remembers what was lost at the rails."""
         layer, own = self.places[i]
-        dtype = self._format(layer, field)
+        dtype = self.format_of(layer, field)
         if dtype is None:
-            dtype = self._format(layer, "optimizer_state")
+            dtype = self.format_of(layer, "optimizer_state")
         if dtype is None:
             return state
         self.state_rails.append((state, dtype))
@@ -273,24 +338,23 @@ class Run:
 
     # -- what is told and kept
 
-    def _tell(self, epoch: int, total: int, ends_epoch: bool, row: dict[str, float]) -> None:
-        verbose = self.model.verbose if self.settings.verbose is None else self.settings.verbose
+    def _tell(self, verbose: Any, row: dict[str, float], step: int) -> None:
         if not verbose:
             return
-        done = len(self.rows)
+        done, total, per_epoch = self.done, self.total, self.total // self.settings.epochs
         text = f"loss {row['loss']:.6g}" + (f", alpha {row['alpha']:.4g}" if "alpha" in row else "")
         if row["diverged"]:
-            print(f"[DIVERGED] step={self.step - 1}: {text}")  # noqa: T201 - verbose
+            print(f"[DIVERGED] step={step}: {text}")  # noqa: T201 - verbose
         elif verbose == "progressbar":
             every = self.settings.progress_interval or max(total // 100, 1)
             if done % every == 0 or done == total:
                 filled = 30 * done // total
                 bar = "=" * filled + " " * (30 - filled)
                 print(f"\r[{bar}] {done}/{total} {text}", end="\n" if done == total else "", flush=True)  # noqa: T201 - verbose
-        elif ends_epoch:
-            if epoch == 0:
+        elif done % per_epoch == 0:
+            if done == per_epoch:
                 print(f"{self.model.name}: {total} steps, {self.controller.describe()}")  # noqa: T201 - verbose
-            print(f"epoch {epoch + 1}/{self.settings.epochs}: {text}")  # noqa: T201 - verbose
+            print(f"epoch {done // per_epoch}/{self.settings.epochs}: {text}")  # noqa: T201 - verbose
 
     def _meta(self) -> dict[str, Any]:
         rule = None if self.rule is None else self.rule.state_dict()
@@ -300,6 +364,7 @@ class Run:
             "arguments": self.settings.described(),
             "controller": self.controller.describe(),
             "precision": None if self.precision is None else self.precision.to_dict(),
+            "eager": self.why_eager,
             "state": {
                 "sensor": self.sensor.get_state(),
                 "controller": self.controller.get_state(),
@@ -320,7 +385,3 @@ def _finite(name: str, a: Any) -> np.ndarray:
 
 def _vector(arrays: Any) -> np.ndarray:
     return np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in arrays])
-
-
-def _norm(v: np.ndarray) -> float:
-    return math.sqrt(float(v @ v))

@@ -1,142 +1,178 @@
-"""From one step to the metrics it logs."""
+"""From steps to the metrics they log.
+
+A `Block` holds what some steps in a row left behind, one row per step.  The eager loop measures blocks of one step, recorded
+runs blocks of many; both come here, so both log the same bits.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keydnn.stability.controllers import ControllerStep
+from keydnn.stability.laws import Decision
 from keydnn.stability.nn.hessian import hessian_values
+from keydnn.stability.norms import dots, spectral_norms
 from keydnn.stability.quantization import rail_stats
 from keydnn.stability.rules import AdamRule, RMSPropRule, stability_limit
-from keydnn.stability.utils import spectral_norm_np
+
+Columns = dict[str, np.ndarray]
 
 
-class Step:
-    """What one step leaves to be measured.
+@dataclass
+class Block:
+    """Steps to be measured; arrays have one row (or entry) per step.
 
-    Args:
-        eta: The learning rate.
-        is_whole: Whether the batch is the whole data set.
+    Attributes:
+        theta: Parameters before each step, float64.
+        after: Parameters after it, float64.
+        gradient: Gradients after their quantisation, float64.
+        raw: Updates before theirs, float64.
+        squares: Sum of the squared residuals.
+        loss: The logged loss.
+        grad_norm: Norm of the gradient.
+        proposal_norm: Norm of the update before the throttle.
+        sensed: C, S, and whether C was measured.
+        control: What the controller decided.
+        elements: Elements of the batch's targets.
+        eigenvalues: Of the Hessian, ascending: one row per step, one row for all, or None.
+        hessian_residual: Of their estimate.
+        weight_rails: Largest saturation and near-rail fractions of the stored parameters.
+        gradient_rails: The same of the gradients.
+        update_saturation: Largest saturation of the updates.
+        update_underflow: Largest underflow of the updates.
+        states: Largest saturation and underflow of the states of the update rule.
+        denominator: Adam's smallest denominator.
     """
 
-    x: np.ndarray
-    batch: tuple[np.ndarray, np.ndarray]
-    before: list[np.ndarray]
-    after: list[np.ndarray]
-    raw: list[np.ndarray]
     theta: np.ndarray
-    theta_after: np.ndarray
+    after: np.ndarray
     gradient: np.ndarray
-    residual: np.ndarray
+    raw: np.ndarray
+    squares: np.ndarray
+    loss: np.ndarray
+    grad_norm: np.ndarray
+    proposal_norm: np.ndarray
+    sensed: tuple[np.ndarray, np.ndarray, np.ndarray]
+    control: Decision
+    elements: int
     eigenvalues: np.ndarray | None
-    hessian_residual: float
-    sensed: tuple[float, float, bool]
-    control: ControllerStep
-    alpha_is_active: bool
+    hessian_residual: Any
+    weight_rails: tuple[Any, Any] = (0.0, 0.0)
+    gradient_rails: tuple[Any, Any] = (0.0, 0.0)
+    update_saturation: Any = 0.0
+    update_underflow: Any = 0.0
+    states: tuple[Any, Any] = (0.0, 0.0)
+    denominator: Any = math.nan
 
-    def __init__(self, eta: float, is_whole: bool) -> None:
-        self.eta, self.is_whole = eta, is_whole
-        self.gradient_rails = self.update_rails = (0.0, 0.0)
-        self.loss = self.grad_norm = self.proposal_norm = math.nan
+    @property
+    def steps(self) -> int:
+        """How many."""
+        return len(self.theta)
 
 
-def _norm(v: np.ndarray) -> float:
-    return math.sqrt(float(v @ v))
-
-
-def measure(run: Any, s: Step) -> dict[str, float]:
-    """The chosen metrics of a step; ``loss`` and ``diverged`` are always among them for the loop's own rules."""
-    row: dict[str, float] = {}
+def measure(run: Any, b: Block) -> Columns:
+    """The chosen metrics of some steps; ``loss`` and ``diverged`` are always among them for the loop's own rules."""
+    found: Columns = {}
     chosen = set(run.keys)
     for keys, group in GROUPS:
         if chosen & keys or keys & _ALWAYS:
-            row |= group(run, s)
-    return row
+            found |= {key: np.broadcast_to(np.asarray(v, np.float64), b.steps) for key, v in group(run, b).items()}
+    return found
 
 
-def _core(run: Any, s: Step) -> dict[str, float]:
-    c = s.control
+def row_of(columns: Columns, i: int) -> dict[str, float]:
+    """The metrics of one step."""
+    return {key: float(values[i]) for key, values in columns.items()}
+
+
+def rail_rows(x: np.ndarray, dtype: Any) -> tuple[Any, Any, Any]:
+    """Saturation, near-rail and underflow fractions of each row of x; 0 without a format."""
+    if dtype is None or not x.size:
+        return 0.0, 0.0, 0.0
+    stats = rail_stats(x, dtype, axis=1)
+    return stats.saturation_fraction, stats.near_rail_fraction, stats.underflow_fraction
+
+
+def _core(run: Any, b: Block) -> dict[str, Any]:
+    c, eta, eps = b.control, run.settings.learning_rate, run.controller.eps
     finite = {
-        "loss_is_finite": float(math.isfinite(s.loss)),
-        "grad_is_finite": float(np.isfinite(s.gradient).all()),
-        "theta_is_finite_before": float(np.isfinite(s.theta).all()),
-        "theta_is_finite_after": float(np.isfinite(s.theta_after).all()),
+        "loss_is_finite": np.isfinite(b.loss),
+        "grad_is_finite": np.isfinite(b.gradient).all(axis=1),
+        "theta_is_finite_before": np.isfinite(b.theta).all(axis=1),
+        "theta_is_finite_after": np.isfinite(b.after).all(axis=1),
     }
-    reached = run.diverge_loss is not None and math.isfinite(s.loss) and s.loss >= run.diverge_loss
+    reached = np.zeros(b.steps, bool) if run.diverge_loss is None else finite["loss_is_finite"] & (b.loss >= run.diverge_loss)
     return finite | {
-        "loss": s.loss,
-        "rmse": math.sqrt(float(np.mean(s.residual * s.residual))),
-        "grad_norm": s.grad_norm,
-        "curvature_proxy": s.sensed[0],
-        "curvature_ema": s.sensed[1],
-        "curvature_valid": float(s.sensed[2]),
+        "loss": b.loss,
+        "rmse": np.sqrt(b.squares / b.elements),
+        "grad_norm": b.grad_norm,
+        "curvature_proxy": b.sensed[0],
+        "curvature_ema": b.sensed[1],
+        "curvature_valid": b.sensed[2],
         "curvature_for_control": c.curvature_for_control,
         "alpha": c.alpha,
         "alpha_would": c.alpha_would,
-        "eta_eff": c.eta_eff,
+        "eta_eff": c.alpha * eta,
         "alpha_min_bound": c.alpha_min,
         "alpha_max_bound": c.alpha_max,
-        "controller_feasible": float(c.feasible),
-        "useful_alpha_min": run.update_quantum / (s.eta * s.grad_norm + run.controller.eps),
-        "useful_alpha_max": run.controller.chi / (s.eta * c.curvature_for_control + run.controller.eps),
-        "optimizer_update_norm": s.proposal_norm,
-        "theta_norm": _norm(s.theta),
-        "diverged": float(reached or not all(finite.values())),
+        "controller_feasible": c.feasible,
+        "useful_alpha_min": run.update_quantum / (eta * b.grad_norm + eps),
+        "useful_alpha_max": run.controller.chi / (eta * np.asarray(c.curvature_for_control) + eps),
+        "optimizer_update_norm": b.proposal_norm,
+        "theta_norm": np.sqrt(dots(b.theta, b.theta)),
+        "diverged": reached | ~np.logical_and.reduce(list(finite.values())),
     }
 
 
-def _geometry(run: Any, s: Step) -> dict[str, float]:
-    raw = np.concatenate([d.reshape(-1).astype(np.float64) for d in s.raw])
-    moved = s.theta_after - s.theta
-    intended, actual, eps = _norm(raw), _norm(moved), run.controller.eps
+def _geometry(run: Any, b: Block) -> dict[str, Any]:
+    moved, eps = b.after - b.theta, run.controller.eps
+    intended, actual = np.sqrt(dots(b.raw, b.raw)), np.sqrt(dots(moved, moved))
     product = intended * actual
-    cosine = 1.0 if product <= eps else min(max(float(moved @ raw) / product, -1.0), 1.0)
+    cosine = np.where(product <= eps, 1.0, np.clip(dots(moved, b.raw) / product, -1.0, 1.0))
     return {
         "raw_update_norm": intended,
         "actual_update_norm": actual,
         "update_cosine": cosine,
-        "update_angle_rad": math.acos(cosine) if cosine == cosine else math.nan,
-        "update_radius_ratio": 0.0 if intended <= eps else actual / intended,
+        "update_angle_rad": [math.acos(v) if v == v else math.nan for v in cosine.tolist()],
+        "update_radius_ratio": np.where(intended <= eps, 0.0, actual / intended),
     }
 
 
-def _teacher(run: Any, s: Step) -> dict[str, float]:
+def _teacher(run: Any, b: Block) -> dict[str, Any]:
     if run.first is None:
         return {"forward_gain_spectral": math.nan, "weight_error_fro": math.nan}
-    W = s.after[run.first].astype(np.float64)
-    error = math.nan if run.reference_A is None else float(np.linalg.norm(W - run.reference_A))
-    return {"forward_gain_spectral": spectral_norm_np(W), "weight_error_fro": error}
+    W = np.ascontiguousarray(b.after[:, run.slices[run.first]])
+    error: Any = math.nan
+    if run.reference_A is not None:
+        apart = W - run.reference_A.reshape(-1)
+        error = np.sqrt(dots(apart, apart))
+    return {"forward_gain_spectral": spectral_norms(W.reshape(-1, *run.params[run.first].shape)), "weight_error_fro": error}
 
 
-def _hessian(run: Any, s: Step) -> dict[str, float]:
-    found = hessian_values(s, s.control.alpha if s.alpha_is_active else s.control.alpha_would, s.eta)
-    limit = stability_limit(run.rule, s.eta if run.rule is None else None)
+def _hessian(run: Any, b: Block) -> dict[str, Any]:
+    eta = run.settings.learning_rate
+    found = hessian_values(b, b.control.alpha if run.alpha_is_active else b.control.alpha_would, eta)
+    limit = stability_limit(run.rule, eta if run.rule is None else None)
     is_scaled = isinstance(run.rule, AdamRule | RMSPropRule)  # there the limit is one of the preconditioned Hessian
     found["stability_limit"] = limit
     found["margin_to_limit"] = math.nan if is_scaled else found["hessian_lambda_max"] / limit
     return found
 
 
-def _quantization(run: Any, s: Step) -> dict[str, float]:
-    weights = run.model._rail_max_for_variables(run.params, run.precision, fields=("weight", "bias"))
-    lost = 0.0
-    if run.precision is not None:
-        lost = max(rail_stats(d, f).underflow_fraction for d, f in zip(s.raw, run.update_formats, strict=True))
-    states = [rail_stats(state, dtype) for state, dtype in run.state_rails]
-    denominators = run.rule.preconditioner() if isinstance(run.rule, AdamRule) else None
+def _quantization(run: Any, b: Block) -> dict[str, Any]:
     return {
-        "weight_saturation_fraction_max": weights[0],
-        "weight_near_rail_fraction_max": weights[1],
-        "gradient_saturation_fraction_max": s.gradient_rails[0],
-        "gradient_near_rail_fraction_max": s.gradient_rails[1],
-        "update_saturation_fraction_max": s.update_rails[0],
-        "update_underflow_fraction_max": lost,
-        "state_saturation_fraction_max": max((r.saturation_fraction for r in states), default=0.0),
-        "state_underflow_fraction_max": max((r.underflow_fraction for r in states), default=0.0),
-        "adam_denominator_min": math.nan if denominators is None else min(float(d.min()) for d in denominators),
+        "weight_saturation_fraction_max": b.weight_rails[0],
+        "weight_near_rail_fraction_max": b.weight_rails[1],
+        "gradient_saturation_fraction_max": b.gradient_rails[0],
+        "gradient_near_rail_fraction_max": b.gradient_rails[1],
+        "update_saturation_fraction_max": b.update_saturation,
+        "update_underflow_fraction_max": b.update_underflow,
+        "state_saturation_fraction_max": b.states[0],
+        "state_underflow_fraction_max": b.states[1],
+        "adam_denominator_min": b.denominator,
     }
 
 

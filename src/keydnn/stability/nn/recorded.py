@@ -1,0 +1,239 @@
+"""Instrumented steps in groups: a plan runs many steps and writes what they leave behind, then all are measured at once.
+
+Where a group turns out to hold the end of the run, the state before it is put back and as many of its steps run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keydnn._tensor import Tensor
+from keydnn.compiler.step import usable
+from keydnn.stability.controllers import CurvatureSensor
+from keydnn.stability.dtypes import HLSDataType
+from keydnn.stability.laws import LAWS, Decision
+from keydnn.stability.nn.program import Program
+from keydnn.stability.nn.telemetry import Block, Columns, measure, rail_rows
+
+_MOST_STEPS = 1024  # in a group
+_MOST_BYTES = 8 << 20  # of gradients and parameters in a group
+_BUDGET_S = 0.1  # of a group: how often progress is told
+_MOST_PROGRAMS = 8  # kept per model
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps on batches of one size.
+
+    Attributes:
+        rows: Row numbers of all batches, or None: every batch is the whole data set.
+        batch: Samples per step.
+        steps: How many.
+        order: State of the generator of orders after these rows were drawn.
+    """
+
+    rows: np.ndarray | None
+    batch: int
+    steps: int
+    order: Any = None
+
+    def rows_of(self, i: int) -> np.ndarray | None:
+        """Row numbers of one step."""
+        return None if self.rows is None else self.rows[i * self.batch : (i + 1) * self.batch]
+
+    def cut(self, begin: int, end: int) -> Part:
+        """The steps from ``begin`` to ``end``."""
+        rows = None if self.rows is None else self.rows[begin * self.batch : end * self.batch]
+        return dataclasses.replace(self, rows=rows, steps=end - begin)
+
+
+def why_eager(run: Any) -> str | None:
+    """Why the steps of a run cannot be recorded, or None."""
+    settings = run.settings
+    reasons = {
+        "plans need the native kernels": usable(),
+        "callbacks see every step": not settings.callbacks,
+        "drifting data": settings.drift is None,
+        f"the update rule {settings.update_rule!r}": settings.update_rule is None,
+        f"the controller {type(run.controller).__name__}": type(run.controller) in LAWS,
+        "an estimated Hessian": not run.hessian.is_estimate,
+        f"the sensor {type(run.sensor).__name__}": type(run.sensor) is CurvatureSensor,
+        "the model overrides a hook": run.model._has_own_hooks() is False,
+        "parameters of several dtypes": len({p.dtype for p in run.params}) == 1,
+        "a frozen parameter": all(p.requires_grad for p in run.params),
+        "a master copy of the weights": all(run.format_of(layer, "master_weight") is None for layer, _ in run.places),
+    }
+    missing = [reason for reason, holds in reasons.items() if not holds]
+    unfit = [f"the format {f}" for fields in (run.precision or {}).values() for f in fields.values() if not _has_plan(f)]
+    return next(iter([*missing, *unfit]), None)
+
+
+def _has_plan(dtype: Any) -> bool:
+    if dtype is None:
+        return True
+    return isinstance(dtype, HLSDataType) and not dtype.is_stochastic and dtype.WL <= 53 and 0 <= dtype.fractional_bits <= 60
+
+
+_PROGRAMS: weakref.WeakKeyDictionary[Any, dict[Any, Program]] = weakref.WeakKeyDictionary()
+
+
+def program_of(run: Any) -> Program:
+    """The program of a run: that of an earlier call on the same model with the same settings, or a new one."""
+    s, programs = run.settings, _PROGRAMS.setdefault(run.model, {})
+    key = (
+        id(run.model.model), tuple(map(id, run.params)), s.loss_mode, s.learning_rate, run.X.shape[1:], run.Y.shape[1:],
+        type(run.controller), run.controller.describe(), repr(vars(run.controller).get("_candidates")),
+        (run.sensor.rho, run.sensor.eps, run.sensor.on_zero_step), None if run.precision is None else run.precision.describe(),
+    )  # fmt: skip
+    if key not in programs:
+        if len(programs) >= _MOST_PROGRAMS:
+            del programs[next(iter(programs))]
+        programs[key] = Program(run)
+    return programs[key]
+
+
+class RecordedLoop:
+    """The steps of one run from here on.
+
+    Args:
+        run: The instrumented run.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.program = run, program_of(run)
+        self.data = self.program.prepared(run.X, run.Y)
+        self.size = sum(p.numel() for p in run.params)
+        row_bytes = 2 * self.size * self.program.dtype.itemsize
+        self.limit = max(1, min(_MOST_STEPS, _MOST_BYTES // max(row_bytes, 1)))
+        self.tensors = [*run.params, *run.model.model.buffers(), *self.program.state.tensors()]
+
+    def take(self, parts: Iterator[Part]) -> None:
+        """Run all parts, or up to where the run ends; the sensor and the controller then know what happened."""
+        run, state = self.run, self.program.state
+        state.take(run.sensor, run.controller)
+        waiting: Part | None = next(parts, None)
+        while waiting is not None:
+            snapshot = [t.numpy().copy() for t in self.tensors]
+            before = _vector(run.params)
+            outputs = self._room(self.limit)
+            group: list[Part] = []
+            n, start = 0, time.monotonic()
+            while waiting is not None and n < self.limit and (n == 0 or time.monotonic() - start < _BUDGET_S):
+                done = self._steps(waiting.cut(0, min(waiting.steps, self.limit - n)), [out[n:] for out in outputs])
+                group.append(waiting.cut(0, done))
+                n += done
+                waiting = waiting.cut(done, waiting.steps) if done < waiting.steps else next(parts, None)
+            kept = run.keep(self._measured(group, before, [out[:n] for out in outputs]))
+            if kept is not None:
+                self._end(group, kept, n, snapshot)
+                break
+        state.give(run.sensor, run.controller)
+        reasons = [step.reason for step in self.program.steps.values() if step.plan is None]
+        run.why_eager = next(iter(reasons), None)
+
+    def _room(self, steps: int) -> list[np.ndarray]:
+        """Arrays for what steps hand out: numbers, gradients, parameters."""
+        vectors = [np.empty((steps, self.size), self.program.dtype) for _ in range(2)]
+        return [*(np.empty(steps) for _ in Program.HANDED), *vectors]
+
+    def _steps(self, part: Part, outputs: list[np.ndarray]) -> int:
+        """Run steps of a part, at least one; returns how many."""
+        x, y = self.data
+        first = part.rows_of(0)
+        batch = (x, y) if first is None else (x[first], y[first])
+        step = self.program.step_for(*batch)
+        if step.is_checked and step.holds():
+            return step.replay_rows(list(self.data), outputs, part.rows, part.batch, _BUDGET_S, part.steps)
+        if step.plan is not None and not step.holds():
+            del self.program.steps[len(batch[0]), len(batch[1])]
+            step = self.program.step_for(*batch)
+        for out, value in zip(outputs, step(*(Tensor(data=a, dtype=a.dtype) for a in batch)), strict=True):
+            out[0] = value.numpy() if isinstance(value, Tensor) else value
+        return 1
+
+    def _end(self, group: list[Part], kept: int, n: int, snapshot: list[np.ndarray]) -> None:
+        """Leave the model as after ``kept`` of the ``n`` steps of a group."""
+        run = self.run
+        if kept < n:
+            for t, array in zip(self.tensors, snapshot, strict=True):
+                t.copy_from_numpy(array)
+            spare = self._room(kept)
+            left = kept
+            for part in group:
+                while left and part.steps:
+                    done = self._steps(part.cut(0, min(part.steps, left)), spare)
+                    left -= done
+                    part = part.cut(done, part.steps)
+        total = 0
+        for part in group:
+            total += part.steps
+            if total >= kept:
+                if part.order is not None:
+                    run.order.bit_generator.state = part.order
+                return
+
+    def _measured(self, group: list[Part], before: np.ndarray, outputs: list[np.ndarray]) -> Columns:
+        run = self.run
+        *numbers, gradient, after = outputs
+        got = dict(zip(Program.HANDED, numbers, strict=True))
+        eta, wide = run.settings.learning_rate, after.astype(np.float64)
+        eta_eff = got["alpha"] * eta
+        raw = gradient * (-eta_eff.astype(np.float32)).astype(gradient.dtype)[:, None]
+        samples = np.repeat([part.batch for part in group], [part.steps for part in group])
+        elements = samples * (run.Y.size // len(run.Y))
+        loss, dtype = run.loss_from(got["squares"], samples, elements), run.format_of("loss", "value")
+        eigenvalues, residual = self._eigenvalues(group)
+        gradient_rails = self._rails(gradient, "gradient")
+        update_rails = self._rails(raw, "update")
+        return measure(run, Block(
+            theta=np.concatenate([before[None], wide[:-1]]),
+            after=wide,
+            gradient=gradient.astype(np.float64),
+            raw=raw.astype(np.float64),
+            squares=got["squares"],
+            loss=loss if dtype is None else dtype(loss),
+            grad_norm=got["grad_norm"],
+            proposal_norm=eta * got["grad_norm"],
+            sensed=(got["curvature"], got["average"], got["valid"]),
+            control=Decision(*(got[name] for name in Decision.__annotations__)),
+            elements=elements,
+            eigenvalues=eigenvalues,
+            hessian_residual=residual,
+            weight_rails=self._rails(after, None)[:2],
+            gradient_rails=gradient_rails[:2],
+            update_saturation=update_rails[0],
+            update_underflow=update_rails[2],
+        ))  # fmt: skip
+
+    def _rails(self, rows: np.ndarray, field: str | None) -> tuple[Any, Any, Any]:
+        """The largest fractions over the parameters, by a field of their layer or (None) by that of the stored weight or bias."""
+        run = self.run
+        largest: tuple[Any, Any, Any] = (0.0, 0.0, 0.0)
+        for part, (layer, own) in zip(run.slices, run.places, strict=True):
+            if field is None and own not in ("weight", "bias"):
+                continue
+            found = rail_rows(rows[:, part], run.format_of(layer, own if field is None else field))
+            largest = tuple(map(np.maximum, largest, found))  # type: ignore[assignment]
+        return largest
+
+    def _eigenvalues(self, group: list[Part]) -> tuple[np.ndarray | None, float]:
+        run = self.run
+        if not run.hessian.is_on:
+            return None, float("nan")
+        if group[0].rows is None:  # all batches are the same
+            eigenvalues, residual = run.hessian.at(run.step, run.X, run.Y)
+            return eigenvalues[None], residual
+        rows = [part.rows_of(i) for part in group for i in range(part.steps)]
+        found = [run.hessian.at(run.step + i, run.X[index], run.Y) for i, index in enumerate(rows)]
+        return np.stack([eigenvalues for eigenvalues, _ in found]), found[-1][1]
+
+
+def _vector(params: list[Tensor]) -> np.ndarray:
+    return np.concatenate([p.numpy().astype(np.float64).reshape(-1) for p in params])

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import busy, data, kernels, ops, steps, tables
+from benchmarks import busy, data, data_memory, kernels, ops, steps, tables
 from benchmarks.contestants import PEERS
 from benchmarks.measure import machine
 from benchmarks.options import Options
@@ -36,9 +36,14 @@ def _ops(options: Options) -> dict[str, Any]:
     return {"results": _plain(results), "versions": versions}
 
 
+def _data(options: Options) -> dict[str, Any]:
+    results = data.run(**_given(options))
+    return {"results": _plain(results), "large": data_memory.report(quick=options.quick)}
+
+
 RUNS = {
     "busy": lambda options: {"results": busy.run(**_given(options))},
-    "data": lambda options: {"results": _plain(data.run(**_given(options)))},
+    "data": _data,
     "kernels": lambda options: {"results": _plain(kernels.run(**_given(options)))},
     "ops": _ops,
     "steps": _steps,

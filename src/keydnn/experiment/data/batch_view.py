@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keydnn.experiment.data.access import Rows, take_padded
+from keydnn.experiment.data.access import Rows
 from keydnn.experiment.data.batch import Batch
-from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.feature_set import FeatureSet
-from keydnn.experiment.data.formats import DataFormat, backend_of_format, float32_tensor, stack_columns
+from keydnn.experiment.data.formats import DataFormat, backend_of_format
+from keydnn.experiment.data.gather import gathering
 from keydnn.experiment.data.roles import RoleData
-from keydnn.experiment.data.sample_data import Deferred, SampleData
-from keydnn.experiment.data.selectors import Names, doubled_keys, of_domain, select
+from keydnn.experiment.data.selectors import Names
 from keydnn.experiment.data.splitting import frozen_rows
 from keydnn.experiment.data.view import FeatureSetView, check_rows
-from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, as_list
 from keydnn.experiment.visualization.summary import summary_box
 
 
@@ -156,14 +152,14 @@ class BatchView:
         fmt = DataFormat.from_value(fmt)
         if not fmt.is_tensor_like:
             raise TypeError(f"materialize_batch needs a tensor-like format such as 'numpy' or 'torch', got {fmt.value!r}")
-        collection = self._source.collection
-        names = batch_columns(collection._names, columns, features, targets, tags, rep)
+        backend = backend_of_format(fmt)
+        reader = gathering(self._source.collection, (columns, features, targets, tags), rep)
         data, weights, masks = {}, {}, {}
         for role, rows in self._indices.items():
             padded = bool(len(rows)) and rows.min() < 0
             mask = (rows >= 0).astype(np.int8) if padded else np.ones(len(rows), dtype=np.int8)
             weight = np.ones(len(rows)) if self._weights is None else self._weights[role]
-            data[role] = _materialize(collection, names, rows, padded, fmt)
+            data[role] = reader.read(rows, padded, backend)
             weights[role], masks[role] = weight * mask if padded else weight, mask
         return Batch.trusted(self.n_samples, RoleData(data), weights, masks)
 
@@ -184,61 +180,6 @@ def _same_weights(a: Any, b: Any) -> bool:
     if a is None or b is None:
         return a is b
     return all(np.array_equal(a[role], b[role]) for role in a)
-
-
-def batch_columns(
-    available: Sequence[str], columns: Names, features: Names, targets: Names, tags: Names, rep: str | None
-) -> dict[str, list[str]]:
-    """Full names by domain that a batch holds.
-
-    Raises:
-        KeyError: No column fits.
-    """
-    asked = tuple(None if names is None else tuple(as_list(names)) for names in (columns, features, targets, tags))
-    names, doubled = _batch_columns(tuple(available), asked, rep)
-    if doubled:
-        warnings.warn(f"{', '.join(doubled)}: the batch holds raw and transformed; pass rep='transformed'", UserWarning, stacklevel=3)
-    return names
-
-
-@functools.lru_cache(maxsize=64)
-def _batch_columns(available: tuple[str, ...], asked: tuple[Any, ...], rep: str | None) -> tuple[dict[str, list[str]], list[str]]:
-    columns, *selectors = asked
-    whole = all(selector is None for selector in asked)
-    chosen = select(available, columns=columns, **dict(zip(COLUMN_DOMAINS, selectors, strict=True)), rep=rep)
-    names = {}
-    for domain, selector in zip(COLUMN_DOMAINS, selectors, strict=True):
-        everything = of_domain(available, domain)
-        if whole and rep is not None and everything:
-            names[domain] = select(available, **{domain: "*"}, rep=rep)  # type: ignore[arg-type]
-        else:
-            given = selector is not None or columns is not None
-            names[domain] = of_domain(chosen, domain) if given else everything
-    return names, doubled_keys(name for part in names.values() for name in part)
-
-
-def _materialize(collection: SampleCollection, names: Mapping[str, list[str]], rows: Rows, padded: bool, fmt: DataFormat) -> SampleData:
-    data: dict[str, Any] = {}
-    backend = backend_of_format(fmt)
-    for domain, columns in names.items():
-        if columns:
-            array = _stacked(collection, columns, rows, padded)
-            data[domain] = array if domain == DOMAIN_TAGS else float32_tensor(array, backend)
-    data[DOMAIN_SAMPLE_UUIDS] = Deferred(lambda: take_padded(collection, DOMAIN_SAMPLE_UUIDS, rows), len(rows))
-    return SampleData(data)
-
-
-def _stacked(collection: SampleCollection, names: list[str], rows: Rows, padded: bool) -> NDArray[Any]:
-    """Columns joined on axis 1: gathered into one buffer where they are shared arrays of one kind."""
-    arrays = None if padded else collection.shared_arrays(names)
-    if arrays is None:
-        return stack_columns({name: take_padded(collection, name, rows) for name in names})
-    if len(arrays) == 1:
-        return arrays[0].take(rows, axis=0)[:, None]
-    buffer = np.empty((len(arrays), len(rows), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
-    for array, place in zip(arrays, buffer, strict=True):
-        array.take(rows, axis=0, out=place, mode="clip")  # rows were checked when they were drawn; "raise" would buffer
-    return np.ascontiguousarray(buffer.swapaxes(0, 1))
 
 
 class SampledView:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,7 +93,7 @@ class SampleCollection:
             raise ValueError(f"the schema names {', '.join(schema.names())}, the table has {', '.join(table.column_names)}")
         self._table = table
         self._columns: dict[str, Column] = {}
-        self._shared: dict[tuple[str, ...], list[NDArray[Any]] | None] = {}
+        self._derived: dict[Hashable, Any] = {}
         self.__dict__.pop("_names", None)
         self.__dict__.pop("_schema", None)
         if schema is not None:
@@ -180,12 +180,15 @@ class SampleCollection:
 
     def shared_arrays(self, names: Sequence[str]) -> list[NDArray[Any]] | None:
         """The whole columns as shared arrays, if all are that and have one shape and dtype; else None."""
-        key = tuple(names)
-        if key not in self._shared:
-            arrays = [self.column(name).array for name in names]
-            kinds = {(array.shape, array.dtype) for array in arrays if array is not None}
-            self._shared[key] = [a for a in arrays if a is not None] if len(kinds) == 1 and all(a is not None for a in arrays) else None
-        return self._shared[key]
+        arrays = [array for name in names if (array := self.column(name).array) is not None]
+        kinds = {(array.shape, array.dtype) for array in arrays}
+        return arrays if len(kinds) == 1 and len(arrays) == len(names) else None
+
+    def derived(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made once for ``key`` and forgotten when columns come or go."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Inner shape of a column; () for ids."""

@@ -21,11 +21,12 @@ from keydnn.training import recorded
 from keydnn.training.callbacks import CallbackList, LearningRateScheduler
 from keydnn.training.data import ArrayBatches, Batches
 from keydnn.training.history import History
-from keydnn.training.loop import BatchHooks, Logs, Totals, evaluate_batches, run_steps
+from keydnn.training.loop import BatchHooks, Logs, Totals, all_logs, evaluate_batches, run_steps
 from keydnn.training.progress import Progress, make_progress
 from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer, resolve_weighted
 from keydnn.training.state import Run, TrainingState, capture, install
-from keydnn.training.step import StepPlan, is_nan
+from keydnn.training.step import StepPlan, is_nan, read, read_logs, training_step
+from keydnn.training.streaming import StreamingMetric
 from keydnn.training.weights import total_weight
 
 
@@ -123,12 +124,16 @@ class Fit(BatchHooks):
         self.compile, self.is_plain, self.validates_weighted = compile, is_plain, validates_weighted
         self.model, self.data, self.validation, self.settings = model, data, validation, settings
         self.loss = resolve_loss(loss)
-        self.metrics, self.names = resolve_metrics(metrics, metric_names)
+        self.metrics, self.names = resolve_metrics(metrics, metric_names, model, "fit")
         self.callbacks = as_callback_list(callbacks)
         optimizer = resolve_optimizer(model, optimizer, optimizer_kwargs)
-        self.state = Run(optimizer=optimizer, callbacks=self.callbacks, epoch=settings.first_epoch)
+        self.streams = {n: m for n, m in zip(self.names, self.metrics, strict=True) if isinstance(m, StreamingMetric)}
+        self.quick = [(n, m) for n, m in self.streams.items() if m.in_step and m.is_number]  # values that are told after each batch
+        streams = list(self.streams.values())
+        self.state = Run(optimizer=optimizer, callbacks=self.callbacks, epoch=settings.first_epoch, streams=streams)
         self.progress: Progress = make_progress(settings.verbose, settings.epochs, data.n_batches)
         self.clipping = {name: getattr(settings, name) for name in ("clip_norm", "clip_value") if getattr(settings, name) is not None}
+        self.plan = StepPlan(self.loss, optimizer, self.metrics, self.names, **self.clipping, weighted=resolve_weighted(model, self.loss))
         self._warned = False
 
     def run(self, resume: TrainingState | None) -> History:
@@ -170,7 +175,7 @@ class Fit(BatchHooks):
                 self._draw(state)
             self.progress.begin(epoch)
             self._run_rows(state, rows)
-        totals, logs = state.totals, state.totals.means()
+        totals, logs = state.totals, all_logs(state.totals.means(), self.metrics, self.names)
         if self.validation is not None:
             loss = resolve_weighted(self.model, self.loss) if self.validates_weighted else self.loss
             values = evaluate_batches(self.model, self.validation.epoch(None), loss, self.metrics, self.names, self.compile)
@@ -191,19 +196,26 @@ class Fit(BatchHooks):
 
     def _draw(self, state: Run) -> None:
         """Begin an epoch: its hooks, and the key of its order."""
+        for metric in state.streams:
+            metric.reset()
         self.callbacks.on_epoch_begin(state.epoch, {})
         state.epoch_random = generator_state()
         state.key = self.data.draw_key()
 
-    def _step(self, x: Any, y: Any, weight: Any = None) -> Logs:
-        options = dict(self.clipping)
-        if weight is not None:
-            options["sample_weight"] = weight
+    def _step(self, *batch: Any) -> Logs:
+        """One step; values of streaming metrics are left for the end of the epoch, when they are worth their price."""
+        if self.streams and self.is_plain:
+            values = self.model._in_training_mode(batch, self.plan, recorded.train if self.compile else training_step)
+            return read_logs(values, self.names, streaming=False)
+        options: dict[str, Any] = dict(self.clipping)
+        if len(batch) > 2:
+            options["sample_weight"] = batch[2]
         if self.is_plain and not self.compile:
             options["compile"] = False
-        return self.model.train_on_batch(
-            x, y, loss=self.loss, optimizer=self.state.optimizer, metrics=self.metrics, metric_names=self.names, **options
+        logs = self.model.train_on_batch(
+            *batch[:2], loss=self.loss, optimizer=self.state.optimizer, metrics=self.metrics, metric_names=self.names, **options
         )
+        return {name: value for name, value in logs.items() if name not in self.streams} if self.streams else logs
 
     # -- epochs that run without Python between steps
 
@@ -219,35 +231,37 @@ class Fit(BatchHooks):
         totals, size, n = state.totals, self.data.batch_size, self.data.n_rows
         order = self.data.order(state.key)
         index = np.arange(n) if order is None else order
-        plan = StepPlan(self.loss, state.optimizer, self.metrics, self.names, **self.clipping)
         while totals.batches < self.data.n_batches:
             start, first = totals.batches * size, totals.batches
             rows = index[start : start + (n - start) // size * size]
-            columns = self._some_steps(plan, arrays, rows, order, first)
+            columns = self._some_steps(arrays, rows, order, first)
             weights = None if len(arrays) < 3 else self._weights(arrays[2], index[start:], len(columns["loss"]))
             totals.add_columns(columns, min(size, n - start), weights)
             nan = next((i for i, loss in enumerate(columns["loss"]) if loss != loss), None) if isnan(totals.sums["loss"]) else None
             if nan is not None:
                 self._warn_nan(first + nan, 6)
-            self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
+            self.progress.update(totals.batches, self._so_far(totals) if self.settings.verbose else {})
 
     def _weights(self, weights: np.ndarray, rows: np.ndarray, steps: int) -> list[float]:
         size = self.data.batch_size  # type: ignore[attr-defined]
         return [total_weight(weights[rows[i * size : (i + 1) * size]]) for i in range(steps)]
 
-    def _some_steps(
-        self, plan: StepPlan, arrays: tuple[np.ndarray, ...], rows: np.ndarray, order: Any, first: int
-    ) -> dict[str, list[float]]:
+    def _some_steps(self, arrays: tuple[np.ndarray, ...], rows: np.ndarray, order: Any, first: int) -> dict[str, list[float]]:
         """Run at least one step; returns the values of each log, one per step."""
         size = self.data.batch_size  # type: ignore[attr-defined]
         shapes = tuple(((size, *array.shape[1:]), array.dtype) for array in arrays)
-        step = recorded.warm(self.model, shapes, plan) if len(rows) else None
+        step = recorded.warm(self.model, shapes, self.plan) if len(rows) else None
         if step is None:
             logs = self._step(*self.data.batch(order, first))  # type: ignore[attr-defined]
             return {name: [float(value)] for name, value in logs.items()}
-        return dict(zip(("loss", *self.names), recorded.run_rows(step, arrays, rows, size, 0.1), strict=True))
+        names = ("loss", *(name for name in self.names if name not in self.streams))
+        return dict(zip(names, recorded.run_rows(step, arrays, rows, size, 0.1), strict=True))
 
     # -- around each batch
+
+    def _so_far(self, totals: Totals) -> Logs:
+        """Means of the epoch so far, and streaming metrics that give their value at once."""
+        return {**totals.means(), **{name: read(metric) for name, metric in self.quick}}
 
     def before(self, i: int) -> None:
         """Tell the callbacks."""
@@ -258,10 +272,10 @@ class Fit(BatchHooks):
         """Tell the callbacks and the user."""
         if is_nan(logs):
             self._warn_nan(i, 7)
-        self.progress.update(totals.batches, totals.means() if self.settings.verbose else {})
+        self.progress.update(totals.batches, self._so_far(totals) if self.settings.verbose else {})
         if not self.callbacks.has_batch_hooks:
             return False
-        self.callbacks.on_batch_end(i, logs)
+        self.callbacks.on_batch_end(i, {**logs, **{name: read(metric) for name, metric in self.quick}})
         return self.callbacks.stop_epoch
 
     def _warn_nan(self, i: int, stacklevel: int) -> None:

@@ -13,7 +13,8 @@ from keydnn.autograd.modes import no_grad
 from keydnn.nn.module import Module
 from keydnn.training import recorded
 from keydnn.training.data import batch_size_of
-from keydnn.training.step import evaluation_mode, measure, read_logs
+from keydnn.training.step import evaluation_mode, measure, read, read_logs
+from keydnn.training.streaming import StreamingMetric
 from keydnn.training.weights import total_weight
 
 Logs = dict[str, float]
@@ -100,25 +101,36 @@ def run_steps(step: Callable[..., Logs], batches: Iterable[tuple[Any, ...]], tot
     return totals
 
 
+def all_logs(means: Logs, metrics: Sequence[Any], names: Sequence[str]) -> Logs:
+    """Means and the values of streaming metrics, in the order of the metrics."""
+    values = dict(means)
+    values.update({n: read(m) for n, m in zip(names, metrics, strict=True) if isinstance(m, StreamingMetric) and m.is_number})
+    return {name: values[name] for name in dict.fromkeys(("loss", *names, *values)) if name in values}
+
+
 def evaluate_batches(
     model: Module,
     batches: Iterable[tuple[Any, ...]],
     loss: Callable[..., Any],
-    metrics: Sequence[Callable[[Any, Any], Any]],
+    metrics: Sequence[Any],
     names: Sequence[str],
     compile: bool = True,
 ) -> Logs:
     """Weighted means of loss and metrics, in evaluation mode and without a graph; flags are restored.
 
-    The loss gets the prediction and what else a batch holds: the target, and weights if there are any.
+    The loss gets the prediction and what else a batch holds: the target, and weights if there are any.  Streaming metrics
+    start anew.
     """
 
     def step(*batch: Any) -> Logs:
         if compile:
-            return read_logs(recorded.evaluate(model, batch, loss, metrics), names)
+            return read_logs(recorded.evaluate(model, batch, loss, metrics), names, streaming=False)
         x, *rest = batch
         y_pred = model(x)
-        return read_logs([loss(y_pred, *rest), *measure(metrics, rest[0], y_pred)], names)
+        return read_logs([loss(y_pred, *rest), *measure(metrics, rest[0], y_pred)], names, streaming=False)
 
+    for metric in metrics:
+        if isinstance(metric, StreamingMetric):
+            metric.reset()
     with evaluation_mode(model), no_grad():
-        return run_steps(step, batches, Totals()).means()
+        return all_logs(run_steps(step, batches, Totals()).means(), metrics, names)

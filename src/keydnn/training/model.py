@@ -44,7 +44,18 @@ from keydnn.training.summary import shape_table, structure_text
 from keydnn.training.weights import row_weights
 
 T = TypeVar("T", bound="Model")
-_NOT_COPIED = ("_run", "_named_optimizers", "_stepped_by", "_ready_at", "_below", "_steps", "_repeat", "_predicted", "_weighted")
+_NOT_COPIED = (
+    "_run",
+    "_named_optimizers",
+    "_stepped_by",
+    "_ready_at",
+    "_below",
+    "_steps",
+    "_repeat",
+    "_predicted",
+    "_weighted",
+    "_named_metrics",
+)
 _is_training = attrgetter("training")
 
 
@@ -214,7 +225,7 @@ class Model(Buildable):
             y_batch: Likewise.
             loss: Name, loss object or function (pred, target).
             optimizer: Optimizer, or a name; an optimizer made from a name is kept for later calls with the same settings.
-            metrics: Names or functions (y_true, y_pred).
+            metrics: Names, functions (y_true, y_pred), or streaming metrics, which go on counting: a name starts anew.
             metric_names: Their names in the result.
             zero_grad: Whether to clear the gradients first.
             backward: Whether to compute gradients.
@@ -246,7 +257,7 @@ class Model(Buildable):
         batch: tuple[Tensor, ...] = (x, y)
         if is_weighted:
             batch = (x, y, Tensor(data=row_weights(y, sample_weight, class_weight, "train_on_batch"), dtype=self._dtype()))
-        functions, names = resolve_metrics(metrics, metric_names)
+        functions, names = resolve_metrics(metrics, metric_names, self, "train_on_batch")
         loss = resolve_loss(loss)
         plan = StepPlan(
             loss,
@@ -311,7 +322,7 @@ class Model(Buildable):
             y: Tensor or ndarray (n, ...).
             loss: Name, loss object or function (pred, target).
             optimizer: Optimizer, or a name: ``sgd``, ``adam``, ``adamw``.
-            metrics: Names or functions (y_true, y_pred).
+            metrics: Names, functions (y_true, y_pred) or objects of :mod:`keydnn.training.streaming`.
             metric_names: Their names in the logs.
             batch_size: Rows per batch; the last batch may be shorter.
             epochs: Train until so many epochs are done.
@@ -406,7 +417,7 @@ class Model(Buildable):
             x: As in :meth:`fit`.
             y: As in :meth:`fit`.
             loss: Name, loss object or function (pred, target).
-            metrics: Names or functions (y_true, y_pred).
+            metrics: Names, functions (y_true, y_pred) or objects of :mod:`keydnn.training.streaming`.
             batch_size: Rows per batch.
             metric_names: Names of the metrics in the result.
             compile: Whether the pass may be recorded and replayed.
@@ -421,7 +432,7 @@ class Model(Buildable):
         size = checked_count("evaluate", "batch_size", batch_size)
         weights = row_weights(y, sample_weight, None, "evaluate")
         batches = make_batches(x, y, batch_size=size, shuffle=False, dtype=self._dtype(), owner="evaluate", weights=weights)
-        functions, names = resolve_metrics(metrics, metric_names)
+        functions, names = resolve_metrics(metrics, metric_names, self, "evaluate")
         loss = resolve_loss(loss)
         measured = loss if weights is None else resolve_weighted(self, loss)
         return evaluate_batches(self, batches.epoch(None), measured, functions, names, compile)

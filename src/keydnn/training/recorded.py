@@ -19,6 +19,7 @@ from keydnn.compiler.step import RecordedStep, usable
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training.metrics import METRICS
 from keydnn.training.step import StepPlan, measure, training_step, update
+from keydnn.training.streaming import StreamingMetric
 
 BUILT_IN = frozenset(id(metric) for metric in METRICS.values())
 _MOST = 32  # signatures kept per model
@@ -114,23 +115,30 @@ def train(model: Any, batch: Sequence[Tensor], plan: StepPlan) -> list[Any]:
 
 
 def is_own(metric: Any) -> bool:
-    """Whether a metric is the user's: it runs after the step, on a copy of the prediction."""
-    return id(metric) not in BUILT_IN
+    """Whether a metric is the user's, or a streaming one that asks for it: it runs after the step, on a copy of the prediction."""
+    return not metric.in_step if isinstance(metric, StreamingMetric) else id(metric) not in BUILT_IN
 
 
 def _measured(loss: Any, metrics: Sequence[Any], y: Any, y_pred: Any) -> list[Any]:
-    """The loss, the built-in metrics and, if some metric is the user's, the prediction."""
+    """The loss, the built-in metrics and, if some metric is the user's, the prediction; streaming ones count and give nothing."""
     built_in = [metric for metric in metrics if not is_own(metric)]
-    return [loss, *measure(built_in, y, y_pred), *([y_pred] if len(built_in) < len(metrics) else [])]
+    values = [value for value in measure(built_in, y, y_pred) if not isinstance(value, StreamingMetric)]
+    return [loss, *values, *([y_pred] if len(built_in) < len(metrics) else [])]
 
 
 def _with_own_metrics(metrics: Sequence[Any], values: list[Any], y: Any) -> list[Any]:
     """The loss and all metrics in order, from what :func:`_measured` gave."""
-    if not any(map(is_own, metrics)):
+    if len(values) == len(metrics) + 1 and not any(map(is_own, metrics)):
         return values
     y_pred = values[-1] if isinstance(values[-1], Tensor) else Tensor(data=values[-1])
-    rest = iter(values[1:-1])
-    return [values[0], *[measure([metric], y, y_pred)[0] if is_own(metric) else next(rest) for metric in metrics]]
+    rest = iter(values[1:])
+    found = [values[0]]
+    for metric in metrics:
+        if is_own(metric):
+            found += measure([metric], y, y_pred)
+        else:
+            found.append(metric if isinstance(metric, StreamingMetric) else next(rest))
+    return found
 
 
 def _training(model: Any, plan: StepPlan) -> RecordedStep:

@@ -20,6 +20,7 @@ from keydnn.kernels.native import load
 from keydnn.nn.module import Clock, Module
 from keydnn.training.recorded import BUILT_IN_OPTIMIZERS, is_own, of
 from keydnn.training.step import StepPlan
+from keydnn.training.streaming import StreamingMetric
 
 
 class Training:
@@ -85,7 +86,7 @@ def remember_training(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: 
         and type(plan.optimizer) in BUILT_IN_OPTIMIZERS
         and model._ready_at == Clock.now
         and all(module.training for module in model._below)
-        and not any(map(is_own, plan.metrics))
+        and not any(is_own(metric) or isinstance(metric, StreamingMetric) for metric in plan.metrics)
     )
     model.__dict__["_repeat"] = Training(model, asked, step, x, y, plan) if fits else None  # type: ignore[arg-type]
 

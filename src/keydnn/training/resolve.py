@@ -17,8 +17,7 @@ from keydnn.nn.module import Module, latest_stamp
 from keydnn.nn.weighted import WeightedLoss, weighted
 from keydnn.optim import OPTIMIZERS, Optimizer
 from keydnn.training.metrics import METRICS
-
-Metric = Callable[[Any, Any], Any]
+from keydnn.training.streaming import STREAMING, StreamingMetric
 
 
 def resolve_loss(loss: Any) -> Callable[[Any, Any], Any]:
@@ -51,29 +50,52 @@ def _named(kind: str, table: Mapping[str, Any], key: str, given: str) -> Any:
     return table[key]
 
 
-def resolve_metrics(metrics: Any, names: Sequence[str] | None) -> tuple[list[Metric], list[str]]:
-    """Functions and their names in the logs.
+def resolve_metrics(metrics: Any, names: Sequence[str] | None, model: Module | None = None, owner: str = "") -> tuple[list[Any], list[str]]:
+    """Functions and streaming metrics, and their names in the logs.
 
     Args:
-        metrics: A name or function (y_true, y_pred), a sequence of them, or None.
-        names: Names in the logs; None takes the string, the function's ``__name__``, or ``metric_<i>``.
+        metrics: A name, function (y_true, y_pred) or streaming metric, a sequence of them, or None.
+        names: Names in the logs; None takes the string, the metric's ``name``, the function's ``__name__``, or ``metric_<i>``.
+        model: Keeps the streaming metrics made from names, as recorded steps go by identity; None makes new ones.
+        owner: Who asks: each has its own.
 
     Raises:
         ValueError: An unknown name, the numbers of metrics and names differ, or a name comes twice.
         TypeError: Nothing that can be called.
     """
-    given = [] if metrics is None else [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
-    functions = [_named("metric", METRICS, m.strip().lower(), m) if isinstance(m, str) else m for m in given]
-    for i, function in enumerate(functions):
-        if not callable(function):
-            raise TypeError(f"metric {i} must be a name or a callable (y_true, y_pred), got {type(function).__name__}")
+    is_one = isinstance(metrics, str | StreamingMetric) or callable(metrics)
+    given = [] if metrics is None else [metrics] if is_one else list(metrics)
+    found = [_metric_named(m, model, owner) if isinstance(m, str) else m for m in given]
+    for i, metric in enumerate(found):
+        if isinstance(metric, type) or not (isinstance(metric, StreamingMetric) or callable(metric)):
+            what = f"the class {metric.__name__}" if isinstance(metric, type) else type(metric).__name__
+            raise TypeError(f"metric {i} must be a name, a callable (y_true, y_pred) or a streaming metric, got {what}")
     if names is None:
-        names = [m.strip() if isinstance(m, str) else getattr(m, "__name__", f"metric_{i}") for i, m in enumerate(given)]
-    if len(names) != len(functions):
-        raise ValueError(f"metric_names has {len(names)} names for {len(functions)} metrics")
+        names = [_name_of(m, i) for i, m in enumerate(given)]
+    if len(names) != len(found):
+        raise ValueError(f"metric_names has {len(names)} names for {len(found)} metrics")
     if len({"loss", *names}) != len(names) + 1:
         raise ValueError(f"metric names must differ from each other and from 'loss', got {list(names)}; set metric_names")
-    return functions, list(names)
+    return found, list(names)
+
+
+def _name_of(metric: Any, i: int) -> str:
+    if isinstance(metric, str):
+        return metric.strip()
+    return metric.name if isinstance(metric, StreamingMetric) else getattr(metric, "__name__", f"metric_{i}")
+
+
+def _metric_named(given: str, model: Module | None, owner: str) -> Any:
+    """A function, or a streaming metric that has counted nothing."""
+    key = given.strip().lower()
+    if key not in STREAMING:
+        return _named("metric", {**METRICS, **STREAMING}, key, given)
+    kept: dict[Any, StreamingMetric] = {} if model is None else model.__dict__.setdefault("_named_metrics", {})
+    metric = kept.get((owner, key))
+    if metric is None:
+        metric = kept[owner, key] = STREAMING[key]()
+    metric.reset()
+    return metric
 
 
 def resolve_optimizer(model: Module, optimizer: Any, settings: Mapping[str, Any] | None) -> Any:

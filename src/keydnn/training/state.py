@@ -27,6 +27,7 @@ from keydnn.saving import module_from_config, module_to_config, read_state, writ
 from keydnn.training.callbacks import CallbackList
 from keydnn.training.history import History
 from keydnn.training.loop import Totals
+from keydnn.training.streaming import StreamingMetric
 
 KIND = "training"
 
@@ -44,6 +45,7 @@ class Run:
         totals: What the unfinished epoch has so far.
         key: What fixes the order of its rows.
         epoch_random: State of the generators at its start; None between epochs.
+        streams: The streaming metrics, which hold what they have counted in it.
     """
 
     optimizer: Any = None
@@ -54,10 +56,19 @@ class Run:
     totals: Totals = field(default_factory=Totals)
     key: int | None = None
     epoch_random: dict[str, Any] | None = None
+    streams: list[StreamingMetric] = field(default_factory=list)
 
     def close(self) -> None:
-        """Let go of the callbacks, keeping what they remember."""
+        """Let go of the callbacks, keeping what they remember, and of the metrics."""
         self.remembered, self.callbacks = self.callbacks.get_states(), CallbackList()
+        self.streams = []
+
+    def progress(self) -> dict[str, Any]:
+        """Finished epochs, and everything about an unfinished one."""
+        found = {"epoch": self.epoch, "totals": asdict(self.totals), "key": self.key, "epoch_random": self.epoch_random}
+        if self.streams and self.epoch_random is not None:
+            found["metrics"] = [{"type": type(metric).__name__, "state": metric.get_state()} for metric in self.streams]
+        return found
 
 
 @dataclass
@@ -69,7 +80,7 @@ class TrainingState:
         model: Parameters and buffers by name.
         optimizer: ``type``, ``config``, ``state`` and the names of its ``params``; None without an optimizer.
         callbacks: ``type`` and ``state`` of each callback that has some.
-        progress: ``epoch``, ``totals``, ``key`` and ``epoch_random`` of :class:`Run`.
+        progress: ``epoch``, ``totals``, ``key`` and ``epoch_random`` of :class:`Run`; within an epoch also what its ``metrics`` counted.
         history: ``history`` and ``epoch`` of :class:`History`.
         random: State of both random generators.
         kernels: Which kernels computed.
@@ -149,7 +160,7 @@ def capture(model: Module, run: Run) -> TrainingState:
         model=model.state_dict(),
         optimizer=None if run.optimizer is None else _optimizer_state(model, run.optimizer),
         callbacks=[*run.remembered, *run.callbacks.get_states()],
-        progress={"epoch": run.epoch, "totals": asdict(run.totals), "key": run.key, "epoch_random": run.epoch_random},
+        progress=run.progress(),
         history=asdict(run.history),
         random=generator_state(),
         kernels=_kernels(),
@@ -178,6 +189,9 @@ def install(state: TrainingState, model: Module, run: Run) -> None:
     """
     if run.optimizer is not None:
         _check_optimizer(state, model, run.optimizer)
+    counted = state.progress.get("metrics", [])
+    if run.streams and state.progress["epoch_random"] is not None:
+        _check_metrics(counted, run.streams)
     before = model.state_dict()
     model.load_state_dict(state.model)
     try:
@@ -189,6 +203,8 @@ def install(state: TrainingState, model: Module, run: Run) -> None:
     run.epoch, run.totals = state.progress["epoch"], Totals(**state.progress["totals"])
     run.key, run.epoch_random = state.progress["key"], state.progress["epoch_random"]
     run.history = History(**state.history)
+    for metric, saved in zip(run.streams, counted, strict=False):  # none were saved between epochs
+        metric.set_state(saved["state"])
     if state.kernels != _kernels():
         warnings.warn(
             f"the run was computed by {state.kernels} kernels and goes on with {_kernels()} ones; its bits may differ",
@@ -206,6 +222,12 @@ def _check_optimizer(state: TrainingState, model: Module, optimizer: Any) -> Non
         raise CheckpointError(
             f"the optimizer to resume steps other parameters\n  saved   {state.optimizer['params']}\n  present {_names(model, optimizer)}"
         )
+
+
+def _check_metrics(saved: list[dict[str, Any]], metrics: list[StreamingMetric]) -> None:
+    before, now = [entry["type"] for entry in saved], [type(metric).__name__ for metric in metrics]
+    if before != now:
+        raise CheckpointError(f"the epoch to resume had other streaming metrics\n  saved   {before}\n  present {now}")
 
 
 def model_from(state: TrainingState, cls: type[Any], where: str) -> tuple[Any, Run]:

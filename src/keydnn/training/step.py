@@ -17,6 +17,7 @@ from keydnn._tensor import Tensor
 from keydnn.autograd.modes import no_grad
 from keydnn.nn.module import Module
 from keydnn.optim import clip_grad_norm, clip_grad_value
+from keydnn.training.streaming import StreamingMetric
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class StepPlan:
     Attributes:
         loss: Function of (prediction, target).
         optimizer: Object with ``step``, ``zero_grad`` and ``params``.
-        metrics: Functions of (target, prediction).
+        metrics: Functions of (target, prediction), and streaming metrics.
         names: Their names.
         zero_grad: Whether to clear the gradients first.
         backward: Whether to compute gradients.
@@ -38,7 +39,7 @@ class StepPlan:
 
     loss: Callable[[Any, Any], Any]
     optimizer: Any
-    metrics: Sequence[Callable[[Any, Any], Any]] = ()
+    metrics: Sequence[Any] = ()
     names: Sequence[str] = ()
     zero_grad: bool = True
     backward: bool = True
@@ -78,11 +79,18 @@ def update(model: Module, batch: Sequence[Any], plan: StepPlan) -> tuple[Any, An
     return loss, y_pred
 
 
-def measure(metrics: Sequence[Callable[[Any, Any], Any]], y_true: Any, y_pred: Any) -> list[Any]:
-    """The values of all metrics, unread; one that refuses (y_true, y_pred) with TypeError is tried with the order swapped."""
+def measure(metrics: Sequence[Any], y_true: Any, y_pred: Any) -> list[Any]:
+    """The values of all metrics, unread; a streaming metric counts the batch and stands for its own value.
+
+    A function that refuses (y_true, y_pred) with TypeError is tried with the order swapped.
+    """
     values = []
     with no_grad():
         for metric in metrics:
+            if isinstance(metric, StreamingMetric):
+                metric.update(y_true, y_pred)
+                values.append(metric)
+                continue
             try:
                 values.append(metric(y_true, y_pred))
             except TypeError as error:
@@ -94,13 +102,15 @@ def measure(metrics: Sequence[Callable[[Any, Any], Any]], y_true: Any, y_pred: A
 
 
 def read(value: Any) -> float:
-    """The Python number behind a loss or metric: a number, or anything with ``item()`` or ``to_numpy()``.
+    """The Python number behind a loss or metric: a number, a streaming metric, or anything with ``item()`` or ``to_numpy()``.
 
     Raises:
         TypeError: There is none.
     """
     if isinstance(value, Tensor):
         return value.item()
+    if isinstance(value, StreamingMetric):
+        return float(value.result())
     if isinstance(value, int | float):
         return float(value)
     if callable(getattr(value, "item", None)):  # foreign values: NumPy scalars, tensors of other libraries
@@ -110,9 +120,10 @@ def read(value: Any) -> float:
     raise TypeError(f"expected a number or an object with item(), got {type(value).__name__}")
 
 
-def read_logs(values: Sequence[Any], names: Sequence[str]) -> dict[str, float]:
-    """``loss`` first, then the metrics by name, as Python floats."""
-    return dict(zip(("loss", *names), map(read, values), strict=True))
+def read_logs(values: Sequence[Any], names: Sequence[str], streaming: bool = True) -> dict[str, float]:
+    """``loss`` first, then the metrics by name, as Python floats; streaming ones only if asked for and if they are numbers."""
+    pairs = zip(("loss", *names), values, strict=True)
+    return {name: read(v) for name, v in pairs if not isinstance(v, StreamingMetric) or (streaming and v.is_number)}
 
 
 def is_nan(logs: dict[str, float]) -> bool:

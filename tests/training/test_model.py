@@ -173,7 +173,7 @@ def test_every_name_of_a_loss(name):
         ({"optimizer": SGD}, TypeError, "class SGD"),
         ({"optimizer_kwargs": {"rho": 1}}, TypeError, "rho"),
         ({"optimizer_kwargs": {"lr": -1}}, ValueError, "lr must be above 0"),
-        ({"metrics": ["auc"]}, ValueError, "unknown metric 'auc'.*acc"),
+        ({"metrics": ["brier"]}, ValueError, "unknown metric 'brier'.*acc"),
         ({"metrics": [3]}, TypeError, "metric 0"),
         ({"metrics": ["acc"], "metric_names": ["a", "b"]}, ValueError, "2 names for 1 metrics"),
         ({"metrics": ["acc", "acc"]}, ValueError, "must differ"),

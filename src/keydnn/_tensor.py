@@ -87,7 +87,7 @@ def _binary(primitive: Any, with_number: Any) -> Any:
         if type(other) is Tensor or isinstance(other, Tensor):
             return bind(primitive, (self, other))
         c = number_of(other)
-        return NotImplemented if c is None else bind(with_number, (self,), {"c": c})
+        return _unknown(primitive, other) if c is None else bind(with_number, (self,), {"c": c})
 
     return method
 
@@ -95,9 +95,16 @@ def _binary(primitive: Any, with_number: Any) -> Any:
 def _reflected(with_number: Any, **options: Any) -> Any:
     def method(self: Tensor, other: Any) -> Any:
         c = number_of(other)
-        return NotImplemented if c is None else bind(with_number, (self,), {"c": c, **options})
+        return _unknown(with_number, other) if c is None else bind(with_number, (self,), {"c": c, **options})
 
     return method
+
+
+def _unknown(primitive: Any, other: Any) -> Any:
+    """What an operator answers to an operand it does not know: Python then asks that one, but a sequence would try to repeat itself."""
+    if isinstance(other, str | bytes | list | tuple):
+        raise TypeError(f"{primitive.label}: expected a Tensor or a number, got {type(other).__name__}")
+    return NotImplemented
 
 
 def _comparison(primitive: Any) -> Any:
@@ -116,7 +123,7 @@ def _in_place(operator: str, primitive: Any) -> Any:
     def method(self: Tensor, other: Any) -> Any:
         c = None if isinstance(other, Tensor) else number_of(other)
         if c is None and not isinstance(other, Tensor):
-            return NotImplemented
+            return _unknown(primitive, other)
         if c is None and self.shape != other.shape and not shaping.broadcasts_to(other.shape, self.shape):
             raise ShapeError(f"{primitive.label}: Shape mismatch: {self.shape} vs {other.shape}")
         if self._wants_graph(other):

@@ -18,6 +18,7 @@ from keydnn.nn import (
     Softmax,
     Softplus,
     Softsign,
+    Swish,
     Tanh,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Softsign",
+    "Swish",
     "Tanh",
 ]

@@ -134,6 +134,7 @@ RESIZED = {
     "groups": lambda: [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.RMSNorm(6), nn.Hardtanh(), nn.Identity()],
     "uneven": lambda: [nn.AdaptiveAvgPool2d((4, 5)), nn.Upsample(2)],
     "even": lambda: [nn.AdaptiveAvgPool2d(3), nn.PixelShuffle(2)],
+    "largest": lambda: [nn.Tanh(), nn.ZeroPad2d(1), nn.AdaptiveMaxPool2d((5, 3)), nn.Upsample((1, 2), "bilinear")],
 }
 
 
@@ -148,6 +149,23 @@ def test_layers_written_in_operations(name):
         return model
 
     assert_same(built, OPTIMIZERS["sgd"], batches(5, (3, 6, 6), 8), loss="mse", rtol=1e-5)
+
+
+def test_volumes():
+    def built():
+        layers = [
+            nn.Conv3d(2, 4, (2, 3, 3), padding=1),
+            nn.Tanh(),
+            nn.MaxPool3d(2),
+            nn.Conv3d(4, 4, 2),
+            nn.Tanh(),
+            nn.AdaptiveMaxPool3d((1, 2, 1)),
+        ]
+        model = Sequential(*layers, Flatten(), keydnn.Dense(1))
+        model.build((8, 2, 5, 6, 6))
+        return model
+
+    assert_same(built, OPTIMIZERS["sgd"], batches(5, (2, 5, 6, 6), 8), loss="mse", rtol=1e-5)
 
 
 def test_layers_along_one_axis():

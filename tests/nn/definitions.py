@@ -36,6 +36,57 @@ def conv2d_transpose(x, w, b, stride, padding, output_padding, dilation=(1, 1), 
     return y if b is None else y + b[:, None, None]
 
 
+def conv3d(x, w, b=None, stride=(1, 1, 1), padding=(0, 0, 0), dilation=(1, 1, 1), groups=1):
+    """Cross-correlation of volumes, one output cell at a time."""
+    x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
+    o, per_group, *kernel = w.shape
+    size = [(x.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(3)]
+    y = np.zeros((len(x), o, *size))
+    for k, *at in product(range(o), *map(range, size)):
+        first = k // (o // groups) * per_group
+        taps = [slice(i * s, i * s + d * (n - 1) + 1, d) for i, s, d, n in zip(at, stride, dilation, kernel, strict=True)]
+        y[:, k, at[0], at[1], at[2]] = (x[:, first : first + per_group, taps[0], taps[1], taps[2]] * w[k]).sum((1, 2, 3, 4))
+    return y if b is None else y + b[:, None, None, None]
+
+
+def pool3d(x, reduce, kernel, stride, padding, border):
+    """``reduce`` of every window of the volume x framed with ``border``."""
+    x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=border)
+    size = [(x.shape[2 + i] - kernel[i]) // stride[i] + 1 for i in range(3)]
+    y = np.zeros((*x.shape[:2], *size))
+    for at in product(*map(range, size)):
+        a, b, c = (slice(i * s, i * s + k) for i, s, k in zip(at, stride, kernel, strict=True))
+        y[:, :, at[0], at[1], at[2]] = reduce(x[:, :, a, b, c], axis=(2, 3, 4))
+    return y
+
+
+def adaptive(x, reduce, output_size):
+    """``reduce`` over windows from floor(i n / m) to ceil((i + 1) n / m)."""
+    sizes = x.shape[2:]
+    y = np.zeros((*x.shape[:2], *output_size))
+    for at in product(*map(range, output_size)):
+        window = tuple(
+            slice(int(np.floor(i * n / m)), int(np.ceil((i + 1) * n / m))) for i, n, m in zip(at, sizes, output_size, strict=True)
+        )
+        y[(..., *at)] = reduce(x[(slice(None), slice(None), *window)], axis=tuple(range(2, x.ndim)))
+    return y
+
+
+def bilinear(x, rows, columns, align_corners):
+    """Each cell of the result from the four around its place in x."""
+    n, c, h, w = x.shape
+    y = np.zeros((n, c, rows, columns))
+    for i, j in product(range(rows), range(columns)):
+        if align_corners:
+            at = i * (h - 1) / max(rows - 1, 1), j * (w - 1) / max(columns - 1, 1)
+        else:
+            at = max((i + 0.5) * h / rows - 0.5, 0), max((j + 0.5) * w / columns - 0.5, 0)
+        (a, b), (p, q) = (int(at[0]), int(at[1])), (at[0] % 1, at[1] % 1)
+        a1, b1 = min(a + 1, h - 1), min(b + 1, w - 1)
+        y[:, :, i, j] = (1 - p) * ((1 - q) * x[:, :, a, b] + q * x[:, :, a, b1]) + p * ((1 - q) * x[:, :, a1, b] + q * x[:, :, a1, b1])
+    return y
+
+
 def pool2d(x, reduce, kernel, stride, padding, border):
     """``reduce`` of every window of x framed with ``border``."""
     x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=border)

@@ -264,13 +264,10 @@ def rms_norm(x, axes, eps, gamma=1.0):
     return gamma * x / np.sqrt((x**2).mean(axes, keepdims=True) + eps)
 
 
-def adaptive(x, rows, columns):
-    h, w = x.shape[2:]
-    y = np.zeros((*x.shape[:2], rows, columns))
-    for i, j in np.ndindex(rows, columns):
-        window = x[:, :, int(np.floor(i * h / rows)) : int(np.ceil((i + 1) * h / rows))]
-        y[:, :, i, j] = window[..., int(np.floor(j * w / columns)) : int(np.ceil((j + 1) * w / columns))].mean((2, 3))
-    return y
+def adaptive(cls, output_size, x, reduce, draw=normal):
+    wanted = tuple(np.broadcast_to(output_size, len(x) - 2).tolist())
+    name = f"{cls.__name__}-{'-'.join(map(str, wanted))}"
+    return row(cls, name, lambda t: cls(output_size), x, (*x[:2], *wanted), lambda x: d.adaptive(x, reduce, wanted), draw)
 
 
 def shuffled(x, r):
@@ -357,21 +354,71 @@ MORE = [
         (2, 3, 4),
         lambda x: d.pool2d(x[:, :, None], np.mean, (1, 3), (1, 2), (0, 1), 0.0)[:, :, 0],
     ),
+    adaptive(nn.AdaptiveAvgPool1d, 3, (2, 3, 7), np.mean),
+    adaptive(nn.AdaptiveAvgPool2d, (2, 3), (2, 2, 5, 7), np.mean),
+    adaptive(nn.AdaptiveAvgPool2d, 2, (2, 2, 4, 6), np.mean),
+    adaptive(nn.AdaptiveAvgPool2d, (7, 5), (1, 2, 4, 2), np.mean),
+    adaptive(nn.AdaptiveAvgPool3d, (2, 3, 1), (1, 2, 3, 4, 5), np.mean),
+    adaptive(nn.AdaptiveMaxPool1d, 4, (2, 3, 6), np.max, apart),
+    adaptive(nn.AdaptiveMaxPool2d, (3, 2), (2, 2, 5, 7), np.max, apart),
+    adaptive(nn.AdaptiveMaxPool2d, 3, (1, 2, 6, 3), np.max, apart),
+    adaptive(nn.AdaptiveMaxPool3d, 2, (1, 2, 3, 4, 5), np.max, apart),
     row(
-        nn.AdaptiveAvgPool2d,
-        "AdaptiveAvgPool2d",
-        lambda t: nn.AdaptiveAvgPool2d((2, 3)),
-        (2, 2, 5, 7),
-        (2, 2, 2, 3),
-        lambda x: adaptive(x, 2, 3),
+        nn.Conv3d,
+        "Conv3d",
+        lambda t: nn.Conv3d(2, 3, 2, dtype=t),
+        (2, 2, 3, 3, 4),
+        (2, 3, 2, 2, 3),
+        lambda x, weight, bias: d.conv3d(x, weight, bias),
     ),
     row(
-        nn.AdaptiveAvgPool2d,
-        "AdaptiveAvgPool2d-even",
-        lambda t: nn.AdaptiveAvgPool2d(2),
-        (2, 2, 4, 6),
-        (2, 2, 2, 2),
-        lambda x: adaptive(x, 2, 2),
+        nn.Conv3d,
+        "Conv3d-geometry",
+        lambda t: nn.Conv3d(4, 2, (2, 3, 1), (2, 1, 2), (2, 0, 1), False, dilation=(3, 1, 1), groups=2, dtype=t),
+        (1, 4, 3, 4, 3),
+        (1, 2, 2, 2, 3),
+        lambda x, weight: d.conv3d(x, weight, None, (2, 1, 2), (2, 0, 1), (3, 1, 1), 2),
+    ),
+    row(
+        nn.MaxPool3d,
+        "MaxPool3d",
+        lambda t: nn.MaxPool3d((2, 3, 2), 2, 1),
+        (1, 2, 4, 3, 3),
+        (1, 2, 3, 2, 2),
+        lambda x: d.pool3d(x, np.max, (2, 3, 2), (2, 2, 2), (1, 1, 1), -np.inf),
+        apart,
+    ),
+    row(
+        nn.AvgPool3d,
+        "AvgPool3d",
+        lambda t: nn.AvgPool3d((2, 3, 2), [1, 2, 3], (0, 1, 1)),
+        (1, 2, 4, 3, 3),
+        (1, 2, 3, 2, 2),
+        lambda x: d.pool3d(x, np.mean, (2, 3, 2), (1, 2, 3), (0, 1, 1), 0.0),
+    ),
+    row(
+        nn.ZeroPad2d,
+        "ZeroPad2d",
+        lambda t: nn.ZeroPad2d((1, 0, 2, 3)),
+        (1, 2, 2, 3),
+        (1, 2, 7, 4),
+        lambda x: np.pad(x, ((0, 0), (0, 0), (2, 3), (1, 0))),
+    ),
+    row(
+        nn.Upsample,
+        "Upsample-bilinear",
+        lambda t: nn.Upsample((2, 3), "bilinear"),
+        (2, 2, 3, 2),
+        (2, 2, 6, 6),
+        lambda x: d.bilinear(x, 6, 6, False),
+    ),
+    row(
+        nn.Upsample,
+        "Upsample-corners",
+        lambda t: nn.Upsample((3, 2), "bilinear", align_corners=True),
+        (1, 2, 2, 1),
+        (1, 2, 6, 2),
+        lambda x: d.bilinear(x, 6, 2, True),
     ),
     row(nn.Upsample, "Upsample", lambda t: nn.Upsample((2, 3)), (2, 2, 3, 2), (2, 2, 6, 6), lambda x: x.repeat(2, 2).repeat(3, 3)),
     row(nn.PixelShuffle, "PixelShuffle", lambda t: nn.PixelShuffle(2), (2, 8, 2, 3), (2, 2, 4, 6), lambda x: shuffled(x, 2)),

@@ -12,7 +12,7 @@ from keydnn import Tensor, nn
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")]
 
-X2, X4 = (6, 4), (2, 4, 7, 6)
+X2, X4, X5 = (6, 4), (2, 4, 7, 6), (2, 4, 5, 7, 6)
 
 
 def same(*settings, **options):
@@ -84,6 +84,27 @@ LAYERS = {  # name -> our class, PyTorch's, how to make both, shape of x
     "MaxPool1d": ("MaxPool1d", "MaxPool1d", plain(3, stride=2, padding=1), (2, 4, 11)),
     "AvgPool1d": ("AvgPool1d", "AvgPool1d", plain(3, stride=2, padding=1), (2, 4, 11)),
     "AdaptiveAvgPool2d": ("AdaptiveAvgPool2d", "AdaptiveAvgPool2d", plain((3, 4)), X4),
+    "AdaptiveAvgPool1d": ("AdaptiveAvgPool1d", "AdaptiveAvgPool1d", plain(3), (2, 4, 11)),
+    "AdaptiveAvgPool3d": ("AdaptiveAvgPool3d", "AdaptiveAvgPool3d", plain((2, 3, 5)), X5),
+    "AdaptiveMaxPool1d": ("AdaptiveMaxPool1d", "AdaptiveMaxPool1d", plain(4), (2, 4, 11)),
+    "AdaptiveMaxPool2d": ("AdaptiveMaxPool2d", "AdaptiveMaxPool2d", plain((3, 4)), X4),
+    "AdaptiveMaxPool3d": ("AdaptiveMaxPool3d", "AdaptiveMaxPool3d", plain((2, 3, 5)), X5),
+    "Conv3d": (
+        "Conv3d",
+        "Conv3d",
+        same(4, 6, (2, 3, 2), stride=(1, 2, 1), padding=(1, 0, 2), dilation=(2, 1, 1), groups=2),
+        X5,
+    ),
+    "MaxPool3d": ("MaxPool3d", "MaxPool3d", plain((3, 2, 2), stride=(1, 2, 1), padding=1), X5),
+    "AvgPool3d": ("AvgPool3d", "AvgPool3d", plain((3, 2, 2), stride=(1, 2, 1), padding=1), X5),
+    "ZeroPad2d": ("ZeroPad2d", "ZeroPad2d", plain((1, 2, 0, 3)), X4),
+    "Upsample-bilinear": ("Upsample", "Upsample", lambda cls, other: (cls((2, 3), "bilinear"), other(None, (2, 3), "bilinear")), X4),
+    "Upsample-corners": (
+        "Upsample",
+        "Upsample",
+        lambda cls, other: (cls((2, 3), "bilinear", True), other(None, (2, 3), "bilinear", True)),
+        X4,
+    ),
     "Upsample": ("Upsample", "Upsample", lambda cls, other: (cls((2, 3)), other(scale_factor=(2, 3))), X4),
     "PixelShuffle": ("PixelShuffle", "PixelShuffle", plain(2), X4),
     "Identity": ("Identity", "Identity", plain(), X4),

@@ -9,7 +9,7 @@ import keydnn
 from keydnn import layers
 from keydnn.saving import from_payload, module_from_config, module_to_config, registered, registered_names, to_payload
 
-IMAGES, ROWS, STATE, SEQUENCES, TOKENS = (2, 3, 6, 6), (4, 6), (4, 3), (5, 4, 6), np.array([[1, 0], [3, 3]])
+IMAGES, VOLUMES, ROWS, STATE, SEQUENCES, TOKENS = (2, 3, 6, 6), (2, 2, 3, 4, 5), (4, 6), (4, 3), (5, 4, 6), np.array([[1, 0], [3, 3]])
 
 SAMPLES = {  # name -> (a layer with unusual settings, shape of its input, or a list of them, or the input)
     "Sequential": (lambda: keydnn.Sequential(layers.Linear(6, 2), keydnn.Tanh()), ROWS),
@@ -36,7 +36,16 @@ SAMPLES = {  # name -> (a layer with unusual settings, shape of its input, or a 
     "MaxPool1d": (lambda: layers.MaxPool1d(3, 2, 1), SEQUENCES),
     "AvgPool1d": (lambda: layers.AvgPool1d(3), SEQUENCES),
     "AdaptiveAvgPool2d": (lambda: layers.AdaptiveAvgPool2d((4, 3)), IMAGES),
-    "Upsample": (lambda: layers.Upsample((2, 1)), IMAGES),
+    "Upsample": (lambda: layers.Upsample((2, 1), "bilinear", align_corners=True), IMAGES),
+    "AdaptiveAvgPool1d": (lambda: layers.AdaptiveAvgPool1d(4), SEQUENCES),
+    "AdaptiveAvgPool3d": (lambda: layers.AdaptiveAvgPool3d((1, 2, 3)), VOLUMES),
+    "AdaptiveMaxPool1d": (lambda: layers.AdaptiveMaxPool1d(4), SEQUENCES),
+    "AdaptiveMaxPool2d": (lambda: layers.AdaptiveMaxPool2d((4, 3)), IMAGES),
+    "AdaptiveMaxPool3d": (lambda: layers.AdaptiveMaxPool3d((1, 2, 3)), VOLUMES),
+    "Conv3d": (lambda: layers.Conv3d(2, 4, (1, 2, 3), padding=1, dilation=(2, 1, 1), groups=2, initializer="xavier"), VOLUMES),
+    "MaxPool3d": (lambda: layers.MaxPool3d((1, 2, 3), 1), VOLUMES),
+    "AvgPool3d": (lambda: layers.AvgPool3d(2, padding=(1, 0, 0)), VOLUMES),
+    "ZeroPad2d": (lambda: layers.ZeroPad2d((0, 1, 2, 3)), IMAGES),
     "PixelShuffle": (lambda: layers.PixelShuffle(1), IMAGES),
     "RNNCell": (lambda: layers.RNNCell(6, 3, dtype="float64"), [ROWS, STATE]),
     "LSTMCell": (lambda: layers.LSTMCell(6, 3, bias=False), [ROWS, STATE, STATE]),

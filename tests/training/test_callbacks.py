@@ -1,6 +1,7 @@
 """Each callback against a story of logs, and within fit."""
 
 import csv
+import io
 import json
 import math
 
@@ -18,6 +19,7 @@ from keydnn.training import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
+    ProgressBar,
     ReduceLROnPlateau,
     Sequential,
     TerminateOnNaN,
@@ -360,3 +362,24 @@ def test_the_model_is_stored():
     callback, model = Callback(), Sequential(Linear(2, 2))
     model.fit(Tensor(data=X), Tensor(data=Y), loss="mse", optimizer="sgd", verbose=0, callbacks=CallbackList([callback]))
     assert callback.model is model and callback.optimizer is model.last_run.optimizer
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_progress_bar_writes_the_line_of_fit(capsys):
+    plain, screen = io.StringIO(), Screen()
+    for stream in (plain, screen, None):
+        model = Sequential(Linear(2, 1, initializer="zeros"))
+        x, y = np.ones((5, 2)), np.ones((5, 1))
+        bar = ProgressBar(3, stream=stream)
+        model.fit(x, y, loss="mse", optimizer="sgd", batch_size=2, epochs=2, verbose=0, callbacks=[bar], shuffle=False)
+        assert bar.steps == 3
+    lines = plain.getvalue().splitlines()
+    assert lines == capsys.readouterr().out.splitlines()
+    assert [line.partition(" - ")[0] for line in lines] == [f"Epoch {i}/3 [{'=' * 30}] 3/3 (100%)" for i in (1, 2)]
+    drawn = screen.getvalue().split("\r")
+    assert drawn[0] == "" and [text for text in drawn if text.endswith("\n")] == [line + "\n" for line in lines]
+    assert len(drawn) > 3  # it also grew in between

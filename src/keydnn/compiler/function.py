@@ -74,8 +74,8 @@ def _tensor(array: np.ndarray) -> Tensor:
     return t
 
 
-def compile(function: Callable[..., Any]) -> CompiledFunction:
-    """Record ``function`` at its first call per signature and replay it as a native plan.
+def compile(fn: Callable[..., Any]) -> CompiledFunction:
+    """Record ``fn`` at its first call per signature and replay it as a native plan.
 
     The signature is: shapes, dtypes and aliasing of the Tensor arguments, the other arguments by value, grad mode, and the
     state of the modules that ran (training flags, structure).  Tensors that the function uses without taking them as
@@ -83,7 +83,7 @@ def compile(function: Callable[..., Any]) -> CompiledFunction:
     (``item()``), branches on them, or uses an operation without a plan kernel runs eagerly; see ``plan_report()``.
 
     Args:
-        function: Takes Tensors and returns a Tensor or a tuple of Tensors.
+        fn: Takes Tensors and returns a Tensor or a tuple of Tensors.
 
     Returns:
         A callable with ``plan_report()``.
@@ -93,6 +93,6 @@ def compile(function: Callable[..., Any]) -> CompiledFunction:
         >>> step(keydnn.tensor([1.0, -3.0])).item(), step(keydnn.tensor([2.0, 0.0])).item()
         (3.0, 6.0)
     """
-    if not callable(function):
-        raise TypeError(f"compile: expected a function of Tensors, got {type(function).__name__}")
-    return CompiledFunction(function)
+    if not callable(fn):
+        raise TypeError(f"compile: expected a function of Tensors, got {type(fn).__name__}")
+    return CompiledFunction(fn)

@@ -48,6 +48,14 @@ def pair(name: str, value: Any, owner: object, minimum: int | None = None) -> tu
     return first, second
 
 
+def sizes(name: str, value: Any, owner: object, n: int, minimum: int | None = None) -> tuple[int, ...]:
+    """``n`` ints from one for all, or from a tuple or list of so many; errors as :func:`pair`."""
+    values = value if isinstance(value, tuple | list) else (value,) * n
+    if len(values) != n:
+        raise ValueError(f"{label(owner)}: {name} must be an int or {n} ints, got {value!r}")
+    return tuple(integer(name, v, owner, minimum) for v in values)
+
+
 def number(name: str, value: Any, owner: object) -> float:
     """``value`` as a finite float.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,15 +141,17 @@ _MODES: dict[str, Callable[[int, int], float]] = {
 }
 
 
-def _scaling(name: str, mode: str, gain: float, *, uniform: bool = False) -> None:
-    """Register ``name``: standard deviation ``gain / sqrt(fan)``."""
+def _scaled(tensor: Any, gain: float, mode: str, uniform: bool) -> None:
+    """Standard deviation ``gain / sqrt(fan)``."""
+    std = gain / math.sqrt(_MODES[mode](*fans(tuple(tensor.shape))))
+    limit = math.sqrt(3.0) * std  # an even distribution on +-limit has this standard deviation
+    draw = np.random.uniform(-limit, limit, tensor.shape) if uniform else np.random.normal(0.0, std, tensor.shape)
+    _write(tensor, draw)
 
-    @WeightInitializer.register_initializer(name)
-    def fill(tensor: Any, gain: float = gain) -> None:
-        std = gain / math.sqrt(_MODES[mode](*fans(tuple(tensor.shape))))
-        limit = math.sqrt(3.0) * std  # an even distribution on +-limit has this standard deviation
-        draw = np.random.uniform(-limit, limit, tensor.shape) if uniform else np.random.normal(0.0, std, tensor.shape)
-        _write(tensor, draw)
+
+def _scaling(name: str, mode: str, gain: float, *, uniform: bool = False) -> None:
+    """Register ``name``; a partial of a module's function can be pickled, a function made here could not."""
+    WeightInitializer.register_initializer(name)(partial(_scaled, gain=gain, mode=mode, uniform=uniform))
 
 
 _scaling("kaiming", "in", math.sqrt(2.0))

@@ -230,13 +230,13 @@ def shape_of(name: str, sizes) -> tuple[int, ...]:
         raise TypeError(f"{name}: a shape consists of ints, got {tuple(sizes)!r}") from None
 
 
-def reshape(x, *shape):
-    """The same elements in another shape; one size may be -1.
+def reshape(x, new_shape=(), *more):
+    """The same elements in another shape, given as one tuple or as ints; one size may be -1.
 
     Raises:
         ValueError: The number of elements differs.
     """
-    want = shape_of("reshape", shape)
+    want = shape_of("reshape", (new_shape, *more))
     known = math.prod(n for n in want if n != -1)
     if want.count(-1) == 1 and known > 0 and x.size % known == 0:
         want = tuple(x.size // known if n == -1 else n for n in want)
@@ -271,13 +271,13 @@ def unsqueeze(x, axis):
     return reshape_p(x, shape=(*x.shape[:at], 1, *x.shape[at:]))
 
 
-def broadcast_to(x, *shape):
-    """Repeated to ``shape`` by NumPy's rule; the result owns its memory.
+def broadcast_to(x, shape, *more):
+    """Repeated to ``shape``, one tuple or ints, by NumPy's rule; the result owns its memory.
 
     Raises:
         ValueError: The shapes do not fit.
     """
-    want = shape_of("broadcast_to", shape)
+    want = shape_of("broadcast_to", (shape, *more))
     if not broadcasts_to(x.shape, want) or any(m < 0 for m in want):
         raise ShapeError(f"Cannot broadcast shape {x.shape} to {want}")
     return broadcast_to_p(x, shape=want)
@@ -289,20 +289,20 @@ def broadcasts_to(shape, want) -> bool:
     return lead >= 0 and all(n in (1, m) for n, m in zip(shape, want[lead:], strict=True))
 
 
-def expand(x, *shape):
+def expand(x, shape, *more):
     """As :func:`broadcast_to`; -1 keeps a size."""
-    want = shape_of("expand", shape)
+    want = shape_of("expand", (shape, *more))
     lead = len(want) - x.ndim
     return broadcast_to(x, tuple(x.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(want)))
 
 
-def sum_to_shape(x, *shape):
-    """The inverse of broadcasting: sums the axes that broadcasting ``shape`` to x would repeat.
+def sum_to_shape(x, target, *more):
+    """The inverse of broadcasting: sums the axes that broadcasting ``target``, one tuple or ints, to x would repeat.
 
     Raises:
-        ValueError: ``shape`` has more axes than x, or a size that is neither 1 nor x's.
+        ValueError: ``target`` has more axes than x, or a size that is neither 1 nor x's.
     """
-    want = shape_of("sum_to_shape", shape)
+    want = shape_of("sum_to_shape", (target, *more))
     lead = x.ndim - len(want)
     if lead < 0 or any(m not in (1, n) for m, n in zip(want, x.shape[lead:], strict=True)):
         raise ShapeError(f"sum_to_shape: shape {x.shape} cannot be summed to {want}")

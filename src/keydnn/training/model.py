@@ -321,7 +321,7 @@ class Model(Buildable):
                 model's dtype.
             y: Tensor or ndarray (n, ...).
             loss: Name, loss object or function (pred, target).
-            optimizer: Optimizer, or a name: ``sgd``, ``adam``, ``adamw``.
+            optimizer: Optimizer, or a name, such as ``adam``: one of :mod:`keydnn.optim`, case, ``-`` and ``_`` ignored.
             metrics: Names, functions (y_true, y_pred) or objects of :mod:`keydnn.training.streaming`.
             metric_names: Their names in the logs.
             batch_size: Rows per batch; the last batch may be shorter.

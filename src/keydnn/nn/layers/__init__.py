@@ -18,7 +18,16 @@ from keydnn.nn.layers.activation import (
     Softmax,
     Softplus,
     Softsign,
+    Swish,
     Tanh,
+)
+from keydnn.nn.layers.adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
 )
 from keydnn.nn.layers.attention import MultiHeadAttention, TransformerEncoderLayer
 from keydnn.nn.layers.bidirectional import Bidirectional
@@ -41,8 +50,9 @@ from keydnn.nn.layers.pool import (
     Pool2dConfigMixin,
 )
 from keydnn.nn.layers.recurrent import GRU, LSTM, RNN
-from keydnn.nn.layers.resize import AdaptiveAvgPool2d, Identity, PixelShuffle, Upsample
+from keydnn.nn.layers.resize import Identity, PixelShuffle, Upsample, ZeroPad2d
 from keydnn.nn.layers.shape import Flatten
+from keydnn.nn.layers.three_axes import AvgPool3d, Conv3d, MaxPool3d
 
 __all__ = [
     "GroupNorm", "InstanceNorm2d", "RMSNorm", "AvgPool1d", "Conv1d", "MaxPool1d", "AdaptiveAvgPool2d", "Identity",
@@ -52,5 +62,6 @@ __all__ = [
     "GlobalAvgPool2d", "HardSigmoid", "Hardswish", "LSTM", "LSTMCell", "Layer", "LayerNorm", "LazyLinear", "LeakyReLU", "Linear",
     "LogSoftmax", "MaxPool2D", "MaxPool2d", "Mish", "MultiHeadAttention", "Normalization", "PReLU", "Pool2dConfigMixin", "RNN", "RNNCell",
     "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign", "StatelessConfigMixin", "Tanh",
-    "TransformerEncoderLayer",
+    "TransformerEncoderLayer", "AdaptiveAvgPool1d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
+    "AvgPool3d", "Conv3d", "MaxPool3d", "Swish", "ZeroPad2d",
 ]  # fmt: skip

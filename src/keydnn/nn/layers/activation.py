@@ -181,6 +181,9 @@ class SiLU(_Stateless):
         return ops.silu(x)
 
 
+Swish = SiLU
+
+
 @register_module()
 class ELU(_Scaled):
     """``x`` where ``x > 0``, else ``alpha * (exp(x) - 1)``.

@@ -123,10 +123,10 @@ class RNNCell(Cell):
 
     gates = 1
 
-    def forward(self, x_t: Tensor, h_prev: Tensor) -> Tensor:
-        """``tanh(x_t @ W_ih + h_prev @ W_hh + b_ih + b_hh)``."""
+    def forward(self, x_t: Tensor, h: Tensor) -> Tensor:
+        """``tanh(x_t @ W_ih + h @ W_hh + b_ih + b_hh)``."""
         try:
-            return recurrent.rnn_cell(x_t, h_prev, *self.weights)
+            return recurrent.rnn_cell(x_t, h, *self.weights)
         except ShapeError as error:
             raise self._blamed(error) from None
 
@@ -167,10 +167,10 @@ class LSTMCell(Cell):
 
     gates = 4
 
-    def forward(self, x_t: Tensor, h_prev: Tensor, c_prev: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_t: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """``(h', c')``."""
-        h, c = self._step(x_t, h_prev, c_prev)
-        return h, c
+        h_next, c_next = self._step(x_t, h, c)
+        return h_next, c_next
 
     def _sequence(self, x: Tensor, states: tuple[Tensor | None, ...], mask: Tensor | None, reverse: bool) -> tuple[Tensor, ...]:
         return recurrent.lstm(x, *self.weights, *states, mask=mask, reverse=reverse)
@@ -220,9 +220,9 @@ class GRUCell(Cell):
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.reset_after = bool(reset_after)
 
-    def forward(self, x_t: Tensor, h_prev: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, h: Tensor) -> Tensor:
         """The next state."""
-        return self._step(x_t, h_prev)[0]
+        return self._step(x_t, h)[0]
 
     def _sequence(self, x: Tensor, states: tuple[Tensor | None, ...], mask: Tensor | None, reverse: bool) -> tuple[Tensor, ...]:
         return recurrent.gru(x, *self.weights, *states, mask=mask, reverse=reverse, reset_after=self.reset_after)

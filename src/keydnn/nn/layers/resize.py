@@ -1,4 +1,4 @@
-"""Layers that change the size of the plane without learning anything, and Identity."""
+"""Layers that change the size of the plane without learning or reducing anything, and Identity."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 from keydnn._tensor import Tensor
 from keydnn.domain.errors import ShapeError
-from keydnn.nn.arguments import pair, positive_int
-from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
-from keydnn.ops import avgpool2d, stack
+from keydnn.nn.arguments import pair, positive_int, sizes
+from keydnn.nn.layers.layer import Layer, StatelessConfigMixin, without_defaults
+from keydnn.ops import pad
 from keydnn.saving.registry import register_module
 
 
@@ -30,66 +30,93 @@ class Identity(StatelessConfigMixin, Layer):
 
 
 @register_module()
-class AdaptiveAvgPool2d(Layer):
-    """Means over windows that divide the plane into ``output_size`` rows and columns as evenly as possible.
-
-    Window i of n over H rows runs from ``floor(i H / n)`` to ``ceil((i + 1) H / n)``.
+class ZeroPad2d(Layer):
+    """A border of zeros around each plane.
 
     Args:
-        output_size: Rows and columns of the result, an int or a pair.
+        padding: Cells at the left, right, top and bottom, an int for all or four.
 
-    Shapes: x (N, C, H, W) -> y ``(N, C, *output_size)``.
+    Shapes: x (N, C, H, W) -> y (N, C, top + H + bottom, left + W + right).
 
     Raises:
-        ValueError: A size out of range; x is not 4-D or its planes are empty.
+        ValueError: A count below 0; x is not 4-D.
+
+    Example:
+        >>> from keydnn.nn import ZeroPad2d
+        >>> ZeroPad2d((1, 2, 0, 0))(keydnn.ones((1, 3, 4, 4))).shape
+        (1, 3, 4, 7)
     """
 
-    def __init__(self, output_size: int | tuple[int, int] | list[int]) -> None:
+    def __init__(self, padding: int | tuple[int, int, int, int] | list[int]) -> None:
         super().__init__()
-        self.output_size = pair("output_size", output_size, self, 1)
+        self.padding = sizes("padding", padding, self, 4, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> ``(N, C, *output_size)``."""
-        _, _, h, w = _image(self, x)
-        rows, columns = self.output_size
-        if 0 in (h, w):
-            raise ShapeError(f"AdaptiveAvgPool2d: expected planes with elements, got shape {x.shape}")
-        if h % rows == 0 and w % columns == 0:
-            return avgpool2d(x, (h // rows, w // columns))
-        y = stack([x[:, :, i * h // rows : -(-(i + 1) * h // rows)].mean(2) for i in range(rows)], 2)
-        return stack([y[:, :, :, j * w // columns : -(-(j + 1) * w // columns)].mean(3) for j in range(columns)], 3)
+        """(N, C, H, W) -> (N, C, top + H + bottom, left + W + right)."""
+        _image(self, x)
+        left, right, top, bottom = self.padding
+        return pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
 
     def get_config(self) -> dict[str, Any]:
-        """``output_size``."""
-        return {"output_size": list(self.output_size)}
+        """``padding``."""
+        return {"padding": list(self.padding)}
 
 
 @register_module()
 class Upsample(Layer):
-    """Each element repeated over a block of ``scale_factor`` rows and columns (nearest neighbour).
+    """Planes with ``scale_factor`` times as many rows and columns.
+
+    ``"nearest"`` repeats each element over a block.  ``"bilinear"`` weighs the two nearest elements along each axis: with n
+    elements and m wanted, element i of the result stands at ``(i + 1/2) n / m - 1/2`` of the input, or with ``align_corners`` at
+    ``i (n - 1) / (m - 1)``; what would stand beyond the border takes the border.
 
     Args:
         scale_factor: Rows and columns per element, an int or a pair.
+        mode: ``"nearest"`` or ``"bilinear"``.
+        align_corners: Bilinear: whether the outermost elements of input and result stand at the same place.
 
     Shapes: x (N, C, H, W) -> y (N, C, H * rows, W * columns).
 
     Raises:
-        ValueError: A factor below 1; x is not 4-D.
+        ValueError: A factor below 1; another mode; ``align_corners`` with ``"nearest"``; x is not 4-D, or its planes are empty.
+
+    Example:
+        >>> from keydnn.nn import Upsample
+        >>> Upsample((1, 2), mode="bilinear")(keydnn.tensor([[[[0.0, 4.0]]]])).tolist()
+        [[[[0.0, 1.0, 3.0, 4.0]]]]
     """
 
-    def __init__(self, scale_factor: int | tuple[int, int] | list[int]) -> None:
+    def __init__(self, scale_factor: int | tuple[int, int] | list[int], mode: str = "nearest", align_corners: bool = False) -> None:
         super().__init__()
         self.scale_factor = pair("scale_factor", scale_factor, self, 1)
+        if mode not in ("nearest", "bilinear"):
+            raise ValueError(f"Upsample: mode must be 'nearest' or 'bilinear', got {mode!r}")
+        if align_corners and mode == "nearest":
+            raise ValueError("Upsample: align_corners belongs to mode 'bilinear'")
+        self.mode, self.align_corners = mode, bool(align_corners)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H * rows, W * columns)."""
         n, c, h, w = _image(self, x)
         rows, columns = self.scale_factor
-        return x.reshape((n, c, h, 1, w, 1)).broadcast_to((n, c, h, rows, w, columns)).reshape((n, c, h * rows, w * columns))
+        if self.mode == "nearest":
+            return x.reshape((n, c, h, 1, w, 1)).broadcast_to((n, c, h, rows, w, columns)).reshape((n, c, h * rows, w * columns))
+        if 0 in (h, w):
+            raise ShapeError(f"Upsample: expected planes with elements, got shape {x.shape}")
+        down, right = (_interpolation(size, size * k, self.align_corners, x) for size, k in ((h, rows), (w, columns)))
+        return down.matmul(x.reshape((n * c, h, w))).matmul(right.T).reshape((n, c, h * rows, w * columns))
 
     def get_config(self) -> dict[str, Any]:
-        """``scale_factor``."""
-        return {"scale_factor": list(self.scale_factor)}
+        """``scale_factor``; ``mode`` and ``align_corners`` where they differ from their defaults."""
+        config = {"scale_factor": list(self.scale_factor), "mode": self.mode, "align_corners": self.align_corners}
+        return without_defaults(config, {"mode": "nearest", "align_corners": False})
+
+
+def _interpolation(n: int, m: int, align_corners: bool, like: Tensor) -> Tensor:
+    """(m, n): row i holds the weights of the n elements in element i of the result, ``max(0, 1 - |place - element|)``."""
+    i, element = (Tensor.ones(shape, device=like.device, dtype=like.dtype).cumsum(axis) - 1.0 for axis, shape in ((0, (m, 1)), (1, (1, n))))
+    place = i * ((n - 1) / max(m - 1, 1)) if align_corners else ((i + 0.5) * (n / m) - 0.5).clamp(min=0.0, max=n - 1.0)
+    return (1.0 - (place - element).abs()).relu()
 
 
 @register_module()

@@ -2,7 +2,7 @@
 
 from keydnn.training.callbacks.base import Callback, CallbackList, ICallback
 from keydnn.training.callbacks.checkpoints import ModelCheckpoint, TrainingCheckpoint
-from keydnn.training.callbacks.logs import CSVLogger, LambdaCallback
+from keydnn.training.callbacks.logs import CSVLogger, LambdaCallback, ProgressBar
 from keydnn.training.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
 from keydnn.training.callbacks.stopping import EarlyStopping, TerminateOnNaN
 
@@ -13,6 +13,7 @@ __all__ = [
     "EarlyStopping",
     "ICallback",
     "LambdaCallback",
+    "ProgressBar",
     "LearningRateScheduler",
     "ModelCheckpoint",
     "ReduceLROnPlateau",

@@ -1,15 +1,18 @@
-"""Callbacks that pass the logs on: to a file, to functions."""
+"""Callbacks that pass the logs on: to a file, to a line of text, to functions."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from keydnn.training.callbacks.base import Callback, Logs
+from keydnn.training.progress import REFRESH_S, progress_text
 
 
 class CSVLogger(Callback):
@@ -59,6 +62,57 @@ class CSVLogger(Callback):
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`get_state`."""
         self._names, self._rows, self._is_open = list(state["names"]), [list(row) for row in state["rows"]], False
+
+
+class ProgressBar(Callback):
+    """The line that ``fit(verbose=1)`` shows, on a stream of one's choice and for models trained with ``verbose=0``.
+
+    A terminal sees it grow, elsewhere there is one line per epoch.  It asks to be told of every batch, which ``fit`` on its own
+    does not need.
+
+    Args:
+        epochs: How many epochs there will be.
+        steps: Batches per epoch; None counts those of the first epoch.
+        stream: Where to; None is ``sys.stdout`` at the time of writing.
+
+    Example:
+        >>> from keydnn.training import ProgressBar
+        >>> model = keydnn.Sequential(keydnn.Linear(2, 1))
+        >>> x, y = np.zeros((4, 2)), np.zeros((4, 1))
+        >>> bar = ProgressBar(epochs=1, steps=2)
+        >>> _ = model.fit(x, y, loss="mse", optimizer="sgd", batch_size=2, verbose=0, callbacks=[bar])
+        Epoch 1/1 [==============================] 2/2 (100%) - loss: 0.000000
+    """
+
+    def __init__(self, epochs: int, *, steps: int | None = None, stream: TextIO | None = None) -> None:
+        self.epochs, self.steps, self.stream = epochs, steps, stream
+        self._epoch, self._done, self._shown_at = 0, 0, 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Note its number."""
+        self._epoch, self._done = epoch, 0
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Redraw the line, at most ten times a second."""
+        self._done = batch + 1
+        stream = sys.stdout if self.stream is None else self.stream
+        if stream.isatty() and time.monotonic() - self._shown_at >= REFRESH_S:
+            self._shown_at = time.monotonic()
+            self._write(f"\r{self._line(logs)}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Leave the final line standing."""
+        self.steps = self.steps or self._done
+        stream = sys.stdout if self.stream is None else self.stream
+        self._write(("\r" if stream.isatty() else "") + self._line(logs) + "\n")
+
+    def _line(self, logs: Logs | None) -> str:
+        return progress_text(self._epoch, self.epochs, self._done, self.steps, logs or {})
+
+    def _write(self, text: str) -> None:
+        stream = sys.stdout if self.stream is None else self.stream
+        stream.write(text)
+        stream.flush()
 
 
 class LambdaCallback(Callback):

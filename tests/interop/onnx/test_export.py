@@ -14,7 +14,7 @@ from keydnn.interop.onnx import OnnxError, UnsupportedOnnxError, load_onnx, save
 from keydnn.interop.onnx.export_rules import NO_FORM, WRITE  # noqa: E402
 
 S = keydnn.Sequential
-IMAGE, LINE = (2, 3, 8, 8), (2, 3, 9)
+IMAGE, LINE, VOLUME = (2, 3, 8, 8), (2, 3, 9), (2, 2, 4, 6, 5)
 BATCH_SECOND = {"open_axes": (0, 1)}
 
 
@@ -73,6 +73,18 @@ CASES = [
     ("AdaptiveAvgPool2d even", S(nn.AdaptiveAvgPool2d((4, 2))), IMAGE, {}),
     ("AdaptiveAvgPool2d global", S(nn.AdaptiveAvgPool2d(1)), IMAGE, {"open_axes": (0, 2, 3)}),
     ("Upsample", S(nn.Upsample((2, 3))), IMAGE, {"open_axes": (0, 2, 3)}),
+    ("Upsample bilinear", S(nn.Upsample((2, 3), "bilinear")), IMAGE, {"open_axes": (0, 2, 3)}),
+    ("Upsample corners", S(nn.Upsample((2, 3), "bilinear", align_corners=True)), IMAGE, {"open_axes": (0, 2, 3)}),
+    ("AdaptiveAvgPool1d", S(nn.AdaptiveAvgPool1d(3)), LINE, {}),
+    ("AdaptiveAvgPool3d global", S(nn.AdaptiveAvgPool3d(1)), VOLUME, {"open_axes": (0, 2, 3, 4)}),
+    ("AdaptiveMaxPool1d", S(nn.AdaptiveMaxPool1d(3)), LINE, {}),
+    ("AdaptiveMaxPool2d", S(nn.AdaptiveMaxPool2d((4, 2))), IMAGE, {}),
+    ("AdaptiveMaxPool2d global", S(nn.AdaptiveMaxPool2d(1)), IMAGE, {"open_axes": (0, 2, 3)}),
+    ("AdaptiveMaxPool3d", S(nn.AdaptiveMaxPool3d((2, 1, 5))), VOLUME, {}),
+    ("Conv3d", S(nn.Conv3d(2, 4, (2, 3, 1), stride=(1, 2, 1), padding=(1, 0, 1), dilation=(2, 1, 1), groups=2)), VOLUME, {}),
+    ("MaxPool3d", S(nn.MaxPool3d((2, 3, 2), 2, 1)), VOLUME, {}),
+    ("AvgPool3d", S(nn.AvgPool3d(2, padding=(1, 0, 0))), VOLUME, {}),
+    ("ZeroPad2d", S(nn.ZeroPad2d((1, 0, 2, 3))), IMAGE, {"open_axes": (0, 2, 3)}),
     ("PixelShuffle", S(nn.PixelShuffle(2)), (2, 8, 3, 5), {"open_axes": (0, 2, 3)}),
     ("Embedding", S(nn.Embedding(9, 4), nn.LayerNorm(4)), (3, 5), {}),
     ("RNN", S(nn.RNN(4, 3, return_state=False)), (5, 2, 4), BATCH_SECOND),
@@ -160,6 +172,11 @@ def test_every_layer_has_a_form_or_a_reason():
 def test_the_reason_is_told(cell):
     with pytest.raises(UnsupportedOnnxError, match=r"has no ONNX form: one step with its state"):
         to_onnx(S(cell(3, 2)), (1, 3))
+
+
+def test_adaptive_windows_of_different_sizes_are_refused():
+    with pytest.raises(UnsupportedOnnxError, match=r"AdaptiveMaxPool1d.*windows of different sizes"):
+        to_onnx(S(nn.AdaptiveMaxPool1d(2)), LINE)
 
 
 def test_float64_and_shared_layers(tmp_path):

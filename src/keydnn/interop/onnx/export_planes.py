@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keydnn import nn
+from keydnn.interop.onnx.errors import UnsupportedOnnxError
 from keydnn.interop.onnx.writer import Rule, State, Writer
 
 
@@ -66,6 +67,26 @@ def _adaptive_pool(g: Writer, m: nn.AdaptiveAvgPool2d, x: State, where: str) -> 
     return State(g.node("MatMul", tall, g.constant(_shares(w, columns).T.copy(), f"{where}.columns")), y)
 
 
+def _even_pool(op: str, global_op: str) -> Rule:
+    """An adaptive pool as one node: of the whole, or of windows of one size."""
+
+    def rule(g: Writer, m: Any, x: State, where: str) -> State:
+        sizes = x.value.shape[2:]
+        if set(m.output_size) == {1}:
+            return State(g.node(global_op, x.name), m(x.value))
+        if any(n % k for n, k in zip(sizes, m.output_size, strict=True)):
+            raise UnsupportedOnnxError(f"windows of different sizes are not written: {sizes} does not divide by {m.output_size}")
+        window = [n // k for n, k in zip(sizes, m.output_size, strict=True)]
+        return State(g.node(op, x.name, kernel_shape=window, strides=window), m(x.value))
+
+    return rule
+
+
+def _zero_pad(g: Writer, m: nn.ZeroPad2d, x: State, where: str) -> State:
+    left, right, top, bottom = m.padding
+    return State(g.node("Pad", x.name, g.constant_of(np.array([0, 0, top, left, 0, 0, bottom, right]))), m(x.value))
+
+
 def _per_channel(g: Writer, m: nn.Normalization, name: str, rank: int, where: str) -> str:
     """``gamma y + beta`` with one of each per channel."""
     if m.gamma is None or m.beta is None:
@@ -101,6 +122,8 @@ def _rms_norm(g: Writer, m: nn.RMSNorm, x: State, where: str) -> State:
 def _upsample(g: Writer, m: nn.Upsample, x: State, where: str) -> State:
     scales = g.constant_of(np.array([1.0, 1.0, *m.scale_factor], np.float32))  # float32 whatever the graph computes in
     how: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    if m.mode == "bilinear":
+        how = {"mode": "linear", "coordinate_transformation_mode": "align_corners" if m.align_corners else "half_pixel"}
     return State(g.node("Resize", x.name, "", scales, **how), m(x.value))
 
 
@@ -118,6 +141,15 @@ PLANES: dict[type, Rule] = {
     nn.AvgPool2d: _pool("AveragePool", count_include_pad=1),
     nn.GlobalAvgPool2d: _global_pool,
     nn.AdaptiveAvgPool2d: _adaptive_pool,
+    nn.AdaptiveAvgPool1d: _even_pool("AveragePool", "GlobalAveragePool"),
+    nn.AdaptiveAvgPool3d: _even_pool("AveragePool", "GlobalAveragePool"),
+    nn.AdaptiveMaxPool1d: _even_pool("MaxPool", "GlobalMaxPool"),
+    nn.AdaptiveMaxPool2d: _even_pool("MaxPool", "GlobalMaxPool"),
+    nn.AdaptiveMaxPool3d: _even_pool("MaxPool", "GlobalMaxPool"),
+    nn.Conv3d: _conv,
+    nn.MaxPool3d: _pool("MaxPool"),
+    nn.AvgPool3d: _pool("AveragePool", count_include_pad=1),
+    nn.ZeroPad2d: _zero_pad,
     nn.GroupNorm: _group_norm,
     nn.InstanceNorm2d: _instance_norm,
     nn.RMSNorm: _rms_norm,

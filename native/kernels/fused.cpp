@@ -161,27 +161,6 @@ void run_step(const keydnn_fused_step& step, const T* a, const T* b, const T* c,
   }
 }
 
-// Copies past the caches what is too large to stay in them: then the old contents need not be read first.
-constexpr int64_t kStreamed = 8 << 20;
-template <class T>
-void stream(const T* from, T* to, int64_t n) {
-  int64_t i = 0;
-#if defined(KEYDNN_IS_avx512)
-  for (; i + kLanes<T> <= n; i += kLanes<T>) _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), (__m512i)load(from + i));
-#elif defined(KEYDNN_IS_avx2)
-  for (; i + kLanes<T> <= n; i += kLanes<T>) _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)load(from + i));
-#endif
-  memcpy(to + i, from + i, sizeof(T) * static_cast<size_t>(n - i));
-}
-
-// Whether output k may be streamed: large, aligned, and no input too.
-template <class T>
-bool is_streamed(const keydnn_fused_program& p, const T* const* in, const T* out) {
-  bool apart = p.n * int64_t(sizeof(T)) >= kStreamed && reinterpret_cast<uintptr_t>(out) % 64 == 0;
-  for (int k = 0; k < p.inputs; ++k) apart &= in[k] != out;
-  return apart;
-}
-
 constexpr int kRegisters = 32, kInputs = 32, kOutputs = 32;
 constexpr int kStackBlocks = 12;
 
@@ -190,27 +169,22 @@ template <class T>
 void run_chunk(const keydnn_fused_program& p, const T* const* in, T* const* out, int64_t first, int64_t last, T* room) {
   T* place[kRegisters];
   const T* source[kInputs];
-  bool streamed[kOutputs];
-  for (int k = 0; k < p.outputs; ++k) streamed[k] = is_streamed(p, in, static_cast<const T*>(out[k]));
+  bool stored[kRegisters] = {};
+  for (int k = 0; k < p.outputs; ++k) stored[p.stored[k]] = true;
   T* const spread = room + kBlock * p.registers;
   for (int64_t begin = first; begin < last; begin += kBlock) {
     const int64_t n = lesser(kBlock, last - begin);
     for (int r = 0; r < p.registers; ++r) place[r] = room + kBlock * r;
-    for (int k = 0; k < p.outputs; ++k)
-      if (!streamed[k]) place[p.stored[k]] = out[k] + begin;  // written where it belongs, read from there too
+    for (int k = 0; k < p.outputs; ++k) place[p.stored[k]] = out[k] + begin;  // written where it belongs, read from there too
     for (int k = 0; k < p.inputs; ++k)
       if (p.mod[k] != 1 || begin == first) source[k] = block_of(in[k], p.div[k], p.mod[k], p.n, begin, n, spread + k * kBlock);
     for (int s = 0; s < p.steps; ++s) {
       const keydnn_fused_step& step = p.step[s];
+      if (step.code == k_constant && begin != first && !stored[step.to]) continue;  // there since the first block
       auto operand = [&](int32_t which) -> const T* { return which < 0 ? source[-1 - which] : place[which]; };
       run_step<T>(step, operand(step.a), operand(step.b), operand(step.c), place[step.to], n);
     }
-    for (int k = 0; k < p.outputs; ++k)
-      if (streamed[k]) stream<T>(place[p.stored[k]], out[k] + begin, n);
   }
-#if defined(KEYDNN_IS_avx512) || defined(KEYDNN_IS_avx2)
-  _mm_sfence();
-#endif
 }
 
 template <class T>

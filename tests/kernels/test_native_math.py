@@ -73,6 +73,17 @@ def test_error_of_erf(table, dtype, allowed):
     assert units(table.erf(x), want, dtype).max() <= allowed
 
 
+@pytest.mark.parametrize(("dtype", "allowed"), [(np.float32, 2.5e-7), (np.float64, 4e-16)], ids=["f4", "f8"])
+def test_error_of_gelu_relative_to_its_operand(table, dtype, allowed):
+    x = samples(np.random.default_rng(0), dtype, -30, np.inf)[::40]
+    want = np.array([v * (math.erfc(-v / math.sqrt(2)) / 2) for v in x.tolist()])
+    bell = [math.exp(-(min(abs(v), 40.0) ** 2) / 2) / math.sqrt(2 * math.pi) for v in x.tolist()]
+    slope = np.array([math.erfc(-v / math.sqrt(2)) / 2 + v * b if b else float(v > 0) for v, b in zip(x.tolist(), bell, strict=True)])
+    normal = np.abs(x) > 1e-30
+    assert (np.abs(table.gelu(x) - want) / np.abs(x.astype(float)))[normal].max() <= allowed
+    assert np.abs(table.gelu_grad(x, np.ones_like(x)) - slope).max() <= 3 * allowed
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f4", "f8"])
 @pytest.mark.parametrize("kernel", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "gelu", "silu", "softplus", "sqrt", "rsqrt"])
 def test_a_result_does_not_depend_on_where_the_element_stands(table, kernel, dtype):

@@ -7,6 +7,7 @@
 // Numerics: which path is taken, and every order of summation, follows from m, n, k and the strides alone.
 // Meaning: kernels/reference, functions matmul and linear.
 #include "lanes.h"
+#include "thin.h"
 #include "tile.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -386,6 +387,7 @@ bool is_dot(const Product<T>& p) {
 
 template <class T>
 int product(const Product<T>& p) {
+  if (thin(p.a.data, p.a.row, p.a.col, p.b.data, p.b.row, p.b.col, p.bias, p.c, p.m, p.n, p.k)) return KEYDNN_OK;
   if (is_dot(p)) return dots(p);
   return is_turned(p) ? turned(p) : by_panels(p);
 }

@@ -17,6 +17,7 @@ constexpr int64_t kColumns = 256;  // columns that are summed side by side where
 template <class T>
 struct Sum {
   using Acc = double;
+  static constexpr bool kIsSum = true;
   static KEYDNN_INLINE double run(const T* x, int64_t n, int64_t count, int64_t stride) { return sum_of(x, n, count, stride); }
   static KEYDNN_INLINE double join(double a, double b) { return a + b; }
   static KEYDNN_INLINE T finish(double a, int64_t) { return static_cast<T>(a); }
@@ -28,6 +29,7 @@ struct Mean : Sum<T> {
 template <class T, bool Up>
 struct Extreme {
   using Acc = T;
+  static constexpr bool kIsSum = false;
   static KEYDNN_INLINE T run(const T* x, int64_t n, int64_t count, int64_t stride) { return extreme_of<Up>(x, n, count, stride); }
   static KEYDNN_INLINE T join(T a, T b) { return extreme<Up>(a, b); }
   static KEYDNN_INLINE T finish(T a, int64_t) { return a; }
@@ -68,6 +70,38 @@ int reduce_rows(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1
   return KEYDNN_OK;
 }
 
+// Sums of N neighbouring columns (a divisor of kWide), rows after rows: registers of whole rows, in four chains.
+template <class T, int N>
+KEYDNN_INLINE void sum_columns(const T* x, int64_t rows, double* sums) {
+  Vec<double> chain[4] = {};
+  const int64_t n = rows * N;
+  int64_t i = 0;
+  for (; i + 4 * kWide <= n; i += 4 * kWide)
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) chain[c] += load_wide(x + i + c * kWide);
+  for (; i + kWide <= n; i += kWide) chain[0] += load_wide(x + i);
+  const Vec<double> all = (chain[0] + chain[1]) + (chain[2] + chain[3]);
+  for (int j = 0; j < N; ++j) sums[j] = 0;
+  for (int j = 0; j < kWide; ++j) sums[j % N] += all[j];
+  for (; i < n; ++i) sums[i % N] += static_cast<double>(x[i]);
+}
+
+// Whether that did the sums of n columns.
+template <class T>
+bool sum_few(const T* x, int64_t rows, int64_t n, double* sums) {
+  if (n == 1) return sum_columns<T, 1>(x, rows, sums), true;
+  if (n == 2) return sum_columns<T, 2>(x, rows, sums), true;
+  if constexpr (kWide >= 4)
+    if (n == 4) return sum_columns<T, 4>(x, rows, sums), true;
+  if constexpr (kWide >= 8)
+    if (n == 8) return sum_columns<T, 8>(x, rows, sums), true;
+  return false;
+}
+template <class T, class Acc>
+bool sum_few(const T*, int64_t, int64_t, Acc*) {
+  return false;
+}
+
 // r1 = 1: k1 neighbouring outputs are reduced side by side, kColumns at a time.
 template <class T, class Rule>
 int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
@@ -82,11 +116,13 @@ int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
     const int64_t column = block * kColumns, n = lesser(kColumns, k1 - column);
     const T* from = x + (o * r0 + part * step) * k1 + column;
     Acc sums[kColumns];
-    for (int64_t j = 0; j < n; ++j) sums[j] = from[j];
     const int64_t rows = lesser(step, r0 - part * step);
-    for (int64_t i = 1; i < rows; ++i) {
-      const T* row = from + i * k1;
-      for (int64_t j = 0; j < n; ++j) sums[j] = Rule::join(sums[j], static_cast<Acc>(row[j]));
+    if (!(Rule::kIsSum && sum_few(from, rows, k1, sums))) {
+      for (int64_t j = 0; j < n; ++j) sums[j] = from[j];
+      for (int64_t i = 1; i < rows; ++i) {
+        const T* row = from + i * k1;
+        for (int64_t j = 0; j < n; ++j) sums[j] = Rule::join(sums[j], static_cast<Acc>(row[j]));
+      }
     }
     if (parts == 1) {
       for (int64_t j = 0; j < n; ++j) y[o * k1 + column + j] = Rule::finish(sums[j], r0);

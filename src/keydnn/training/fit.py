@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
 
@@ -18,14 +18,15 @@ from keydnn.optim import Schedule
 from keydnn.optim.optimizer import positive
 from keydnn.random import generator_state, set_generator_state
 from keydnn.training import recorded
+from keydnn.training.accumulation import Accumulator
 from keydnn.training.callbacks import CallbackList, LearningRateScheduler
 from keydnn.training.data import ArrayBatches, Batches
 from keydnn.training.history import History
 from keydnn.training.loop import BatchHooks, Logs, Totals, all_logs, evaluate_batches, run_steps
 from keydnn.training.progress import Progress, make_progress
 from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer, resolve_weighted
-from keydnn.training.state import Run, TrainingState, capture, install
-from keydnn.training.step import StepPlan, is_nan, read, read_logs, training_step
+from keydnn.training.state import Run, TrainingState, capture, check_epoch, install
+from keydnn.training.step import StepPlan, apply_gradients, is_nan, read, read_logs, training_step
 from keydnn.training.streaming import StreamingMetric
 from keydnn.training.weights import total_weight
 
@@ -40,6 +41,7 @@ class Settings:
     verbose: int
     clip_norm: float | None
     clip_value: float | None
+    accumulate: int = 1
 
 
 def checked_count(owner: str, name: str, value: Any, least: int = 1) -> int:
@@ -57,7 +59,9 @@ def checked_count(owner: str, name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def checked_settings(batch_size: Any, epochs: Any, initial_epoch: Any, verbose: Any, clip_norm: Any, clip_value: Any) -> Settings:
+def checked_settings(
+    batch_size: Any, epochs: Any, initial_epoch: Any, verbose: Any, clip_norm: Any, clip_value: Any, accumulate: Any = 1
+) -> Settings:
     """The numbers that ``fit`` takes.
 
     Raises:
@@ -72,6 +76,7 @@ def checked_settings(batch_size: Any, epochs: Any, initial_epoch: Any, verbose: 
         checked_count("fit", "verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0),
         None if clip_norm is None else positive("fit", "clip_norm", clip_norm),
         None if clip_value is None else positive("fit", "clip_value", clip_value),
+        checked_count("fit", "accumulate", accumulate),
     )
 
 
@@ -123,6 +128,8 @@ class Fit(BatchHooks):
     ) -> None:
         self.compile, self.is_plain, self.validates_weighted = compile, is_plain, validates_weighted
         self.model, self.data, self.validation, self.settings = model, data, validation, settings
+        if settings.accumulate > 1 and not is_plain:
+            raise ValueError(f"fit: accumulate needs the train_on_batch of Model, {type(model).__name__} has its own")
         self.loss = resolve_loss(loss)
         self.metrics, self.names = resolve_metrics(metrics, metric_names, model, "fit")
         self.callbacks = as_callback_list(callbacks)
@@ -130,10 +137,13 @@ class Fit(BatchHooks):
         self.streams = {n: m for n, m in zip(self.names, self.metrics, strict=True) if isinstance(m, StreamingMetric)}
         self.quick = [(n, m) for n, m in self.streams.items() if m.in_step and m.is_number]  # values that are told after each batch
         streams = list(self.streams.values())
-        self.state = Run(optimizer=optimizer, callbacks=self.callbacks, epoch=settings.first_epoch, streams=streams)
+        sums = None if settings.accumulate == 1 else Accumulator(optimizer.params, settings.accumulate)
+        self.state = Run(optimizer=optimizer, callbacks=self.callbacks, epoch=settings.first_epoch, streams=streams, sums=sums)
         self.progress: Progress = make_progress(settings.verbose, settings.epochs, data.n_batches)
         self.clipping = {name: getattr(settings, name) for name in ("clip_norm", "clip_value") if getattr(settings, name) is not None}
-        self.plan = StepPlan(self.loss, optimizer, self.metrics, self.names, **self.clipping, weighted=resolve_weighted(model, self.loss))
+        made = StepPlan(self.loss, optimizer, self.metrics, self.names, **self.clipping, weighted=resolve_weighted(model, self.loss))
+        self.update = made
+        self.plan = made if sums is None else replace(made, step=False, clip_norm=None, clip_value=None, sums=sums)
         self._warned = False
 
     def run(self, resume: TrainingState | None) -> History:
@@ -144,6 +154,7 @@ class Fit(BatchHooks):
         remembered = []
         if resume is not None:
             remembered = self.callbacks.match(resume.callbacks)
+            check_epoch(resume, state)
             now = generator_state()
             set_generator_state(resume.random)  # raises for a state that makes no sense, before anything is changed
             set_generator_state(now)
@@ -175,6 +186,8 @@ class Fit(BatchHooks):
                 self._draw(state)
             self.progress.begin(epoch)
             self._run_rows(state, rows)
+        if state.totals.batches % self.settings.accumulate:
+            self._update()
         totals, logs = state.totals, all_logs(state.totals.means(), self.metrics, self.names)
         if self.validation is not None:
             loss = resolve_weighted(self.model, self.loss) if self.validates_weighted else self.loss
@@ -204,7 +217,7 @@ class Fit(BatchHooks):
 
     def _step(self, *batch: Any) -> Logs:
         """One step; values of streaming metrics are left for the end of the epoch, when they are worth their price."""
-        if self.streams and self.is_plain:
+        if self.is_plain and (self.streams or self.state.sums is not None):
             values = self.model._in_training_mode(batch, self.plan, recorded.train if self.compile else training_step)
             return read_logs(values, self.names, streaming=False)
         options: dict[str, Any] = dict(self.clipping)
@@ -216,6 +229,12 @@ class Fit(BatchHooks):
             *batch[:2], loss=self.loss, optimizer=self.state.optimizer, metrics=self.metrics, metric_names=self.names, **options
         )
         return {name: value for name, value in logs.items() if name not in self.streams} if self.streams else logs
+
+    def _update(self) -> None:
+        """The update of batches whose gradients were accumulated."""
+        if self.state.sums is not None:
+            self.state.sums.take()
+            apply_gradients(self.update)
 
     # -- epochs that run without Python between steps
 
@@ -231,12 +250,17 @@ class Fit(BatchHooks):
         totals, size, n = state.totals, self.data.batch_size, self.data.n_rows
         order = self.data.order(state.key)
         index = np.arange(n) if order is None else order
+        every = self.settings.accumulate
         while totals.batches < self.data.n_batches:
             start, first = totals.batches * size, totals.batches
             rows = index[start : start + (n - start) // size * size]
+            if every > 1:
+                rows = rows[: (every - first % every) * size]
             columns = self._some_steps(arrays, rows, order, first)
             weights = None if len(arrays) < 3 else self._weights(arrays[2], index[start:], len(columns["loss"]))
             totals.add_columns(columns, min(size, n - start), weights)
+            if totals.batches % every == 0:
+                self._update()
             nan = next((i for i, loss in enumerate(columns["loss"]) if loss != loss), None) if isnan(totals.sums["loss"]) else None
             if nan is not None:
                 self._warn_nan(first + nan, 6)
@@ -270,6 +294,8 @@ class Fit(BatchHooks):
 
     def after(self, i: int, logs: Logs, totals: Totals) -> bool:
         """Tell the callbacks and the user."""
+        if totals.batches % self.settings.accumulate == 0:
+            self._update()
         if is_nan(logs):
             self._warn_nan(i, 7)
         self.progress.update(totals.batches, self._so_far(totals) if self.settings.verbose else {})

@@ -312,6 +312,7 @@ class Model(Buildable):
         initial_epoch: int = 0,
         sample_weight: Any = None,
         class_weight: Mapping[int, float] | str | None = None,
+        accumulate: int = 1,
     ) -> History:
         """Train for some epochs.
 
@@ -343,6 +344,8 @@ class Model(Buildable):
                 rows alike.
             class_weight: Weight by class (1 for those not named), or ``"balanced"``: rows count in the loss by the class of their
                 target, times ``sample_weight``; validation data are not changed by it.
+            accumulate: Batches per update, which takes the mean of their gradients, weighted by their size (by the sum of weights):
+                for losses that are means that of one large batch.  What remains at the end of an epoch makes an update too.
 
         Returns:
             The values of each epoch: means over batches, weighted by their size; of a loss with weights, by their sum.
@@ -367,7 +370,7 @@ class Model(Buildable):
             True
         """
         self._require_built("fit")
-        settings = checked_settings(batch_size, epochs, initial_epoch, verbose, clip_norm, clip_value)
+        settings = checked_settings(batch_size, epochs, initial_epoch, verbose, clip_norm, clip_value, accumulate)
         if resume is not None and initial_epoch:
             raise ValueError("fit: resume knows the epoch to start at; leave initial_epoch at 0")
         state = read_resume(resume)

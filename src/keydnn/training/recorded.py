@@ -88,7 +88,8 @@ def _optimizer_key(optimizer: Any) -> tuple[Any, ...]:
 
 def training_key(shapes: tuple[Any, ...], same: bool, plan: StepPlan) -> tuple[Any, ...]:
     """The signature of a training step on arrays of given (shape, dtype), with True for one that requires a gradient."""
-    key = (shapes, same, plan.loss, tuple(plan.metrics), plan.zero_grad, plan.backward, plan.step, plan.clip_norm, plan.clip_value)
+    done = plan.zero_grad, plan.backward, plan.step, plan.clip_norm, plan.clip_value, plan.sums
+    key = (shapes, same, plan.loss, tuple(plan.metrics), *done)
     grads = () if plan.zero_grad else tuple(p.grad is None for p in plan.optimizer.params)
     return (*map(_identity, key), is_grad_enabled(), *_optimizer_key(plan.optimizer), grads)
 

@@ -24,6 +24,7 @@ from keydnn.nn.module import Module
 from keydnn.optim import OPTIMIZERS, Optimizer
 from keydnn.random import generator_state
 from keydnn.saving import module_from_config, module_to_config, read_state, write_state
+from keydnn.training.accumulation import Accumulator
 from keydnn.training.callbacks import CallbackList
 from keydnn.training.history import History
 from keydnn.training.loop import Totals
@@ -46,6 +47,7 @@ class Run:
         key: What fixes the order of its rows.
         epoch_random: State of the generators at its start; None between epochs.
         streams: The streaming metrics, which hold what they have counted in it.
+        sums: The gradients of its latest batches, if they are accumulated.
     """
 
     optimizer: Any = None
@@ -57,17 +59,20 @@ class Run:
     key: int | None = None
     epoch_random: dict[str, Any] | None = None
     streams: list[StreamingMetric] = field(default_factory=list)
+    sums: Accumulator | None = None
 
     def close(self) -> None:
-        """Let go of the callbacks, keeping what they remember, and of the metrics."""
+        """Let go of the callbacks, keeping what they remember, of the metrics and of sums."""
         self.remembered, self.callbacks = self.callbacks.get_states(), CallbackList()
-        self.streams = []
+        self.streams, self.sums = [], None
 
     def progress(self) -> dict[str, Any]:
         """Finished epochs, and everything about an unfinished one."""
         found = {"epoch": self.epoch, "totals": asdict(self.totals), "key": self.key, "epoch_random": self.epoch_random}
         if self.streams and self.epoch_random is not None:
             found["metrics"] = [{"type": type(metric).__name__, "state": metric.get_state()} for metric in self.streams]
+        if self.sums is not None and self.epoch_random is not None:
+            found["gradients"] = self.sums.get_state()
         return found
 
 
@@ -80,7 +85,8 @@ class TrainingState:
         model: Parameters and buffers by name.
         optimizer: ``type``, ``config``, ``state`` and the names of its ``params``; None without an optimizer.
         callbacks: ``type`` and ``state`` of each callback that has some.
-        progress: ``epoch``, ``totals``, ``key`` and ``epoch_random`` of :class:`Run`; within an epoch also what its ``metrics`` counted.
+        progress: ``epoch``, ``totals``, ``key`` and ``epoch_random`` of :class:`Run`; within an epoch also what its
+            ``metrics`` counted and its sums of ``gradients``.
         history: ``history`` and ``epoch`` of :class:`History`.
         random: State of both random generators.
         kernels: Which kernels computed.
@@ -190,8 +196,7 @@ def install(state: TrainingState, model: Module, run: Run) -> None:
     if run.optimizer is not None:
         _check_optimizer(state, model, run.optimizer)
     counted = state.progress.get("metrics", [])
-    if run.streams and state.progress["epoch_random"] is not None:
-        _check_metrics(counted, run.streams)
+    sums = state.progress.get("gradients")
     before = model.state_dict()
     model.load_state_dict(state.model)
     try:
@@ -205,6 +210,8 @@ def install(state: TrainingState, model: Module, run: Run) -> None:
     run.history = History(**state.history)
     for metric, saved in zip(run.streams, counted, strict=False):  # none were saved between epochs
         metric.set_state(saved["state"])
+    if sums is not None and run.sums is not None:
+        run.sums.set_state(sums)
     if state.kernels != _kernels():
         warnings.warn(
             f"the run was computed by {state.kernels} kernels and goes on with {_kernels()} ones; its bits may differ",
@@ -224,10 +231,23 @@ def _check_optimizer(state: TrainingState, model: Module, optimizer: Any) -> Non
         )
 
 
-def _check_metrics(saved: list[dict[str, Any]], metrics: list[StreamingMetric]) -> None:
-    before, now = [entry["type"] for entry in saved], [type(metric).__name__ for metric in metrics]
+def check_epoch(state: TrainingState, run: Run) -> None:
+    """Raise unless ``run`` can go on with the unfinished epoch of ``state``, if there is one.
+
+    Raises:
+        ValueError: It had other streaming metrics, or another number of batches per update.
+    """
+    if state.progress["epoch_random"] is None:
+        return
+    before, now = [entry["type"] for entry in state.progress.get("metrics", [])], [type(metric).__name__ for metric in run.streams]
     if before != now:
         raise CheckpointError(f"the epoch to resume had other streaming metrics\n  saved   {before}\n  present {now}")
+    sums = state.progress.get("gradients")
+    every, present = 1 if sums is None else sums["every"], 1 if run.sums is None else run.sums.every
+    if every != present:
+        raise CheckpointError(f"the epoch to resume updates every {every} batches; pass accumulate={every}, not {present}")
+    if sums is not None and run.sums is not None:
+        run.sums.check(sums)
 
 
 def model_from(state: TrainingState, cls: type[Any], where: str) -> tuple[Any, Run]:

@@ -17,6 +17,8 @@ from keydnn._tensor import Tensor
 from keydnn.autograd.modes import no_grad
 from keydnn.nn.module import Module
 from keydnn.optim import clip_grad_norm, clip_grad_value
+from keydnn.training.accumulation import Accumulator
+from keydnn.training.data import batch_size_of
 from keydnn.training.streaming import StreamingMetric
 
 
@@ -35,6 +37,7 @@ class StepPlan:
         clip_norm: Bound of the common norm of all gradients, or None.
         clip_value: Bound of each element of the gradients, or None.
         weighted: Function of (prediction, target, weights) that stands for the loss where a batch has weights.
+        sums: Where the gradients are added up instead of being used at once, or None.
     """
 
     loss: Callable[[Any, Any], Any]
@@ -47,6 +50,7 @@ class StepPlan:
     clip_norm: float | None = None
     clip_value: float | None = None
     weighted: Callable[[Any, Any, Any], Any] | None = None
+    sums: Accumulator | None = None
 
 
 def training_step(model: Module, batch: Sequence[Any], plan: StepPlan) -> list[Any]:
@@ -70,13 +74,21 @@ def update(model: Module, batch: Sequence[Any], plan: StepPlan) -> tuple[Any, An
         if not isinstance(loss, Tensor) and not callable(getattr(loss, "backward", None)):  # foreign losses have only this
             raise TypeError(f"the loss must return a Tensor (or an object with backward()), got {type(loss).__name__}")
         loss.backward()
+    if plan.sums is not None:
+        plan.sums.add(weights[0].sum() if weights else float(batch_size_of(x)))
+        return loss, y_pred
+    apply_gradients(plan)
+    return loss, y_pred
+
+
+def apply_gradients(plan: StepPlan) -> None:
+    """Clip the gradients and update."""
     if plan.clip_norm is not None:
         clip_grad_norm(plan.optimizer.params, plan.clip_norm)
     if plan.clip_value is not None:
         clip_grad_value(plan.optimizer.params, plan.clip_value)
     if plan.step:
         plan.optimizer.step()
-    return loss, y_pred
 
 
 def measure(metrics: Sequence[Any], y_true: Any, y_pred: Any) -> list[Any]:

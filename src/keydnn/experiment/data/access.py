@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from keydnn.experiment.data.collection import SampleCollection, spelled, unique
+from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.formats import DataFormat, convert, convert_uuids
 from keydnn.experiment.data.sample_data import SampleData
-from keydnn.experiment.data.selectors import Names, doubled_keys, of_domain, select
+from keydnn.experiment.data.selectors import Names, doubled_keys, select
+from keydnn.experiment.data.spelling import facts_of, of_domain, spelled, unique
 from keydnn.experiment.data.storage import to_arrow
 from keydnn.experiment.errors import ResolutionError
 from keydnn.experiment.names import (
@@ -100,35 +101,29 @@ class SampleAccess:
         names = [name for name in self._names if include_domain_prefix or name != DOMAIN_SAMPLE_UUIDS]
         return unique(spelled(name, include_domain_prefix, include_rep_suffix) for name in names)
 
-    def _facts(self, domain: str, suffix: bool, prefix: bool, fact: Any) -> dict[str, Any]:
-        facts: dict[str, Any] = {}
-        for name in of_domain(self._names, domain):
-            facts.setdefault(spelled(name, prefix, suffix), fact(name))
-        return facts
-
     def get_feature_shapes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> dict[str, tuple[int, ...]]:
         """Inner shape by name, of the features."""
-        return self._facts(DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix, self._collection.shape)
+        return facts_of(self._names, DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix, self._collection.shape)
 
     def get_target_shapes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> dict[str, tuple[int, ...]]:
         """Inner shape by name, of the targets."""
-        return self._facts(DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix, self._collection.shape)
+        return facts_of(self._names, DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix, self._collection.shape)
 
     def get_tag_shapes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> dict[str, tuple[int, ...]]:
         """Inner shape by name, of the tags."""
-        return self._facts(DOMAIN_TAGS, include_rep_suffix, include_domain_prefix, self._collection.shape)
+        return facts_of(self._names, DOMAIN_TAGS, include_rep_suffix, include_domain_prefix, self._collection.shape)
 
     def get_feature_dtypes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> dict[str, str]:
         """Dtype by name, of the features."""
-        return self._facts(DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix, self._collection.dtype)
+        return facts_of(self._names, DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix, self._collection.dtype)
 
     def get_target_dtypes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> dict[str, str]:
         """Dtype by name, of the targets."""
-        return self._facts(DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix, self._collection.dtype)
+        return facts_of(self._names, DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix, self._collection.dtype)
 
     def get_tag_dtypes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> dict[str, str]:
         """Dtype by name, of the tags."""
-        return self._facts(DOMAIN_TAGS, include_rep_suffix, include_domain_prefix, self._collection.dtype)
+        return facts_of(self._names, DOMAIN_TAGS, include_rep_suffix, include_domain_prefix, self._collection.dtype)
 
     # --- data ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,30 +17,27 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
+from keydnn.experiment.data import collection_file
+from keydnn.experiment.data.collection_reading import CollectionReading
 from keydnn.experiment.data.column import Column
-from keydnn.experiment.data.formats import DataFormat, convert, convert_uuids
+from keydnn.experiment.data.formats import DataFormat, convert
+from keydnn.experiment.data.row_ids import RowIds, checked_uuids
 from keydnn.experiment.data.schema import SampleSchema, metadata_of
-from keydnn.experiment.data.storage import dtype_name, is_text, regular, to_arrow
-from keydnn.experiment.errors import SampleLoadError
+from keydnn.experiment.data.storage import dtype_name, regular, to_arrow
 from keydnn.experiment.names import (
     COLUMN_DOMAINS,
-    DOMAIN_FEATURES,
     DOMAIN_SAMPLE_UUIDS,
-    DOMAIN_TAGS,
-    DOMAIN_TARGETS,
     METADATA_SCHEMA_VERSION_KEY,
     METADATA_UUID_KEY,
     REP_RAW,
     SCHEMA_VERSION,
-    as_list,
     check_key,
     check_name,
-    split_column,
 )  # fmt: skip
-from keydnn.experiment.uuids import check_uuid_key, new_key, rows_with, uuids_of
+from keydnn.experiment.uuids import check_uuid_key, new_key
 
 
-class SampleCollection:
+class SampleCollection(CollectionReading):
     """Samples as a table of columns ``<domain>.<key>.<representation>``.
 
     Args:
@@ -69,14 +65,13 @@ class SampleCollection:
         names = table.column_names
         if len(set(names)) != len(names):
             raise ValueError(f"column names stand twice: {', '.join(sorted({name for name in names if names.count(name) > 1}))}")
-        self._uuids = _checked_uuids(table[DOMAIN_SAMPLE_UUIDS]) if DOMAIN_SAMPLE_UUIDS in names else None
-        self._uuid_key = check_uuid_key(uuid_key)
+        stored = checked_uuids(table[DOMAIN_SAMPLE_UUIDS]) if DOMAIN_SAMPLE_UUIDS in names else None
+        self._ids = RowIds(table.num_rows, check_uuid_key(uuid_key), stored)
         if DOMAIN_SAMPLE_UUIDS in names:
             table = table.drop_columns([DOMAIN_SAMPLE_UUIDS])
         lists = [i for i, kind in enumerate(table.schema.types) if isinstance(kind, pa.ListType | pa.LargeListType)]
         for i in lists:
             table = table.set_column(i, table.column_names[i], regular(table.column(i)))
-        self._n_samples = table.num_rows if table.num_columns or self._uuids is None else len(self._uuids)
         self._set(table, schema)
         _ = self._schema  # names are checked here, not when they are first needed
 
@@ -84,7 +79,7 @@ class SampleCollection:
     def of_raw(cls, table: pa.Table) -> Self:
         """A collection over a table from :func:`~keydnn.experiment.data.schema.raw_table`, which has been checked."""
         made = cls.__new__(cls)
-        made._uuids, made._uuid_key, made._n_samples = None, new_key(), table.num_rows
+        made._ids = RowIds(table.num_rows, new_key())
         made._set(table)
         return made
 
@@ -117,9 +112,8 @@ class SampleCollection:
     @property
     def table(self) -> pa.Table:
         """The table with metadata and the column ``sample_uuids``, which is computed here if it is not stored."""
-        uuids = self._uuids if self._uuids is not None else pa.chunked_array([pa.array(self.uuids(None))])
         told = {**(self._table.schema.metadata or {}), **metadata_of({f.name: f.type for f in self._table.schema})}
-        return self._table.append_column(DOMAIN_SAMPLE_UUIDS, uuids).replace_schema_metadata(told)
+        return self._table.append_column(DOMAIN_SAMPLE_UUIDS, self._ids.column()).replace_schema_metadata(told)
 
     @property
     def schema(self) -> SampleSchema:
@@ -135,7 +129,7 @@ class SampleCollection:
     @property
     def n_samples(self) -> int:
         """Number of rows."""
-        return self._n_samples
+        return self._ids.n
 
     @property
     def has_tags(self) -> bool:
@@ -150,12 +144,12 @@ class SampleCollection:
     @property
     def uuid_key(self) -> int:
         """The key of computed ids."""
-        return self._uuid_key
+        return self._ids.key
 
     @property
     def stores_uuids(self) -> bool:
         """Whether ids are a stored column."""
-        return self._uuids is not None
+        return self._ids.stored is not None
 
     def names(self) -> list[str]:
         """Full names of all columns in the order of the domains, keys sorted, ``sample_uuids`` last."""
@@ -198,164 +192,13 @@ class SampleCollection:
         """Name of a column's dtype."""
         return "string" if name == DOMAIN_SAMPLE_UUIDS else dtype_name(self._table.schema.field(name).type)
 
-    # --- keys ------------------------------------------------------------------------------------------------------
-
-    def _domain_names(self, domain: str, suffix: bool, prefix: bool) -> list[str]:
-        names = [name for name in self._names if name.startswith(f"{domain}.")]
-        return unique(spelled(name, prefix, suffix) for name in names)
-
-    def get_feature_keys(self, *, include_rep_suffix: bool = False, include_domain_prefix: bool = False) -> list[str]:
-        """Names of the features, sorted."""
-        return self._domain_names(DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix)
-
-    def get_target_keys(self, *, include_rep_suffix: bool = False, include_domain_prefix: bool = False) -> list[str]:
-        """Names of the targets, sorted."""
-        return self._domain_names(DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix)
-
-    def get_tag_keys(self, *, include_rep_suffix: bool = False, include_domain_prefix: bool = False) -> list[str]:
-        """Names of the tags, sorted."""
-        return self._domain_names(DOMAIN_TAGS, include_rep_suffix, include_domain_prefix)
-
-    def get_all_keys(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = True) -> list[str]:
-        """Names of features, targets and tags, each sorted, then ``sample_uuids`` (with prefixes only)."""
-        names = self._names if include_domain_prefix else self._names[:-1]
-        return unique(spelled(name, include_domain_prefix, include_rep_suffix) for name in names)
-
-    def get_reps(self, domain: str, key: str) -> list[str]:
-        """Representations of a column.
-
-        Raises:
-            ValueError: Unknown domain or key.
-        """
-        self._check_key(domain, key)
-        return self._schema.rep_keys(domain, key)
-
-    def _check_key(self, domain: str, key: str) -> None:
-        if key not in self._schema.domain_keys(domain):
-            raise ValueError(f"no column {key!r} in {domain}; there are {', '.join(self._schema.domain_keys(domain)) or 'none'}")
-
-    # --- shapes and dtypes -----------------------------------------------------------------------------------------
-
-    def _facts(self, domain: str, suffix: bool, prefix: bool, fact: Any) -> dict[str, Any]:
-        names = [name for name in self._names if name.startswith(f"{domain}.")]
-        return {spelled(name, prefix, suffix): fact(name) for name in reversed(names)} if names else {}
-
-    def get_feature_shapes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = False) -> dict[str, tuple[int, ...]]:
-        """Inner shape by name, of the features."""
-        return _forward(self._facts(DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix, self.shape))
-
-    def get_target_shapes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = False) -> dict[str, tuple[int, ...]]:
-        """Inner shape by name, of the targets."""
-        return _forward(self._facts(DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix, self.shape))
-
-    def get_tag_shapes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = False) -> dict[str, tuple[int, ...]]:
-        """Inner shape by name, of the tags."""
-        return _forward(self._facts(DOMAIN_TAGS, include_rep_suffix, include_domain_prefix, self.shape))
-
-    def get_feature_dtypes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = False) -> dict[str, str]:
-        """Dtype by name, of the features."""
-        return _forward(self._facts(DOMAIN_FEATURES, include_rep_suffix, include_domain_prefix, self.dtype))
-
-    def get_target_dtypes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = False) -> dict[str, str]:
-        """Dtype by name, of the targets."""
-        return _forward(self._facts(DOMAIN_TARGETS, include_rep_suffix, include_domain_prefix, self.dtype))
-
-    def get_tag_dtypes(self, *, include_rep_suffix: bool = True, include_domain_prefix: bool = False) -> dict[str, str]:
-        """Dtype by name, of the tags."""
-        return _forward(self._facts(DOMAIN_TAGS, include_rep_suffix, include_domain_prefix, self.dtype))
-
-    # --- data ------------------------------------------------------------------------------------------------------
-
-    def get_features(
-        self,
-        fmt: DataFormat | str = DataFormat.DICT_NUMPY,
-        *,
-        keys: str | Sequence[str] | None = None,
-        rep: str | None = REP_RAW,
-        include_rep_suffix: bool = False,
-        include_domain_prefix: bool = False,
-    ) -> Any:
-        """Features in a container.
-
-        Args:
-            fmt: The container.
-            keys: Which; None for all.
-            rep: Which representation; None for all, with their names as suffixes.
-            include_rep_suffix: Whether names tell the representation.
-            include_domain_prefix: Whether names tell the domain.
-
-        Raises:
-            ValueError: Unknown key.
-        """
-        return self._domain_data(DOMAIN_FEATURES, fmt, keys, rep, include_rep_suffix, include_domain_prefix)
-
-    def get_targets(
-        self,
-        fmt: DataFormat | str = DataFormat.DICT_NUMPY,
-        *,
-        keys: str | Sequence[str] | None = None,
-        rep: str | None = REP_RAW,
-        include_rep_suffix: bool = False,
-        include_domain_prefix: bool = False,
-    ) -> Any:
-        """Targets in a container; see :meth:`get_features`."""
-        return self._domain_data(DOMAIN_TARGETS, fmt, keys, rep, include_rep_suffix, include_domain_prefix)
-
-    def get_tags(
-        self,
-        fmt: DataFormat | str = DataFormat.DICT_NUMPY,
-        *,
-        keys: str | Sequence[str] | None = None,
-        rep: str | None = REP_RAW,
-        include_rep_suffix: bool = False,
-        include_domain_prefix: bool = False,
-    ) -> Any:
-        """Tags in a container; see :meth:`get_features`."""
-        return self._domain_data(DOMAIN_TAGS, fmt, keys, rep, include_rep_suffix, include_domain_prefix)
-
-    def _domain_data(self, domain: str, fmt: Any, keys: Any, rep: str | None, suffix: bool, prefix: bool) -> Any:
-        wanted = self._schema.domain_keys(domain) if keys is None else sorted(set(as_list(keys)))
-        names = []
-        for key in wanted:
-            self._check_key(domain, key)
-            reps = self._schema.rep_keys(domain, key)
-            if rep is not None and rep not in reps:
-                raise ValueError(f"column {key!r} has no representation {rep!r}; it has {', '.join(reps)}")
-            names += [f"{domain}.{key}.{r}" for r in reps if rep in (None, r)]
-        arrays = {spelled(name, prefix, suffix or rep is None): self.array(name) for name in names}
-        return convert(arrays, fmt)
-
-    def get_columns(
-        self,
-        *,
-        columns: str | Sequence[str],
-        fmt: DataFormat | str = DataFormat.DICT_NUMPY,
-        include_domain_prefix: bool = True,
-        include_rep_suffix: bool = True,
-    ) -> Any:
-        """Columns by full name; prefix and suffix are kept where names would otherwise be ambiguous.
-
-        Raises:
-            KeyError: No such column.
-        """
-        return read_columns(self, as_list(columns), None, fmt, include_domain_prefix, include_rep_suffix)
-
     def uuids(self, rows: NDArray[np.int64] | None) -> NDArray[Any]:
         """Ids of some rows (all for None), shape (n,)."""
-        if self._uuids is not None:
-            return Column(self._uuids).take(rows).astype("U36" if not len(self._uuids) else str)
-        return uuids_of(np.arange(self._n_samples) if rows is None else np.asarray(rows), self._uuid_key)
+        return self._ids.of(rows)
 
     def rows_of_uuids(self, uuids: Sequence[str]) -> NDArray[np.int64]:
         """For each id its row; -1 where there is none."""
-        if self._uuids is None:
-            return rows_with(uuids, self._n_samples, self._uuid_key)
-        place = {uuid: row for row, uuid in enumerate(self._uuids.to_pylist())}
-        return np.array([place.get(str(uuid), -1) for uuid in uuids], dtype=np.int64)
-
-    def get_sample_uuids(self, fmt: DataFormat | str = DataFormat.NUMPY) -> Any:
-        """Ids of all rows, shape (N,)."""
-        return convert_uuids(self.uuids(None), fmt, DOMAIN_SAMPLE_UUIDS)
+        return self._ids.rows_of(uuids)
 
     # --- representations -------------------------------------------------------------------------------------------
 
@@ -375,11 +218,11 @@ class SampleCollection:
         check_name(rep, "representation")
         fresh: dict[str, pa.Array] = {}
         for key, values in data.items():
-            self._check_key(domain, key)
+            self.check_key(domain, key)
             if not isinstance(values, np.ndarray):
                 raise TypeError(f"representation {rep!r} of {key!r} must be an ndarray, got {type(values).__name__}")
-            if values.ndim == 0 or len(values) != self._n_samples:
-                raise ValueError(f"representation {rep!r} of {key!r} has shape {values.shape}, expected {self._n_samples} samples")
+            if values.ndim == 0 or len(values) != self._ids.n:
+                raise ValueError(f"representation {rep!r} of {key!r} has shape {values.shape}, expected {self._ids.n} samples")
             if rep in self._schema.rep_keys(domain, key) and not overwrite:
                 raise ValueError(f"column {key!r} has a representation {rep!r}; pass overwrite=True to replace it")
             fresh[f"{domain}.{key}.{rep}"] = to_arrow(values, f"{domain}.{key}.{rep}")
@@ -395,8 +238,8 @@ class SampleCollection:
         Raises:
             ValueError: The key exists or is none, or the length is not N.
         """
-        if len(values) != self._n_samples:
-            raise ValueError(f"column {key!r} has {len(values)} values, expected {self._n_samples}")
+        if len(values) != self._ids.n:
+            raise ValueError(f"column {key!r} has {len(values)} values, expected {self._ids.n}")
         name = f"{domain}.{check_key(key)}.{REP_RAW}"
         self._swap(self._table.append_column(name, to_arrow(values, name)), [name])
 
@@ -427,10 +270,7 @@ class SampleCollection:
         names = [name for name in self._table.column_names if not raw_only or name.endswith(f".{REP_RAW}")]
         made = self.select(names)
         if deep:
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, made._table.schema) as writer:
-                writer.write_table(made._table)
-            made._set(pa.ipc.open_stream(sink.getvalue()).read_all())
+            made._set(collection_file.deep_copy(made._table))
         return made
 
     def select(self, columns: Sequence[str]) -> SampleCollection:
@@ -444,7 +284,7 @@ class SampleCollection:
         if missing:
             raise KeyError(f"no column {', '.join(missing)}; there are {', '.join(self._names)}")
         made = SampleCollection.__new__(SampleCollection)
-        made._uuids, made._uuid_key, made._n_samples = self._uuids, self._uuid_key, self._n_samples
+        made._ids = self._ids
         made._set(self._table.select(names))
         made._columns = {name: reader for name, reader in self._columns.items() if name in names}
         return made
@@ -456,12 +296,12 @@ class SampleCollection:
             ValueError: Not an integer of 128 bits.
         """
         made = self.copy()
-        made._uuid_key = check_uuid_key(key)
+        made._ids = RowIds(self.n_samples, check_uuid_key(key), self._ids.stored)
         return made
 
     def adopt(self, other: SampleCollection) -> None:
         """Take over the columns and ids of a snapshot made with :meth:`copy`."""
-        self._uuids, self._uuid_key, self._n_samples = other._uuids, other._uuid_key, other._n_samples
+        self._ids = other._ids
         self._set(other._table)
         self._columns = dict(other._columns)
 
@@ -482,18 +322,12 @@ class SampleCollection:
     def stored_table(self) -> pa.Table:
         """What a file holds: ids only if they are stored, their key in the metadata."""
         told = metadata_of({field.name: field.type for field in self._table.schema})
-        table = self._table.replace_schema_metadata({**told, METADATA_UUID_KEY: f"{self._uuid_key:032x}"})
-        return table if self._uuids is None else table.append_column(DOMAIN_SAMPLE_UUIDS, self._uuids)
+        table = self._table.replace_schema_metadata({**told, METADATA_UUID_KEY: f"{self._ids.key:032x}"})
+        return table if self._ids.stored is None else table.append_column(DOMAIN_SAMPLE_UUIDS, self._ids.stored)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write ``<path>.arrow`` (uncompressed Arrow IPC) and return its path."""
-        target = Path(path)
-        target = target if target.suffix == ".arrow" else target.with_name(target.name + ".arrow")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        table = self.stored_table()
-        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        return target
+        return collection_file.write(self.stored_table(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -503,10 +337,7 @@ class SampleCollection:
             FileNotFoundError: No such file.
             SampleLoadError: No Arrow file, or a damaged one.
         """
-        source = Path(path)
-        source = source if source.is_file() else source.with_name(source.name + ".arrow")
-        if not source.is_file():
-            raise FileNotFoundError(f"no file {path}")
+        source = collection_file.existing(path)
         return cls.from_arrow(source.read_bytes(), str(source))
 
     @classmethod
@@ -521,35 +352,23 @@ class SampleCollection:
         Raises:
             SampleLoadError: No Arrow file, or a damaged one.
         """
-        try:
-            table = pa.ipc.open_file(pa.BufferReader(source) if isinstance(source, bytes) else source).read_all()
-            table.validate(full=not trusted)
-            told = table.schema.metadata or {}
-            key = told.get(METADATA_UUID_KEY.encode())
-            return cls(table, uuid_key=None if key is None else int(key, 16))
-        except (pa.ArrowException, ValueError, OSError) as error:
-            raise SampleLoadError(f"{name} is no readable Arrow file of samples: {error}") from error
+        with collection_file.readable(name):
+            table = collection_file.read(source, trusted)
+            return cls(table, uuid_key=collection_file.uuid_key_of(table))
 
     def __len__(self) -> int:
-        return self._n_samples
+        return self._ids.n
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampleCollection):
             raise TypeError(f"a SampleCollection cannot be compared with a {type(other).__name__}")
-        same_ids = (
-            self._uuids.equals(other._uuids)
-            if self._uuids is not None and other._uuids is not None
-            else self._uuids is None and other._uuids is None and self._uuid_key == other._uuid_key
-        )
-        if not same_ids and self._n_samples == other._n_samples:
-            same_ids = bool(np.array_equal(self.uuids(None), other.uuids(None)))
         names = self._names[:-1]
-        return same_ids and other._names[:-1] == names and all(_same_column(self._table[n], other._table[n]) for n in names)
+        return self._ids == other._ids and other._names[:-1] == names and all(_same_column(self._table[n], other._table[n]) for n in names)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"SampleCollection(n_samples={self._n_samples}, columns={self._names[:-1]})"
+        return f"SampleCollection(n_samples={self._ids.n}, columns={self._names[:-1]})"
 
 
 def _same_column(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
@@ -560,44 +379,3 @@ def _same_column(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
         return True
     x, y = Column(a).take(None), Column(b).take(None)
     return x.dtype.kind == "f" and bool(np.array_equal(x, y, equal_nan=True))
-
-
-def _checked_uuids(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """The supplied ids; None (ids are computed) if one stands twice."""
-    if not is_text(column.type):
-        raise TypeError(f"the column {DOMAIN_SAMPLE_UUIDS} must hold text, it holds {column.type}")
-    if len(column.unique()) == len(column) and not column.null_count:
-        return column
-    warnings.warn(f"{DOMAIN_SAMPLE_UUIDS} are not unique: all of them are replaced", UserWarning, stacklevel=4)
-    return None
-
-
-def spelled(name: str, prefix: bool, suffix: bool) -> str:
-    """A full name with or without its domain and its representation."""
-    if name == DOMAIN_SAMPLE_UUIDS:
-        return name
-    domain, key, rep = name.split(".")
-    return ".".join([domain] * prefix + [key] + [rep] * suffix)
-
-
-def unique(names: Any) -> list[str]:
-    """Without repetitions, in order."""
-    return list(dict.fromkeys(names))
-
-
-def _forward(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts were collected backwards, so that of several representations raw counts where names hide them."""
-    return dict(reversed(facts.items()))
-
-
-def read_columns(
-    collection: SampleCollection, names: Sequence[str], rows: NDArray[np.int64] | None, fmt: Any, prefix: bool, suffix: bool
-) -> Any:
-    """Columns by full name in a container; the prefix is forced when domains are mixed, the suffix when representations are."""
-    parts = [split_column(name) for name in names if name != DOMAIN_SAMPLE_UUIDS]
-    prefix = prefix or len({domain for domain, _, _ in parts}) > 1 or len({key for _, key, _ in parts}) < len({p[:2] for p in parts})
-    suffix = suffix or len({rep for _, _, rep in parts}) > 1
-    return convert({spelled(name, prefix, suffix): collection.array(name, rows) for name in names}, fmt)
-
-
-__all__ = ["SampleCollection", "SampleLoadError", "read_columns", "spelled", "unique"]

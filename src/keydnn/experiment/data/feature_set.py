@@ -7,37 +7,37 @@ to: splits are row numbers, scalers add columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from keydnn.experiment.context import in_notebook
-from keydnn.experiment.data import feature_set_file, sources
+from keydnn.experiment.data import feature_set_file
 from keydnn.experiment.data.access import Rows
 from keydnn.experiment.data.audit import AuditReport, audit
 from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.diagram import feature_set_diagram
+from keydnn.experiment.data.feature_set_scalers import FeatureSetScalers
+from keydnn.experiment.data.feature_set_sources import FeatureSetSources
 from keydnn.experiment.data.fingerprint import fingerprint
 from keydnn.experiment.data.scaling import ScalerHistory
-from keydnn.experiment.data.schema import SampleSchema
 from keydnn.experiment.data.selectors import Names
 from keydnn.experiment.data.splitting import SplitRegistry, Splittable
 from keydnn.experiment.data.view import FeatureSetView
-from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, REP_RAW, as_list
+from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, REP_RAW
 from keydnn.experiment.node import ExperimentNode
 from keydnn.experiment.predicates import plain
 from keydnn.experiment.references import FeatureSetReference, parse_column
-from keydnn.experiment.scalers import Scaler, ScalerRecord
+from keydnn.experiment.scalers import ScalerRecord
 from keydnn.experiment.splitters import SplitterRecord
 from keydnn.experiment.strata import codes_of
 from keydnn.experiment.visualization.visualizer import Visualizer
 
 
-class FeatureSet(ExperimentNode, Splittable):
+class FeatureSet(ExperimentNode, FeatureSetSources, FeatureSetScalers, Splittable):
     """A table of samples: features, targets and tags, with splits and scalers.
 
     Args:
@@ -70,143 +70,6 @@ class FeatureSet(ExperimentNode, Splittable):
         self._scalers = ScalerHistory()
         self._classes: dict[str, list[Any]] = {}
         super().__init__(label, **kwargs)
-
-    # --- constructors ----------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_dict(
-        cls,
-        label: str,
-        data: Mapping[str, Any],
-        feature_keys: str | Sequence[str],
-        target_keys: str | Sequence[str],
-        tag_keys: str | Sequence[str] | None = None,
-    ) -> Self:
-        """A set from columns by key.
-
-        Args:
-            label: Name.
-            data: Key to list, array, tensor or Series with one entry per sample.  Numeric NumPy arrays are shared, not copied: do not
-                write to them afterwards.
-            feature_keys: Inputs.
-            target_keys: Targets; may be empty.
-            tag_keys: Metadata.
-
-        Raises:
-            ValueError: Keys that are missing, bad or doubled, or columns of different lengths.
-        """
-        return cls(label, sources.from_columns(data, feature_keys, target_keys, tag_keys, "data"))
-
-    @classmethod
-    def from_pandas(
-        cls,
-        label: str,
-        df: Any,
-        feature_cols: str | Sequence[str],
-        target_cols: str | Sequence[str],
-        group_by: str | Sequence[str] | None = None,
-        tag_cols: str | Sequence[str] | None = None,
-        sort_by: str | Sequence[str] | None = None,
-        pad_groups: float | None = None,
-    ) -> Self:
-        """A set from a DataFrame: one sample per row, or per group of rows.
-
-        Args:
-            label: Name.
-            df: The DataFrame; its index does not matter, its values are copied.
-            feature_cols: Inputs.
-            target_cols: Targets; may be empty.
-            group_by: Columns whose equal values make one sample, in order of first appearance: features and targets become arrays
-                of the group's values (scalars if every group has one row); tags the one distinct value of each group, or, if some
-                group has several, the list of distinct values for every group.
-            tag_cols: Metadata.
-            sort_by: Columns that order the rows inside a group; without ``group_by`` ignored.
-            pad_groups: Value that fills groups up to the longest; adds a tag ``group_length``.
-
-        Raises:
-            ValueError: Columns that are missing.
-            FeatureSetError: Groups of different sizes without ``pad_groups``.
-        """
-        return cls(label, sources.from_frame(df, feature_cols, target_cols, tag_cols, group_by, sort_by, pad_groups))
-
-    from_df = from_pandas
-
-    @classmethod
-    def from_pyarrow_table(cls, label: str, table: pa.Table, schema: SampleSchema | None = None, **kwargs: Any) -> Self:
-        """A set over an Arrow table with columns ``<domain>.<key>.<representation>``; nothing is copied.
-
-        Raises:
-            TypeError: Not a table.
-            ValueError: A column name that is none, or stands twice.
-        """
-        return cls(label, SampleCollection(table, schema), **kwargs)
-
-    @classmethod
-    def from_numpy(cls, label: str, features: Any, targets: Any = None, tags: Any = None) -> Self:
-        """A set from dicts of arrays or bare arrays (keys ``x0``, ``y0``, ``tag0``) with samples along axis 0.
-
-        Raises:
-            ValueError: Arrays of different lengths.
-        """
-        return cls(label, sources.from_arrays(features, targets, tags))
-
-    @classmethod
-    def from_torch_dataset(cls, label: str, dataset: Any) -> Self:
-        """A set from a torch data set of inputs, or of (input, target) pairs.
-
-        Raises:
-            FeatureSetError: Items of another form.
-        """
-        return cls(label, sources.from_dataset(dataset))
-
-    @classmethod
-    def from_arrow_file(cls, label: str, path: str | os.PathLike[str], *, memory_map: bool = True) -> Self:
-        """A set over an Arrow IPC file with columns ``<domain>.<key>.<representation>``.
-
-        Args:
-            label: Name.
-            path: The file.
-            memory_map: Whether values stay in the file until they are asked for.
-
-        Raises:
-            FileNotFoundError: No such file.
-            SampleLoadError: No Arrow file of samples.
-        """
-        return cls(label, sources.from_mapped_file(path, memory_map))
-
-    @classmethod
-    def _from_table(cls, label: str, read: Any, source: Any, features: Any, targets: Any, tags: Any) -> Self:
-        table = read(source, [*as_list(features), *as_list(targets), *as_list(tags)])
-        return cls(label, sources.from_plain_table(table, features, targets, tags))
-
-    @classmethod
-    def from_parquet(cls, label: str, source: Any, feature_cols: Any, target_cols: Any, tag_cols: Any = None) -> Self:
-        """A set from columns of a Parquet file, one sample per row.
-
-        Raises:
-            ValueError: Columns that are missing.
-        """
-        return cls._from_table(label, sources.read_parquet, source, feature_cols, target_cols, tag_cols)
-
-    @classmethod
-    def from_csv(cls, label: str, source: Any, feature_cols: Any, target_cols: Any, tag_cols: Any = None) -> Self:
-        """A set from columns of a CSV file with a header line, one sample per row.
-
-        Raises:
-            ValueError: Columns that are missing.
-        """
-        return cls._from_table(label, sources.read_csv, source, feature_cols, target_cols, tag_cols)
-
-    @classmethod
-    def from_polars(cls, label: str, source: Any, feature_cols: Any, target_cols: Any, tag_cols: Any = None) -> Self:
-        """A set from columns of a polars DataFrame or LazyFrame, one sample per row.
-
-        Raises:
-            ValueError: Columns that are missing.
-            TypeError: No polars frame.
-            ImportError: polars is not installed.
-        """
-        return cls._from_table(label, sources.read_polars, source, feature_cols, target_cols, tag_cols)
 
     # --- what SampleAccess and SampleSubsets ask for ---------------------------------------------------------------
 
@@ -314,100 +177,6 @@ class FeatureSet(ExperimentNode, Splittable):
     def to_view(self) -> FeatureSetView:
         """All rows and columns as a view."""
         return FeatureSetView(self, self.absolute_rows(), self._names, self.label)
-
-    # --- scalers ---------------------------------------------------------------------------------------------------
-
-    @property
-    def scaler_records(self) -> list[ScalerRecord]:
-        """The scalers applied, oldest first; a copy."""
-        return list(self._scalers.records)
-
-    records = scaler_records
-
-    def fit_transform(
-        self,
-        scaler: Any,
-        *,
-        domain: str,
-        keys: str | Sequence[str] | None = None,
-        fit_to_split: str | None = None,
-        merged_axes: int | Sequence[int] | None = None,
-    ) -> None:
-        """Fit a scaler to one split, transform all rows and store the result as ``transformed``.
-
-        Args:
-            scaler: Scaler, registered name, class or instance; a copy is fitted.
-            domain: features, targets or tags.
-            keys: Columns, scaled together in this order; None for all of the domain.  Each continues from its newest representation.
-            fit_to_split: Split whose rows are fitted; None for all rows.
-            merged_axes: Axes of the stacked columns (N, K, *inner) that form one side of the scaler's 2-D array.
-
-        Raises:
-            ValueError: Unknown domain or keys, or shapes that need ``merged_axes``.
-            KeyError: No such split; nothing is changed.
-            TypeError: Text, or no scaler.
-        """
-        rows = None if fit_to_split is None else self.get_split(fit_to_split).valid_indices
-        self._scalers.apply(self._samples, scaler, domain=domain, keys=keys, fit_split=fit_to_split, fit_rows=rows, merged_axes=merged_axes)
-
-    def undo_last_transform(self, domain: str, keys: str | Sequence[str] | None = None) -> None:
-        """Undo the newest transform on exactly these keys (None: all of the domain); values are replayed from raw.
-
-        Raises:
-            ValueError: There is none, or a newer one shares a key.
-        """
-        self._scalers.undo_last(self._samples, domain, keys)
-
-    def undo_all_transforms(self, domain: str | None = None, keys: str | Sequence[str] | None = None) -> None:
-        """Undo every transform of the domain (None: all domains); with keys, every one on exactly these keys.
-
-        Raises:
-            ValueError: One is blocked by a newer one; it stopped early.
-        """
-        self._scalers.undo_all(self._samples, domain, keys)
-
-    def _keys_of(self, domain: str, columns: str | Sequence[str]) -> list[str]:
-        return [
-            parse_column(text, [self], {"node_id": self.node_id, "domain": domain, **_rep_of(text)}).key or "" for text in as_list(columns)
-        ]
-
-    def iter_scalers_on_cols(self, *, domain: str, columns: str | Sequence[str]) -> Iterator[Scaler]:
-        """The scalers whose inverses bring these columns back to raw, newest first.
-
-        Raises:
-            ValueError: A joint scaler of more columns, a partial overlap, or no record.
-        """
-        for record in self._scalers.on_columns(domain, self._keys_of(domain, columns)):
-            yield record.scaler_obj
-
-    def unscale_data_for_cols(self, *, data: NDArray[Any], domain: str, columns: str | Sequence[str]) -> NDArray[Any]:
-        """Data in the scaled units of columns, back in raw units.
-
-        Args:
-            data: (n, K), (n,), (n, 1, L) or the stacked shape of the columns, in the order of ``columns``.
-            domain: Domain of the columns.
-            columns: Their names.
-
-        Raises:
-            ValueError: See :meth:`iter_scalers_on_cols`, or a shape that does not fit.
-            NotInvertibleError: A scaler has no inverse, or remembers other rows; then use :meth:`unscale_rows`.
-        """
-        return self._scalers.unscale(data, domain, self._keys_of(domain, columns))
-
-    def unscale_rows(self, *, data: NDArray[Any], sample_uuids: Sequence[str], domain: str, columns: str | Sequence[str]) -> NDArray[Any]:
-        """Like :meth:`unscale_data_for_cols` for data of known samples, so that scalers that remember rows find theirs.
-
-        Raises:
-            ValueError: An id that is not in this set, or a shape that does not fit.
-        """
-        rows = self._samples.rows_of_uuids(list(sample_uuids))
-        if (rows < 0).any():
-            raise ValueError(f"{int((rows < 0).sum())} of {len(rows)} ids are not in {self.label!r}")
-        return self._scalers.unscale(data, domain, self._keys_of(domain, columns), rows)
-
-    def replayed(self, domain: str, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """What ``transformed`` should be: raw values through the stored fitted scalers, by key."""
-        return self._scalers.replay(self._samples, domain, keys)
 
     # --- labels ----------------------------------------------------------------------------------------------------
 
@@ -584,11 +353,6 @@ class FeatureSet(ExperimentNode, Splittable):
 
     def __repr__(self) -> str:
         return f"FeatureSet(label='{self.label}', n_samples={self.n_samples})"
-
-
-def _rep_of(text: str) -> dict[str, str]:
-    """Columns are named by key here: raw stands in for an unnamed representation, without a warning."""
-    return {} if text.split(".")[-1] in ("raw", "transformed") else {"rep": REP_RAW}
 
 
 def _copied(records: Sequence[ScalerRecord]) -> list[ScalerRecord]:

@@ -18,7 +18,8 @@ from keydnn.experiment.data.access import Rows, take_padded
 from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.formats import float32_tensor, stack_columns
 from keydnn.experiment.data.sample_data import Deferred, SampleData
-from keydnn.experiment.data.selectors import Names, doubled_keys, of_domain, select
+from keydnn.experiment.data.selectors import Names, doubled_keys, select
+from keydnn.experiment.data.spelling import of_domain
 from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, as_list
 
 NO_SELECTORS = (None, None, None, None)

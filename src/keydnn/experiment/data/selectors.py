@@ -115,11 +115,6 @@ def matching(available: Sequence[str], domain: str, selector: str, rep: str | No
     return fits
 
 
-def of_domain(available: Sequence[str], domain: str) -> list[str]:
-    """All columns of a domain."""
-    return [name for name in available if name.startswith(f"{domain}.")]
-
-
 def reps_of_keys(names: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     """(domain, key) to the representations among the names."""
     found: dict[tuple[str, str], list[str]] = {}

@@ -110,10 +110,8 @@ def report(quick: bool = False) -> dict[str, Any]:
         return {"note": "needs /proc as Linux has it"}
     figures = measured(QUICK_ROWS if quick else ROWS)
     peaks = ", ".join(f"{stage} {part:.2f}" for stage, part in figures["peaks"].items())
-    print(
-        f"{figures['rows']:,} rows x {COLUMNS} float32; peak memory beyond the columns, in parts of their size: {peaks} (goal {MOST_MEMORY})"
-    )
-    print(f"speed of {N_BATCHES:,} batches of {BATCH}, in parts of np.stack's: {figures['speed']:.2f} (goal {LEAST_SPEED})", flush=True)
+    print(f"{figures['rows']:,} rows x {COLUMNS} float32, in parts of the size of the columns (goal {MOST_MEMORY}), peak memory of {peaks}")
+    print(f"speed of {N_BATCHES:,} batches of {BATCH}, in parts of np.stack's (goal {LEAST_SPEED}): {figures['speed']:.2f}", flush=True)
     return figures
 
 

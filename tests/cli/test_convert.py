@@ -36,6 +36,15 @@ def test_json_to_json_to_weights(source, tmp_path):
     assert np.array_equal(other.predict(x), keydnn.Sequential.load_json(source).predict(x))
 
 
+@pytest.mark.parametrize("suffix", ["json.gz", "msgpack"])
+def test_there_and_back(source, tmp_path, suffix):
+    if suffix == "msgpack":
+        pytest.importorskip("msgpack", reason="needs the msgpack extra: pip install '.[msgpack]'")
+    assert convert("--src", source, "--dst", tmp_path / f"m.{suffix}").exit_code == 0
+    assert convert("--src", tmp_path / f"m.{suffix}", "--dst", tmp_path / "again.json").exit_code == 0
+    assert (tmp_path / "again.json").read_bytes() == source.read_bytes()
+
+
 def test_config_only(source, tmp_path):
     assert convert("--src", source, "--dst", tmp_path / "c.json", "--config-only").exit_code == 0
     found = json.loads((tmp_path / "c.json").read_text())
@@ -59,7 +68,7 @@ def test_to_onnx(source, tmp_path):
     ("arguments", "status", "said"),
     [
         (["--dst", "x.json"], 2, "--src"),
-        (["--src", "m.json", "--dst", "x.bin"], 2, "writes .json, .onnx, .safetensors"),
+        (["--src", "m.json", "--dst", "x.bin"], 2, r"writes .json, .json.gz, .msgpack, .onnx, .safetensors"),
         (["--src", "m.json", "--dst", "x.onnx"], 2, "--input-shape"),
         (["--src", "m.json", "--dst", "x.onnx", "--input-shape", "a"], 2, "--input-shape must be whole numbers"),
         (["--src", "m.json", "--dst", "x.json", "--dtype", "int8"], 2, "--dtype"),

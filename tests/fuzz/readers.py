@@ -17,7 +17,7 @@ from keydnn.data import download, idx, images
 from keydnn.interop import keras_files
 from keydnn.interop.keras import from_keras
 from keydnn.interop.onnx import load_onnx, to_onnx
-from keydnn.saving import read_state, read_weights, write_state
+from keydnn.saving import from_payload, read_msgpack, read_state, read_weights, to_payload, write_msgpack, write_state
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ def checkpoints(folder):
 
 def packed_checkpoints(folder):
     return [gzip.compress(data, mtime=0) for data in checkpoints(folder)]
+
+
+def packed(folder):
+    both = [saved(folder, ".msgpack", lambda model, path, c=c: write_msgpack(path, to_payload(model), compress=c)) for c in (False, True)]
+    return [data for files in both for data in files]
+
+
+def read_packed(path, folder):
+    from_payload(read_msgpack(path))
 
 
 def states(folder):
@@ -248,6 +257,8 @@ READERS = [
 ]
 if importlib.util.find_spec("onnx"):
     READERS.append(Reader("onnx", ".onnx", onnx_files, run_onnx))
+if importlib.util.find_spec("msgpack"):
+    READERS.append(Reader("msgpack", ".msgpack", packed, read_packed, factor=10_000))
 if importlib.util.find_spec("h5py"):
     READERS.append(Reader("keras", "", keras_models, read_keras))
 if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("pandas"):

@@ -82,8 +82,13 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
 
 
 @commands.command("convert")
-@click.option("--src", required=True, type=File, help="File to read: .keras, .h5, .json.")
-@click.option("--dst", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write: .json, .onnx, .safetensors.")
+@click.option("--src", required=True, type=File, help="File to read: .keras, .h5, .json, .json.gz, .msgpack.")
+@click.option(
+    "--dst",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write: .json, .json.gz, .msgpack, .onnx, .safetensors.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Keras: where the parameters live meanwhile.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Keras: of the parameters.")
 @click.option("--no-strict", is_flag=True, help="Keras: leave out layers without a counterpart, with a warning.")

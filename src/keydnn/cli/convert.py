@@ -1,6 +1,7 @@
 """``keydnn convert``: a model from one kind of file to another, by their suffixes.
 
-From ``.keras``, ``.h5`` (Keras Sequential) or ``.json`` (KeyDNN) to ``.json``, ``.onnx`` or ``.safetensors`` (weights alone).
+From ``.keras``, ``.h5`` (Keras Sequential), ``.json``, ``.json.gz`` or ``.msgpack`` (KeyDNN) to ``.json``, ``.json.gz``, ``.msgpack``,
+``.onnx`` or ``.safetensors`` (weights alone).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 import keydnn
 from keydnn.cli.job.config import ConfigError
 from keydnn.interop.keras import from_keras
-from keydnn.saving import module_to_config, write_atomically
+from keydnn.saving import from_payload, module_to_config, read_msgpack, write_atomically, write_msgpack
 
-READ, WRITTEN = (".keras", ".h5", ".json"), (".json", ".onnx", ".safetensors")
+OURS = (".json", ".json.gz", ".msgpack")
+READ, WRITTEN = (".keras", ".h5", *OURS), (*OURS, ".onnx", ".safetensors")
 
 
 def convert(
@@ -47,11 +49,14 @@ def convert(
         OSError: A file cannot be read or written.
     """
     for path, known in ((src, READ), (dst, WRITTEN)):
-        if path.suffix not in known:
+        if not path.name.endswith(known):
             raise ConfigError(f"{path}: convert reads {', '.join(READ)} and writes {', '.join(WRITTEN)}")
     if dst.suffix == ".onnx" and input_shape is None:
         raise ConfigError("an ONNX file needs --input-shape, the full shape of a batch such as 1,3,32,32")
-    if src.suffix == ".json":
+    if src.suffix == ".msgpack":
+        model = from_payload(read_msgpack(src), keydnn.Sequential)
+        model._mark_built()
+    elif src.name.endswith(OURS):
         model = keydnn.Sequential.load_json(src)
     else:
         model = from_keras(str(src), device=device, dtype=dtype, strict=strict, allow_non_linear_activation=allow_non_linear_activation)
@@ -61,6 +66,8 @@ def convert(
         from keydnn.interop.onnx import save_onnx
 
         save_onnx(model, dst, input_shape or ())
+    elif dst.suffix == ".msgpack":
+        write_msgpack(dst, model.to_json_payload())
     elif dst.suffix == ".safetensors":
         model.save_weights(dst)
     else:

@@ -23,6 +23,7 @@ EXTRAS = {  # extra -> distribution and module of each package it brings
     "ray": [("ray", "ray")],
     "mpi": [("mpi4py", "mpi4py"), ("mpich", "mpich")],
     "tune": [("optuna", "optuna")],
+    "msgpack": [("msgpack", "msgpack")],
     "onnx": [("onnx", "onnx"), ("onnxruntime", "onnxruntime")],
     "tensorboard": [("tensorboardX", "tensorboardX")],
     "lowp": [("ml_dtypes", "ml_dtypes")],

@@ -20,6 +20,7 @@ from keydnn.saving.json_v1 import (
 )
 from keydnn.saving.migrations import migrate, register_migration
 from keydnn.saving.names import KeyMap, renamed
+from keydnn.saving.packed import read_msgpack, write_msgpack
 from keydnn.saving.registry import name_of, register_module, registered, registered_names
 from keydnn.saving.state import read_state, write_state
 from keydnn.saving.weights import read_weights, write_weights
@@ -37,6 +38,7 @@ __all__ = [
     "module_to_config",
     "name_of",
     "read_json",
+    "read_msgpack",
     "read_state",
     "read_weights",
     "register_migration",
@@ -48,6 +50,7 @@ __all__ = [
     "to_state",
     "write_atomically",
     "write_json",
+    "write_msgpack",
     "write_state",
     "write_weights",
 ]

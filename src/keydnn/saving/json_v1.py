@@ -194,7 +194,7 @@ def decode(entry: Any, name: str = "entry") -> np.ndarray:
             raise MissingKeyError(f"checkpoint: entry {name!r} has no {key!r}")
     if entry.get("order", "C") != "C":
         raise CheckpointError(f"checkpoint: entry {name!r} has order {entry['order']!r}, expected 'C'")
-    dtype, shape = _dtype_of(entry["dtype"], name), _shape_of(entry["shape"], name)
+    dtype, shape = dtype_of(entry["dtype"], name), shape_of(entry["shape"], name)
     try:
         data = base64.b64decode(entry["b64"], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
@@ -206,7 +206,12 @@ def decode(entry: Any, name: str = "entry") -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _dtype_of(text: Any, name: str) -> np.dtype:
+def dtype_of(text: Any, name: str) -> np.dtype:
+    """The dtype that an entry names.
+
+    Raises:
+        ValueError: It is no type of numbers.
+    """
     try:
         dtype = np.dtype(text) if isinstance(text, str) else None
     except TypeError:
@@ -216,7 +221,12 @@ def _dtype_of(text: Any, name: str) -> np.dtype:
     return dtype
 
 
-def _shape_of(sizes: Any, name: str) -> tuple[int, ...]:
+def shape_of(sizes: Any, name: str) -> tuple[int, ...]:
+    """The shape that an entry gives.
+
+    Raises:
+        ValueError: It is no list of sizes.
+    """
     if not isinstance(sizes, list | tuple) or not all(type(n) is int and n >= 0 for n in sizes):
         raise CheckpointError(f"checkpoint: entry {name!r} has shape {sizes!r}, expected a list of sizes")
     return tuple(sizes)

@@ -2,6 +2,7 @@
 
     .safetensors        https://github.com/huggingface/safetensors; also what other libraries write
     .json, .json.gz     a checkpoint (``keydnn.json.ckpt.v1``), of which the state is read
+    .msgpack            the same as msgpack (:mod:`keydnn.saving.packed`)
     .npz                NumPy's archive, arrays of numbers only
 
 A training state (:mod:`keydnn.saving.state`) is read too: its entries ``model/...``.
@@ -20,6 +21,7 @@ import numpy as np
 from keydnn.domain.errors import CheckpointError
 from keydnn.saving.files import write_atomically
 from keydnn.saving.json_v1 import decode, read_json
+from keydnn.saving.packed import read_msgpack
 
 FORMAT = "keydnn.weights"
 MOST_MEMBERS = 100_000
@@ -64,11 +66,15 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if not isinstance(state, dict):
             raise CheckpointError(f"{name}: 'state' must be an object, got {type(state).__name__}")
         return {key: decode(entry, key) for key, entry in state.items()}
+    if start[:1] and (0x80 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF)) and start[8:9] != b"{":  # a map of msgpack
+        return {key: decode(entry, key) for key, entry in read_msgpack(path)["state"].items()}
     if start.startswith(b"PK"):
         return _read_npz(path, name)
     if start[8:9] == b"{":
         return _read_safetensors(path, name)
-    raise CheckpointError(f"{name} is no file of weights that can be read (safetensors, JSON checkpoint, npz); it starts with {start!r}")
+    raise CheckpointError(
+        f"{name} is no file of weights that can be read (safetensors, JSON or msgpack checkpoint, npz); it starts with {start!r}"
+    )
 
 
 def _read_safetensors(path: str | os.PathLike[str], name: str) -> dict[str, np.ndarray]:

@@ -64,11 +64,48 @@ def test_to_onnx(source, tmp_path):
     )
 
 
+@pytest.mark.skipif(importlib.util.find_spec("onnx") is None, reason="needs the onnx extra: pip install '.[onnx]'")
+def test_weights_of_onnx(source, tmp_path):
+    assert convert("--src", source, "--dst", tmp_path / "m.onnx", "--input-shape", "1,3").exit_code == 0
+    assert convert("--src", tmp_path / "m.onnx", "--dst", tmp_path / "w.safetensors").exit_code == 0
+    found, model = keydnn.saving.read_weights(tmp_path / "w.safetensors"), keydnn.Sequential.load_json(source)
+    assert np.array_equal(found["model_0_weight"], model[0].weight.numpy())
+    result = convert("--src", tmp_path / "m.onnx", "--dst", tmp_path / "m.json")
+    assert result.exit_code == 2 and "the weights alone" in result.output
+
+
+def test_what_was_written_is_told_to_machines(source, tmp_path):
+    found = json.loads(convert("--src", source, "--dst", tmp_path / "a.json", "--json").stdout)
+    assert found == {"written": str(tmp_path / "a.json"), "bytes": source.stat().st_size}
+
+
+def summary(*arguments):
+    return CliRunner().invoke(commands, ["summary", *map(str, arguments)])
+
+
+def test_summary(source, tmp_path):
+    rows = [("0", "Linear", 16, [5, 4]), ("1", "ReLU", 0, [5, 4]), ("2", "Linear", 10, [5, 2])]
+    found = json.loads(summary(source, "--json", "--input-shape", "5,3").stdout)
+    assert [(r["name"], r["type"], r["parameters"], r["output_shape"]) for r in found["layers"]] == rows
+    assert (found["type"], found["parameters"], found["trained"]) == ("Sequential", 26, 26)
+    short = json.loads(summary(source, "--json").stdout)
+    assert [(r["name"], r["type"], r["parameters"]) for r in short["layers"]] == [row[:3] for row in rows]
+    assert (short["parameters"], short["trained"]) == (26, 26)
+    assert "(1): ReLU" in summary(source).output
+    for arguments, status in (((source, "--input-shape", "1,7"), 2), ((source, "--json", "--input-shape", "1,7"), 2)):
+        result = summary(*arguments)
+        assert result.exit_code == status and "does not take inputs of shape (1, 7)" in result.output
+    (tmp_path / "m.toml").write_text("x")
+    assert summary(tmp_path / "m.toml").exit_code == 2
+    (tmp_path / "torn.json").write_text("{")
+    assert summary(tmp_path / "torn.json").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
         (["--dst", "x.json"], 2, "--src"),
-        (["--src", "m.json", "--dst", "x.bin"], 2, r"writes .json, .json.gz, .msgpack, .onnx, .safetensors"),
+        (["--src", "m.json", "--dst", "x.bin"], 2, "writes .json, .json.gz, .msgpack, .onnx, .safetensors"),
         (["--src", "m.json", "--dst", "x.onnx"], 2, "--input-shape"),
         (["--src", "m.json", "--dst", "x.onnx", "--input-shape", "a"], 2, "--input-shape must be whole numbers"),
         (["--src", "m.json", "--dst", "x.json", "--dtype", "int8"], 2, "--dtype"),

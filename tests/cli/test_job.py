@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,10 @@ def test_train_evaluate_predict(job):
     assert np.mean([p["class"] == t for p, t in zip(predicted, truth, strict=True)]) == pytest.approx(given["acc"])
     assert all(sum(float(p[f"p({c})"]) for c in ("left", "mid", "right")) == pytest.approx(1, abs=1e-5) for p in predicted)
     assert "51 parameters" in keydnn("summary", run / "model.json", "--input-shape", "1,2").output
+    told = json.loads(keydnn("predict", run, job.parent / "points.csv", "--json").stdout)
+    assert told["columns"] == ["class", "p(left)", "p(mid)", "p(right)"]
+    assert [row[0] for row in told["rows"]] == [p["class"] for p in predicted]
+    assert told["rows"][0][1:] == pytest.approx([float(predicted[0][f"p({c})"]) for c in ("left", "mid", "right")])
 
 
 def test_resumed_ends_with_the_same_bits(job):
@@ -177,3 +182,29 @@ def test_rows_that_do_not_fit_the_run(job):
     (job.parent / "few.csv").write_text("a,side\n1,left\n")
     assert "has no column 'b'" in keydnn("predict", run, "few.csv").output
     assert keydnn("summary", run / "model.json", "--input-shape", "1,x").exit_code == 2
+    np.savez(job.parent / "wide.npz", x=np.zeros((5, 9)), y=np.zeros(5, int))
+    np.savez(job.parent / "other.npz", z=np.zeros(3))
+    np.savez(job.parent / "single.npz", x=np.array(3.0), y=np.array(1))
+    (job.parent / "torn.npz").write_bytes(b"PK\x03\x04torn")
+    for name, said in (
+        ("wide.npz", "rows of shape (9,) do not fit the model"),
+        ("other.npz", "must hold arrays x"),
+        ("single.npz", "holds a single number"),
+        ("torn.npz", "no readable npz file"),
+        ("points.toml", "rows are read from .csv or .npz files"),
+    ):
+        for command in (("predict", run, name), ("evaluate", run, "--data", name)):
+            result = keydnn(*command)
+            assert result.exit_code == 2 and said in result.output, (command, result.output, result.exception)
+
+
+def test_a_run_on_arrays_reads_arrays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("d.npz", x=np.random.default_rng(0).random((20, 3)), y=np.arange(20) % 2)
+    layers = '[model]\nlayers = [{ type = "Dense", out_features = 2 }]\n'
+    Path("c.toml").write_text(f'[data]\nfile = "d.npz"\n{layers}[training]\nloss = "cross_entropy"\nepochs = 1\n')
+    assert keydnn("train", "c.toml", "--json").exit_code == 0
+    Path("rows.csv").write_text("a,b,c\n1,2,3\n")
+    result = keydnn("predict", "runs/c", "rows.csv")
+    assert result.exit_code == 2 and "arrays without names of columns" in result.output
+    assert len(json.loads(keydnn("predict", "runs/c", "d.npz", "--json").stdout)["rows"]) == 20

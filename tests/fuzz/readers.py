@@ -90,6 +90,12 @@ def tables(folder):
     return [b"a,b,c\n1,2,x\n3,4.5,y\n-1e3,0,z\n", b'"a","b"\r\n"1","2"\r\n']
 
 
+def row_arrays(folder):
+    np.savez(folder / "plain.npz", x=np.zeros((4, 3)), y=np.arange(4))
+    np.savez_compressed(folder / "packed.npz", x=np.zeros((4, 3, 2), "f4"), y=np.arange(4, dtype="u1"))
+    return [(folder / name).read_bytes() for name in ("plain.npz", "packed.npz")]
+
+
 def bytes_of(write):
     buffer = io.BytesIO()
     write(buffer)
@@ -136,7 +142,51 @@ def weights(folder):
 def onnx_files(folder):
     small, images = networks()
     encoder = keydnn.Sequential(keydnn.TransformerEncoderLayer(4, 2, 4)).eval()
-    return [to_onnx(m, shape).SerializeToString() for m, shape in ((small, (1, 3)), (images, (1, 1, 4, 4)), (encoder, (2, 1, 4)))]
+    nn = keydnn.nn
+    planes = keydnn.Sequential(nn.Upsample(2), nn.GroupNorm(1, 1), nn.AdaptiveAvgPool2d((2, 3)), nn.Hardtanh()).eval()
+    lines = keydnn.Sequential(keydnn.LSTM(4, 2, return_state=False), nn.Conv1d(1, 2, 1), nn.AvgPool1d(2)).eval()
+    models = ((small, (1, 3)), (images, (1, 1, 4, 4)), (encoder, (2, 1, 4)), (planes, (1, 1, 4, 4)), (lines, (2, 1, 4)))
+    return [*(to_onnx(m, shape).SerializeToString() for m, shape in models), looping()]
+
+
+def looping():
+    """Graphs inside of nodes, and operators that choose."""
+    from onnx import TensorProto, helper
+
+    def info(name, kind=TensorProto.FLOAT):
+        return helper.make_tensor_value_info(name, kind, None)
+
+    def branch(op):
+        return helper.make_graph([helper.make_node(op, ["w"], ["b"])], op, [], [info("b")])
+
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["v", "one"], ["w"]),
+            helper.make_node("If", ["c"], ["e"], then_branch=branch("Relu"), else_branch=branch("Neg")),
+            helper.make_node("Identity", ["c"], ["d"]),
+        ],
+        "body",
+        [info("i", TensorProto.INT64), info("c", TensorProto.BOOL), info("v")],
+        [info("d", TensorProto.BOOL), info("e"), info("w")],
+    )
+    nodes = [
+        helper.make_node("Loop", ["n", "", "x"], ["last", "all"], body=body),
+        helper.make_node("TopK", ["last", "k"], ["best", ""], axis=-1),
+        helper.make_node("Resize", ["best", "", "s"], ["y"], mode="cubic"),
+        helper.make_node("CumProd", ["y", "n"], ["p"]),
+        helper.make_node("QuantizeLinear", ["p", "one"], ["q"]),
+    ]
+    constants = [
+        helper.make_tensor(name, kind, shape, values)
+        for name, kind, shape, values in (
+            ("one", TensorProto.FLOAT, [], [1.0]),
+            ("n", TensorProto.INT64, [], [1]),
+            ("k", TensorProto.INT64, [1], [2]),
+            ("s", TensorProto.FLOAT, [2], [1.0, 1.5]),
+        )
+    ]
+    graph = helper.make_graph(nodes, "g", [info("x")], [info("q", TensorProto.UINT8), info("all")], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
 
 
 def run_onnx(path, folder):
@@ -253,6 +303,7 @@ READERS = [
     Reader("idx", ".idx", idx_files, lambda path, folder: idx.read_idx(path)),
     Reader("cifar", "", cifar_batches, lambda path, folder: images.read_cifar(path, "labels")),
     Reader("tar", ".tar", archives, lambda path, folder: download.extract_tar(path, folder)),
+    Reader("rows", ".npz", row_arrays, lambda path, folder: rows.read_npz(path, "x", "y")),
     Reader("weights", "", weights, lambda path, folder: read_weights(path)),
 ]
 if importlib.util.find_spec("onnx"):

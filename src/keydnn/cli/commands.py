@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import keydnn
-from keydnn.cli import convert, digits, doctor, inspect_file, stability
+from keydnn.cli import convert, digits, doctor, inspect_file, stability, summary
 from keydnn.cli.job import config, train, use
 from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
@@ -67,10 +67,11 @@ def inspect_command(file: Path) -> None:
 @commands.command("summary")
 @click.argument("file", type=File)
 @click.option("--input-shape", help="Shape of a batch, such as 1,1,8,8: shows output shapes and numbers of parameters.")
-def summary_command(file: Path, input_shape: str | None) -> None:
-    """Show the layers of the model in a JSON checkpoint FILE."""
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def summary_command(file: Path, input_shape: str | None, as_json: bool) -> None:
+    """Show the layers of the model in FILE (.json, .json.gz, .msgpack, .keras, .h5)."""
     with plain_errors():
-        click.echo(keydnn.Model.load_json(file).summary(shape_of(input_shape)))
+        click.echo(summary.report(file, shape_of(input_shape), as_json))
 
 
 def shape_of(text: str | None) -> tuple[int, ...] | None:
@@ -82,7 +83,7 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
 
 
 @commands.command("convert")
-@click.option("--src", required=True, type=File, help="File to read: .keras, .h5, .json, .json.gz, .msgpack.")
+@click.option("--src", required=True, type=File, help="File to read: .keras, .h5, .json, .json.gz, .msgpack, .onnx.")
 @click.option(
     "--dst",
     required=True,
@@ -95,11 +96,12 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
 @click.option("--allow-non-linear-activation", is_flag=True, help="Keras: an activation inside a layer becomes a layer.")
 @click.option("--config-only", is_flag=True, help="Write types and configs of the layers alone, as JSON.")
 @click.option("--input-shape", help="ONNX: full shape of a batch, such as 1,3,32,32.")
-def convert_command(src: Path, dst: Path, no_strict: bool, input_shape: str | None, **choices: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def convert_command(src: Path, dst: Path, no_strict: bool, input_shape: str | None, as_json: bool, **choices: Any) -> None:
     """Convert a model between files of Keras, KeyDNN, ONNX and safetensors."""
     with plain_errors():
         convert.convert(src, dst, strict=not no_strict, input_shape=shape_of(input_shape), **choices)
-    click.echo(f"wrote {dst}")
+    click.echo(json.dumps({"written": str(dst), "bytes": dst.stat().st_size}) if as_json else f"wrote {dst}")
 
 
 @commands.command("train")
@@ -139,11 +141,12 @@ def evaluate_command(run: Path, data: Path | None, part: str, as_json: bool) -> 
 @commands.command("predict")
 @click.argument("run", type=Folder)
 @click.argument("data", type=File)
-@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="csv file to write.  [default: standard output]")
-def predict_command(run: Path, data: Path, out: Path | None) -> None:
+@click.option("--out", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: standard output]")
+@click.option("--json", "as_json", is_flag=True, help="Columns and rows as JSON, not csv.")
+def predict_command(run: Path, data: Path, out: Path | None, as_json: bool) -> None:
     """Predict for the rows of DATA (csv, or npz with x) with the model in the folder RUN that `keydnn train` left."""
     with plain_errors():
-        text = use.predict(run, data, out)
+        text = use.predict(run, data, out, as_json=as_json)
     if out is None:
         click.echo(text, nl=False)
 

@@ -1,7 +1,7 @@
 """``keydnn convert``: a model from one kind of file to another, by their suffixes.
 
 From ``.keras``, ``.h5`` (Keras Sequential), ``.json``, ``.json.gz`` or ``.msgpack`` (KeyDNN) to ``.json``, ``.json.gz``, ``.msgpack``,
-``.onnx`` or ``.safetensors`` (weights alone).
+``.onnx`` or ``.safetensors`` (weights alone); from ``.onnx`` to ``.safetensors``.
 """
 
 from __future__ import annotations
@@ -48,18 +48,16 @@ def convert(
         ImportError: The package that the conversion needs is missing.
         OSError: A file cannot be read or written.
     """
-    for path, known in ((src, READ), (dst, WRITTEN)):
-        if not path.name.endswith(known):
-            raise ConfigError(f"{path}: convert reads {', '.join(READ)} and writes {', '.join(WRITTEN)}")
+    if not dst.name.endswith(WRITTEN) or not src.name.endswith((*READ, ".onnx")):
+        known = f"convert reads {', '.join(READ)} and .onnx, and writes {', '.join(WRITTEN)}"
+        raise ConfigError(f"{src if dst.name.endswith(WRITTEN) else dst}: {known}")
+    if src.suffix == ".onnx":
+        _weights_of_onnx(src, dst)
+        return
     if dst.suffix == ".onnx" and input_shape is None:
         raise ConfigError("an ONNX file needs --input-shape, the full shape of a batch such as 1,3,32,32")
-    if src.suffix == ".msgpack":
-        model = from_payload(read_msgpack(src), keydnn.Sequential)
-        model._mark_built()
-    elif src.name.endswith(OURS):
-        model = keydnn.Sequential.load_json(src)
-    else:
-        model = from_keras(str(src), device=device, dtype=dtype, strict=strict, allow_non_linear_activation=allow_non_linear_activation)
+    keras = {"device": device, "dtype": dtype, "strict": strict, "allow_non_linear_activation": allow_non_linear_activation}
+    model = read_model(src, **keras)
     if config_only:
         _write_config(model, dst)
     elif dst.suffix == ".onnx":
@@ -72,6 +70,36 @@ def convert(
         model.save_weights(dst)
     else:
         model.save_json(dst)
+
+
+def read_model(src: Path, **keras: Any) -> keydnn.Sequential:
+    """The model in a file, by its suffix.
+
+    Args:
+        src: One of ``READ``.
+        keras: Arguments of :func:`keydnn.from_keras`, for its files.
+
+    Raises:
+        ConfigError: Another suffix.
+        KeyDNNError: The file is damaged, or holds what has no counterpart.
+        OSError: It cannot be read.
+    """
+    if not src.name.endswith(READ):
+        raise ConfigError(f"{src}: models are read from {', '.join(READ)}")
+    if src.suffix == ".msgpack":
+        model: keydnn.Sequential = from_payload(read_msgpack(src), keydnn.Sequential)
+        model._mark_built()
+        return model
+    return keydnn.Sequential.load_json(src) if src.name.endswith(OURS) else from_keras(str(src), **keras)
+
+
+def _weights_of_onnx(src: Path, dst: Path) -> None:
+    """A graph is no model with a config of ours, but its weights have names."""
+    if dst.suffix != ".safetensors":
+        raise ConfigError(f"{dst}: of an ONNX file the weights alone are written, to .safetensors")
+    from keydnn.interop.onnx import load_onnx
+
+    load_onnx(src).save_weights(dst)
 
 
 def _write_config(model: keydnn.Sequential, dst: Path) -> None:

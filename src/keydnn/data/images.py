@@ -7,6 +7,9 @@
 Images are scaled to [0, 1] and, with ``normalize``, standardised per channel with the moments of the training images.
 The archives are held against pinned SHA-256 digests; the CIFAR files, which are pickles, are read without running them.
 
+The digests below are those that these archives are published with and that other libraries pin as well.  KeyDNN's tests run
+without a network: they check on small files of their own that a digest is demanded, not that these are the right ones.
+
 Sources: LeCun et al. 1998, http://yann.lecun.com/exdb/mnist/; Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 

@@ -27,8 +27,8 @@ def structure_text(model: Module) -> str:
     return "\n".join([f"{type(model).__name__}(", *lines, ")"]) if lines else f"{type(model).__name__}()"
 
 
-def shape_table(model: Any, input_shape: Sequence[int], dtype: Any) -> str:
-    """A row per child: name, class, shape of its output, number of parameters; then totals.
+def shape_rows(model: Any, input_shape: Sequence[int], dtype: Any = np.float32) -> dict[str, Any]:
+    """The layers as values: ``{"type", "layers": [{"name", "type", "output_shape", "parameters"}], "parameters", "trained"}``.
 
     The shapes come from one forward pass of zeros in evaluation mode.  An unbuilt model is built as a copy: the model and the
     random generators stay as they are.
@@ -47,15 +47,25 @@ def shape_table(model: Any, input_shape: Sequence[int], dtype: Any) -> str:
         twin.predict(Tensor(input_shape, dtype=dtype), compile=False)
     finally:
         np.random.set_state(random)
-    rows = [("layer", "type", "output shape", "parameters")]
-    for name, child in twin.named_children():
-        rows.append((name, type(child).__name__, str(shapes.get(name, "not reached")), f"{_count(child.parameters()):,}"))
-    total = _count(twin.parameters())
+    layers = [
+        {"name": name, "type": type(child).__name__, "output_shape": shapes.get(name), "parameters": _count(child.parameters())}
+        for name, child in twin.named_children()
+    ]
     trained = _count(p for p in twin.parameters() if p.requires_grad)
+    return {"type": type(model).__name__, "layers": layers, "parameters": _count(twin.parameters()), "trained": trained}
+
+
+def shape_table(model: Any, input_shape: Sequence[int], dtype: Any) -> str:
+    """A row per child: name, class, shape of its output, number of parameters; then totals; see :func:`shape_rows`."""
+    found = shape_rows(model, input_shape, dtype)
+    rows = [("layer", "type", "output shape", "parameters")]
+    for layer in found["layers"]:
+        shape = "not reached" if layer["output_shape"] is None else str(layer["output_shape"])
+        rows.append((layer["name"], layer["type"], shape, f"{layer['parameters']:,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row[:3], widths, strict=False)), row[3].rjust(widths[3])]) for row in rows]
     rule = "-" * len(lines[0])
-    tail = f"{type(model).__name__}: {total:,} parameters, {trained:,} of them trained"
+    tail = f"{found['type']}: {found['parameters']:,} parameters, {found['trained']:,} of them trained"
     return "\n".join([lines[0], rule, *lines[1:], rule, tail])
 
 

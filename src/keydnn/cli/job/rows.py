@@ -11,12 +11,12 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from keydnn.cli.job.config import ConfigError, Data
-from keydnn.saving import write_atomically
+from keydnn.domain.errors import CheckpointError
+from keydnn.saving import read_weights, write_atomically
 
 Columns = dict[str, list[str]]
 
@@ -83,7 +83,7 @@ def read_rows(data: Data, path: Path, labels: bool) -> tuple[np.ndarray, np.ndar
         OSError: The file cannot be read.
     """
     if path.suffix == ".npz":
-        x, y = _read_npz(path)
+        x, y = read_npz(path, "x", "y")
         return x, _targets(y, labels, path), Encoding([], [], [], [], [], labels)
     columns = read_csv(path)
     target = [data.target] if isinstance(data.target, str) else list(data.target or [])
@@ -159,12 +159,37 @@ def numbers(columns: Columns, names: list[str], path: Path) -> np.ndarray:
     return result
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_features(path: Path, encoding: Encoding) -> np.ndarray:
+    """The features of new rows, not yet scaled, as those were read that ``encoding`` was learned from.
+
+    Raises:
+        ConfigError: Another kind of file, a missing column or array, text where a number is needed.
+        OSError: The file cannot be read.
+    """
+    if path.suffix == ".npz":
+        return read_npz(path, "x")[0]
+    columns = read_csv(path)
+    if not encoding.features:
+        raise ConfigError(f"{path}: the run was trained on arrays without names of columns, so its rows are read from .npz files")
+    return numbers(columns, encoding.features, path)
+
+
+def read_npz(path: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of numbers by name.
+
+    Raises:
+        ConfigError: The file is damaged, or one of them is missing.
+        OSError: The file cannot be read.
+    """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["x"], arrays["y"]
-    except (KeyError, ValueError, EOFError, BadZipFile) as error:
-        raise ConfigError(f"{path} must hold arrays x and y: {error}") from error
+        found = read_weights(path)
+    except CheckpointError as error:
+        raise ConfigError(f"{path} must hold arrays {' and '.join(names)}: {error}") from error
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"{path} must hold arrays {' and '.join(names)}; it has no {missing[0]}, only {', '.join(found) or 'nothing'}")
+    if odd := [name for name in names if found[name].ndim == 0]:
+        raise ConfigError(f"{path}: the array {odd[0]} holds a single number, expected one row per sample")
+    return [found[name] for name in names]
 
 
 def _targets(y: np.ndarray, labels: bool, path: Path) -> np.ndarray:

@@ -10,6 +10,30 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
+// Columns [0, live) of b, with element (i, j) at b + i * row + j * col, to to[i][width], i < k; zeros beyond column live.
+template <class T>
+void pack_columns(const T* b, int64_t row, int64_t col, int64_t k, int64_t live, int64_t width, T* to) {
+  constexpr int64_t lanes = kLanes<T>;
+  if (col == 1) {
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = 0; j < width; j += lanes) store(to + i * width + j, load_n(b + i * row + j, greater<int64_t>(0, live - j)));
+    return;
+  }
+  if (row != 1) {
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = 0; j < width; ++j) to[i * width + j] = j < live ? b[i * row + j * col] : T(0);
+    return;
+  }
+  for (int64_t j = 0; j < width; j += lanes)
+    for (int64_t i = 0; i < k; i += lanes) {
+      Vec<T> v[lanes];
+      const int64_t n = lesser(lanes, k - i);
+      for (int64_t l = 0; l < lanes; ++l) v[l] = j + l < live ? load_n(b + (j + l) * col + i, n) : Vec<T>{};
+      transpose<T>(v);
+      for (int64_t l = 0; l < n; ++l) store(to + (i + l) * width + j, v[l]);
+    }
+}
+
 // Element (k, j) of b, at data[k * row + j * col], to panels [panel][k][columns]; zeros beyond column n.
 template <class T>
 struct Packed {
@@ -23,10 +47,7 @@ struct Packed {
     const Panels all = panels;
     parallel_for(panels.count(), 0.6 * static_cast<double>(n * k), [=](int64_t panel) KEYDNN_NOINLINE {
       const int64_t first = all.first(panel) * kLanes<T>, width = all.width(panel) * kLanes<T>, live = lesser(width, n - first);
-      T* const to = data + first * k;
-      for (int64_t i0 = 0; i0 < k; i0 += 16)  // square blocks: neither side leaves the cache
-        for (int64_t j = 0; j < width; ++j)
-          for (int64_t i = i0; i < lesser(i0 + 16, k); ++i) to[i * width + j] = j < live ? b[i * row + (first + j) * col] : T(0);
+      pack_columns<T>(b + first * col, row, col, k, live, width, data + first * k);
     });
   }
   explicit operator bool() const { return static_cast<bool>(memory); }

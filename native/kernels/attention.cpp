@@ -6,36 +6,65 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-// x[0 .. n) becomes softmax(scale * x).
-template <class T>
-void softmax_row(T* x, int64_t n, T scale) {
-  constexpr int64_t lanes = kLanes<T>;
-  const T low = -T(__builtin_inf());
-  Vec<T> tops = splat<T>(low), sums = {};
-  for (int64_t j = 0; j < n; j += lanes) {
-    const int64_t live = n - j;
-    const Vec<T> v = (live >= lanes ? load(x + j) : load_part(x + j, live, T(0))) * scale;
-    const Vec<T> seen = live >= lanes ? v : load_part(reinterpret_cast<const T*>(&v), live, low);
-    tops = seen > tops || seen != seen ? seen : tops;
-  }
-  const T top = fold_lanes<kLanes<T>, T>(tops, [](auto a, auto b) { return a > b || a != a ? a : b; });
-  for (int64_t j = 0; j < n; j += lanes) {
-    const int64_t live = n - j;
-    const Vec<T> e = vexp<T>((live >= lanes ? load(x + j) : load_part(x + j, live, low)) * scale - top);
-    sums += e;
-    live >= lanes ? store(x + j, e) : store_part(x + j, e, live);
-  }
-  const T inverse = T(1) / fold_lanes<kLanes<T>, T>(sums, [](auto a, auto b) { return a + b; });
-  for (int64_t j = 0; j < n; ++j) x[j] *= inverse;
+// Lane i of the result: the lanes of v[i], joined as lane_sums adds them.  v is used up.
+template <class T, class Join>
+KEYDNN_INLINE Vec<T> join_lanes(Vec<T> (&v)[kLanes<T>], Join join) {
+#pragma GCC unroll 4
+  for (int half = kLanes<T> / 2; half; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      Vec<T> low, high;
+      interleave<T>(v[i], v[i + half], low, high);
+      v[i] = join(low, high);
+    }
+  return v[0];
 }
 
-// dp becomes scale * p * (dp - sum(dp * p)).
+// Rows of n are taken as many at a time as a register has lanes: what is one number a row is then one register, and no
+// row waits for its own previous step.
+
+// x (count, n), count <= kLanes<T>, becomes softmax(scale * x), row by row.
 template <class T>
-void softmax_row_grad(T* dp, const T* p, int64_t n, T scale) {
-  Vec<T> sums = {};
-  each_lane<T>(n, [&](auto get, auto) { sums += get(dp) * get(p); });
-  const T total = fold_lanes<kLanes<T>, T>(sums, [](auto a, auto b) { return a + b; });
-  each_lane<T>(n, [&](auto get, auto put) { put(dp, get(p) * (get(dp) - total) * scale); });
+void softmax_rows(T* x, int64_t n, int64_t count, T scale) {
+  constexpr int64_t lanes = kLanes<T>;
+  const T low = -T(__builtin_inf());
+  const auto larger = [](Vec<T> a, Vec<T> b) { return (a > b) | (a != a) ? a : b; };
+  Vec<T> tops[lanes], sums[lanes];
+  T top[lanes], inverse[lanes];
+  for (int64_t i = 0; i < lanes; ++i) {
+    tops[i] = splat<T>(i < count ? low : T(0));
+    for (int64_t j = 0; i < count && j < n; j += lanes) {
+      const int64_t live = n - j;
+      const Vec<T> v = (live >= lanes ? load(x + i * n + j) : load_part(x + i * n + j, live, T(0))) * scale;
+      tops[i] = larger(live >= lanes ? v : load_part(reinterpret_cast<const T*>(&v), live, low), tops[i]);
+    }
+  }
+  store(top, join_lanes<T>(tops, larger));
+  for (int64_t i = 0; i < lanes; ++i) {
+    sums[i] = splat<T>(i < count ? T(0) : T(1));
+    for (int64_t j = 0; i < count && j < n; j += lanes) {
+      T* const at = x + i * n + j;
+      const int64_t live = n - j;
+      const Vec<T> e = vexp<T>((live >= lanes ? load(at) : load_part(at, live, low)) * scale - top[i]);
+      sums[i] += e;
+      live >= lanes ? store(at, e) : store_part(at, e, live);
+    }
+  }
+  store(inverse, T(1) / join_lanes<T>(sums, [](Vec<T> a, Vec<T> b) { return a + b; }));
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t j = 0; j < n; ++j) x[i * n + j] *= inverse[i];
+}
+
+// dp (count, n) becomes scale * p * (dp - sum(dp * p)), row by row.
+template <class T>
+void softmax_rows_grad(T* dp, const T* p, int64_t n, int64_t count, T scale) {
+  constexpr int64_t lanes = kLanes<T>;
+  Vec<T> sums[lanes] = {};
+  T total[lanes];
+  for (int64_t i = 0; i < count; ++i) each_lane<T>(n, [&](auto get, auto) { sums[i] += get(dp + i * n) * get(p + i * n); });
+  store(total, join_lanes<T>(sums, [](Vec<T> a, Vec<T> b) { return a + b; }));
+  for (int64_t i = 0; i < count; ++i)
+    each_lane<T>(n, [&](auto get, auto put) { put(dp + i * n, get(p + i * n) * (get(dp + i * n) - total[i]) * scale); });
 }
 
 // body(first elements of the head in q and in k, of its plane in p) -> status, for every row and head.
@@ -61,7 +90,8 @@ int attention(const T* q, const T* k, const T* v, T* y, T* p, int64_t n, int64_t
     if (!across || !values) return KEYDNN_NO_MEMORY;
     T* const plane = p + at_p;
     rows_product<T>(across, q + at_q, wide, steps, {nullptr, 0, nullptr}, plane, keys);
-    for (int64_t i = 0; i < steps; ++i) softmax_row(plane + i * keys, keys, static_cast<T>(scale));
+    for (int64_t i = 0; i < steps; i += kLanes<T>)
+      softmax_rows(plane + i * keys, keys, lesser(kLanes<T>, steps - i), static_cast<T>(scale));
     rows_product<T>(values, plane, keys, steps, {nullptr, 0, nullptr}, y + at_q, wide);
     return KEYDNN_OK;
   });
@@ -80,7 +110,8 @@ int attention_grad(const T* g, const T* p, const T* q, const T* k, const T* v, T
     const T* const plane = p + at_p;
     const Start<T> zero{nullptr, 0, nullptr};
     rows_product<T>(across, g + at_q, wide, steps, zero, ds, keys);
-    for (int64_t i = 0; i < steps; ++i) softmax_row_grad(ds + i * keys, plane + i * keys, keys, static_cast<T>(scale));
+    for (int64_t i = 0; i < steps; i += kLanes<T>)
+      softmax_rows_grad(ds + i * keys, plane + i * keys, keys, lesser(kLanes<T>, steps - i), static_cast<T>(scale));
     rows_product<T>(by_key, ds, keys, steps, zero, dq + at_q, wide);
     rows_product<T>(queries, ds, 1, keys, zero, dk + at_k, wide, keys);
     rows_product<T>(arrived, plane, 1, keys, zero, dv + at_k, wide, keys);

@@ -1,6 +1,5 @@
 """Feature sets and views: constructors, reading, choosing, padding, references, audit, looking at them."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -102,15 +101,22 @@ def test_other_sources(tmp_path):
         FeatureSet.from_parquet("p", tmp_path / "x.parquet", "x", "y", "t"),
         FeatureSet.from_csv("c", tmp_path / "x.csv", "x", "y", "t"),
     ]
-    if importlib.util.find_spec("polars"):
-        import polars
-
-        sets.append(FeatureSet.from_polars("l", polars.from_arrow(table), "x", "y", "t"))
     for fs in sets:
         assert fs.get_targets()["y"].tolist() == [1, 2, 3] and np.isnan(fs.get_features()["x"]).tolist() == [False, True, False]
     with pytest.raises(ValueError, match="no column 'q'"):
         FeatureSet.from_csv("q", tmp_path / "x.csv", "q", [])
     assert FeatureSet.from_numpy("n", np.ones((3, 2)), np.arange(3)).get_all_keys()[:2] == ["features.x0.raw", "targets.y0.raw"]
+
+
+def test_polars_frames():
+    polars = pytest.importorskip("polars", reason="needs polars: pip install polars")
+    frame = polars.DataFrame({"x": [1.0, None, 3.0], "y": [1, 2, 3], "t": ["a", None, "c"]})
+    for label, source in (("eager", frame), ("lazy", frame.lazy())):
+        fs = FeatureSet.from_polars(label, source, "x", "y", "t")
+        assert fs.get_targets()["y"].tolist() == [1, 2, 3] and np.isnan(fs.get_features()["x"]).tolist() == [False, True, False]
+        assert fs.get_tags("list") == [["a"], [None], ["c"]] and fs.get_tag_dtypes() == {"tags.t.raw": "string"}
+    with pytest.raises(TypeError, match="polars DataFrame or LazyFrame"):
+        FeatureSet.from_polars("no", {"x": [1]}, "x", [])
 
 
 def test_torch_data_sets():

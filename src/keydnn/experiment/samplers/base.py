@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import BatchView, FeatureSet, FeatureSetView, SampledView
 from keydnn.experiment.data.view import check_rows
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.io import Saved
 from keydnn.experiment.names import ROLE_DEFAULT, STREAM_DEFAULT
+from keydnn.experiment.progress import showing
 from keydnn.experiment.samplers.batching import grouped, round_robin, slices
 from keydnn.experiment.samplers.registry import sampler_registry
+from keydnn.experiment.samplers.state import Samples, feature_set_of, packed, unpacked
 from keydnn.experiment.strata import buckets_of, codes_of
 
 Rows = NDArray[np.int64]
 Source = FeatureSet | FeatureSetView
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a sampler drew for one stream.
-
-    Attributes:
-        role_indices: Role to absolute row numbers, all of one length.
-        role_weights: Role to weights; None means 1.
-    """
-
-    role_indices: dict[str, Rows]
-    role_weights: dict[str, NDArray[np.float64]] | None = None
 
 
 class BaseSampler(Saved):
@@ -50,7 +37,7 @@ class BaseSampler(Saved):
         strict_stratification: Whether to stop after the round in which a stratum runs out.
         drop_last: Whether short batches are dropped.
         seed: Of ``numpy.random.default_rng``; None draws one and keeps it.
-        show_progress: Part of the config; drawing is quick and shows nothing.
+        show_progress: Whether drawing that takes long shows how far it is; see :mod:`keydnn.experiment.progress`.
         sources: What to draw from; see :meth:`bind_sources`.
 
     Raises:
@@ -153,7 +140,7 @@ class BaseSampler(Saved):
         """Draw the batches; nothing happens if they were drawn already.
 
         Args:
-            show_progress: Part of the config; drawing is quick and shows nothing.
+            show_progress: Whether drawing that takes long shows how far it is; see :mod:`keydnn.experiment.progress`.
 
         Raises:
             RuntimeError: No source is bound.
@@ -162,8 +149,14 @@ class BaseSampler(Saved):
         """
         if self._sampled is not None:
             return
-        drawn: dict[str, tuple[FeatureSet, Samples]] = {}
         _ = self.source
+        with showing(show_progress and self.show_progress, "drawing batches"):
+            drawn = self._drawn()
+            self._sampled = self._batched(drawn, self.seed)
+        self._samples = drawn
+
+    def _drawn(self) -> dict[str, tuple[FeatureSet, Samples]]:
+        drawn: dict[str, tuple[FeatureSet, Samples]] = {}
         for (stream, label), samples in self.build_samples().items():
             if stream in drawn:
                 raise ValueError(f"stream {stream!r} is drawn from two sources; a batch has one")
@@ -171,8 +164,7 @@ class BaseSampler(Saved):
             for rows in samples.role_indices.values():
                 check_rows(rows, found._root.n_samples)
             drawn[stream] = (found._root, samples)
-        self._sampled = self._batched(drawn, self.seed)
-        self._samples = drawn
+        return drawn
 
     def reshuffle(self, epoch: int) -> None:
         """Put the drawn samples into new batches, in an order derived from ``(seed, epoch)``.
@@ -314,7 +306,7 @@ class BaseSampler(Saved):
         sources = [{"node_id": s._root.node_id, "label": s._root.label, "name": s.label, "rows": s.absolute_rows()} for s in self._sources]
         if self._sampled is None:
             return {"sources": sources, "streams": None}
-        streams = {name: _packed(batches, self._samples[name]) for name, batches in self._sampled.to_dict().items()}
+        streams = {name: packed(batches, *self._samples[name]) for name, batches in self._sampled.to_dict().items()}
         return {"sources": sources, "streams": streams}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -325,7 +317,7 @@ class BaseSampler(Saved):
         """
         bound: list[Source] = []
         for told in state["sources"]:
-            fs = _feature_set(told)
+            fs = feature_set_of(told)
             whole = np.array_equal(told["rows"], fs.absolute_rows()) and told["name"] == fs.label
             bound.append(fs if whole else FeatureSetView.from_featureset(fs, rows=told["rows"], label=told["name"]))
         self._sources, self._samples, self._sampled = bound, {}, None
@@ -333,9 +325,9 @@ class BaseSampler(Saved):
             return
         streams = {}
         for name, told in state["streams"].items():
-            fs = _feature_set(told["source"])
+            fs = feature_set_of(told["source"])
             self._samples[name] = (fs, Samples(told["drawn"], told["drawn_weights"]))
-            streams[name] = _unpacked(fs, told)
+            streams[name] = unpacked(fs, told)
         self._sampled = SampledView(streams)
 
     def __eq__(self, other: object) -> bool:
@@ -361,43 +353,3 @@ def _read_only(rows: Rows) -> Rows:
         rows = rows.view()
         rows.flags.writeable = False
     return rows
-
-
-def _feature_set(told: Mapping[str, Any]) -> FeatureSet:
-    ctx = ExperimentContext.get_active()
-    for selector in ({"node_id": told["node_id"]}, {"label": told["label"]}):
-        if ctx.has_node(**selector):
-            return ctx.get_node(**selector, enforce_type="FeatureSet")
-    raise RuntimeError(f"the feature set {told['label']!r} of this sampler is not in the active context")
-
-
-def _packed(batches: list[BatchView], drawn: tuple[FeatureSet, Samples]) -> dict[str, Any]:
-    """Batches as one array per role and their lengths."""
-    fs, samples = drawn
-    roles = list(samples.role_indices)
-    rows = {role: _joined([batch.role_indices[role] for batch in batches]) for role in roles}
-    weighted = samples.role_weights is not None
-    weights = {role: _joined([(batch.role_indice_weights or {})[role] for batch in batches]) for role in roles} if weighted else None
-    return {
-        "source": {"node_id": fs.node_id, "label": fs.label},
-        "lengths": np.array([len(batch) for batch in batches], dtype=np.int64),
-        "rows": rows,
-        "weights": weights,
-        "drawn": samples.role_indices,
-        "drawn_weights": samples.role_weights,
-    }
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-
-
-def _unpacked(fs: FeatureSet, told: Mapping[str, Any]) -> list[BatchView]:
-    ends = np.cumsum(told["lengths"])[:-1]
-    rows = {role: np.split(np.asarray(all_rows), ends) for role, all_rows in told["rows"].items()}
-    weights = None if told["weights"] is None else {role: np.split(np.asarray(w), ends) for role, w in told["weights"].items()}
-    batches = []
-    for i in range(len(told["lengths"])):
-        mine = None if weights is None else {role: parts[i] for role, parts in weights.items()}
-        batches.append(BatchView(fs, {role: parts[i] for role, parts in rows.items()}, mine))
-    return batches

@@ -7,7 +7,7 @@ pool listed.  Draws are Philox values of (anchor, draw), so they depend neither 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,15 +75,18 @@ class Finder:
         self._pool = min(pools, key=lambda pool: int(pool.sizes().sum()), default=_everything(self._n))
         self._sizes = self._pool.sizes()
 
-    def find(self, anchors: Ints) -> Found:
-        """Partners of some anchors."""
+    def find(self, anchors: Ints, advance: Callable[[int], None]) -> Found:
+        """Partners of some anchors; tells for how many they are found, part by part."""
         parts, rest = [], anchors
         if self._limit is not None and not self._best_only and self._limit > 0:
             wide = self._sizes[anchors] >= 2 * DRAWN_PER_WANTED * self._limit
             drawn, served = self._draw(anchors[wide])
             parts.append(drawn)
             rest = np.setdiff1d(anchors, served, assume_unique=True)
-        parts += [self._list(chunk) for chunk in self._chunks(rest)]
+        advance(len(anchors) - len(rest))
+        for chunk in self._chunks(rest):
+            parts.append(self._list(chunk))
+            advance(len(chunk))
         return _merged(parts)
 
     # --- drawing ---------------------------------------------------------------------------------------------------

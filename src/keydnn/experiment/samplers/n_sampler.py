@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keydnn.experiment.names import ROLE_ANCHOR, ROLE_NEGATIVE, ROLE_PAIR, ROLE_POSITIVE, STREAM_DEFAULT
+from keydnn.experiment.progress import task
 from keydnn.experiment.samplers.base import BaseSampler, Rows, Samples
 from keydnn.experiment.samplers.candidates import Finder, Found
 from keydnn.experiment.similarity import SimilarityCondition
@@ -39,7 +40,7 @@ class NSampler(BaseSampler):
         strict_stratification: Whether to stop after the round in which a stratum runs out.
         drop_last: Whether a short batch is dropped.
         seed: Of all draws; None draws one and keeps it.
-        show_progress: Part of the config; drawing is quick and shows nothing.
+        show_progress: Whether drawing that takes long shows how far it is; see :mod:`keydnn.experiment.progress`.
         n_workers: Threads; the result does not depend on it.
         source: FeatureSet or view with at least 2 rows.
         pairing: "cycle" repeats the partners of roles that found fewer; "zip" stops at the fewest.
@@ -136,10 +137,11 @@ class NSampler(BaseSampler):
         key = (self.seed + (role + 1) * _KEY_MULTIPLIER) & 0xFFFFFFFFFFFFFFFF
         finder = Finder(values, list(conditions.values()), self.max_samples_per_anchor, self.choose_best_only, key)
         shares = np.array_split(np.arange(len(rows)), self.n_workers)
-        if self.n_workers == 1:
-            return finder.find(shares[0])
-        with ThreadPoolExecutor(self.n_workers) as pool:
-            parts = list(pool.map(finder.find, shares))
+        with task(f"partners for {len(rows)} samples", len(rows)) as advance:
+            if self.n_workers == 1:
+                return finder.find(shares[0], advance)
+            with ThreadPoolExecutor(self.n_workers) as pool:
+                parts = list(pool.map(lambda share: finder.find(share, advance), shares))
         return Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("anchors", "partners", "weights")))
 
 

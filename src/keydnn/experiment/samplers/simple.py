@@ -21,7 +21,7 @@ class SimpleSampler(BaseSampler):
         strict_stratification: Whether to stop after the round in which a stratum runs out.
         drop_last: Whether a short batch is dropped.
         seed: Of ``numpy.random.default_rng``; None draws one and keeps it.
-        show_progress: Part of the config; drawing is quick and shows nothing.
+        show_progress: Whether drawing that takes long shows how far it is; see :mod:`keydnn.experiment.progress`.
         source: FeatureSet or view.
 
     Raises:

@@ -1,4 +1,4 @@
-// Matrix products: c = a b (+ bias).
+// Matrix products: c = a b (+ bias), and relu(c).
 //
 // b is cut into panels of up to three vectors of columns; a panel is packed as [k][columns] when that pays, kBlock rows
 // at a time: by the chunk that uses it if one chunk does (few rows of a), else all of b beforehand.  With b transposed
@@ -6,9 +6,8 @@
 // With b transposed and at most kFew rows or columns, rows of both are multiplied as they lie, lane by lane.
 // Numerics: which path is taken, and every order of summation, follows from m, n, k and the strides alone.
 // Meaning: kernels/reference, functions matmul and linear.
-#include "lanes.h"
+#include "matrix.h"
 #include "thin.h"
-#include "tile.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -21,102 +20,23 @@ double cost_ns(double macs) {
 }
 
 template <class T>
-struct Matrix {
-  const T* data;
-  int64_t row, col;
-  const T* at(int64_t i, int64_t j) const { return data + i * row + j * col; }
-};
-
-template <class T>
 struct Product {
   Matrix<T> a, b;
   const T* bias;
   T* c;
   int64_t m, n, k;
+  bool relu = false;
 };
 
 constexpr int64_t kBlock = 384;       // rows of b that are taken at a time
 constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
 constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
+constexpr int64_t kSmall = 32768;     // elements of a that are packed by one thread beforehand
 
-// The first n of a vector's lanes; n may exceed them.
 template <class T>
-KEYDNN_INLINE Vec<T> load_some(const T* p, int64_t n) {
-  return n >= kLanes<T> ? load(p) : load_part(p, n, T(0));
-}
-template <class T>
-KEYDNN_INLINE void store_some(T* p, Vec<T> v, int64_t n) {
-  n >= kLanes<T> ? store(p, v) : store_part(p, v, n);
-}
-
-// Scratch memory; a little of it lies on the stack.
-template <class T>
-struct Room {
-  static constexpr int64_t kOnStack = 8192 / sizeof(T);
-  alignas(64) T own[kOnStack];
-  Scratch<T> more;
-  T* data;
-  explicit Room(int64_t count) : more(count > kOnStack ? count : 0), data(count > kOnStack ? more.data : own) {}
-  explicit operator bool() const { return data != nullptr; }
-};
-
-// ---- transposing one block of lanes x lanes ------------------------------------------------------------------------
-
-// to[i * to_row + j] = from[j * from_row + i], i, j < lanes: log2(lanes) rounds of interleaving halves.
-template <class T>
-KEYDNN_INLINE void transpose_block(const T* from, int64_t from_row, T* to, int64_t to_row) {
-  constexpr int n = kLanes<T>;
-  Vec<T> v[n], w[n];
-#pragma GCC unroll 16
-  for (int i = 0; i < n; ++i) v[i] = load(from + i * from_row);
-#pragma GCC unroll 4
-  for (int round = 1; round < n; round *= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < n / 2; ++i) interleave<T>(v[i], v[i + n / 2], w[2 * i], w[2 * i + 1]);
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) v[i] = w[i];
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < n; ++i) store(to + i * to_row, v[i]);
-}
-
-// The same for n_i columns of n_j rows, with zeros for the other j.
-template <class T>
-void transpose_part(const T* from, int64_t from_row, int64_t n_j, int64_t n_i, T* to, int64_t to_row) {
-  constexpr int64_t n = kLanes<T>;
-  alignas(64) T rows[n * n], turned[n * n];
-  for (int64_t j = 0; j < n; ++j) store(rows + j * n, j < n_j ? load_some(from + j * from_row, n_i) : Vec<T>{});
-  transpose_block<T>(rows, n, turned, n);
-  for (int64_t i = 0; i < n_i; ++i) store(to + i * to_row, load(turned + i * n));
-}
-
-// Rows [k0, k1) of the panel `columns` wide (a multiple of lanes) from column `first` of b, to [k][columns]; zeros beyond
-// column n.
-template <class T>
-void pack_panel(const Matrix<T>& b, int64_t n, int64_t k0, int64_t k1, int64_t first, int64_t columns, T* to) {
-  constexpr int64_t lanes = kLanes<T>;
-  to -= k0 * columns;
-  if (b.col == 1) {
-    const int64_t whole = lesser(columns, n - first) / lanes * lanes;
-    for (int64_t i = k0; i < k1; ++i) {
-      const T* const from = b.at(i, first);
-      for (int64_t j = 0; j < whole; j += lanes) store(to + i * columns + j, load(from + j));
-      for (int64_t j = whole; j < columns; j += lanes)
-        store(to + i * columns + j, first + j < n ? load_some(from + j, n - first - j) : Vec<T>{});
-    }
-  } else if (b.row == 1) {
-    for (int64_t j = 0; j < columns; j += lanes) {
-      const int64_t live = n - first - j;
-      int64_t i = k0;
-      if (live >= lanes)
-        for (; i + lanes <= k1; i += lanes) transpose_block<T>(b.at(i, first + j), b.col, to + i * columns + j, columns);
-      for (; i < k1; i += lanes) transpose_part<T>(b.at(i, first + j), b.col, live, lesser(lanes, k1 - i), to + i * columns + j, columns);
-    }
-  } else {
-    for (int64_t i = k0; i < k1; ++i)
-      for (int64_t j = 0; j < columns; ++j) to[i * columns + j] = first + j < n ? *b.at(i, first + j) : T(0);
-  }
+KEYDNN_INLINE Vec<T> relu(Vec<T> x) {
+  return x <= 0 ? Vec<T>{} : x;
 }
 
 // ---- packed panels times rows --------------------------------------------------------------------------------------
@@ -146,6 +66,12 @@ KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0,
     return here;
   };
   tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
+  if (p.relu && k0 + n_k >= p.k) {
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
@@ -179,24 +105,20 @@ void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64
   });
 }
 
-// Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: as they lie, or transposed a as [k][row].
+// Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: rows as they lie, or strips.
 template <class T>
 Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
-  if (a.col == 1) {
-    const int64_t pitch = kBlock + kLanes<T>;  // not a power of two, which would crowd the cache's sets
-    for (int64_t i = i0; i < i1; ++i) memcpy(to + (i - i0) * pitch, a.at(i, k0), sizeof(T) * static_cast<size_t>(n_k));
-    return {to - i0 * pitch - k0, pitch, 1};
-  }
-  const int64_t rows = i1 - i0;
-  for (int64_t k = 0; k < n_k; ++k) {
-    T* const column = to + k * rows;
-    if (a.row == 1) {
-      memcpy(column, a.at(i0, k0 + k), sizeof(T) * static_cast<size_t>(rows));
+  if (a.row == 1) return pack_strips(a, i0, i1, k0, n_k, to);
+  const int64_t pitch = kBlock + kLanes<T>;  // not a power of two, which would crowd the cache's sets
+  for (int64_t i = i0; i < i1; ++i) {
+    T* const row = to + (i - i0) * pitch;
+    if (a.col == 1) {
+      memcpy(row, a.at(i, k0), sizeof(T) * static_cast<size_t>(n_k));
     } else {
-      for (int64_t i = 0; i < rows; ++i) column[i] = *a.at(i0 + i, k0 + k);
+      for (int64_t k = 0; k < n_k; ++k) row[k] = *a.at(i, k0 + k);
     }
   }
-  return {to - i0 - k0 * rows, 1, rows};
+  return {to - i0 * pitch - k0, pitch, 1};
 }
 
 // The next rows of b, from k0 on, of the panel that begins at column j.
@@ -222,7 +144,14 @@ struct Cut {
 template <class T>
 Cut cut_of(const Product<T>& p) {
   Cut cut = {Panels(ceil_div(p.n, kLanes<T>)), p.m, 1, false};
-  if (double(p.m) * p.n * p.k < kLarge || (p.m <= kNarrow && cut.panels.count() >= 3)) return cut;
+  if (double(p.m) * p.n * p.k < kLarge) {
+    cut.wide = cut.panels.count();
+    return cut;
+  }
+  if (p.m <= kNarrow && cut.panels.count() >= 3) {
+    cut.wide = cut.panels.count() >= 16 ? 2 : 1;
+    return cut;
+  }
   cut.rows = p.m >= 1024 ? 256 : p.m >= 256 ? 128 : 32;
   cut.shared = true;
   cut.wide = ceil_div(cut.panels.count(), ceil_div(int64_t(8), cut.down(p.m)));
@@ -233,8 +162,8 @@ Cut cut_of(const Product<T>& p) {
 template <class T>
 int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* shared) {
   constexpr int64_t lanes = kLanes<T>;
-  const bool crowded = p.a.row * int64_t(sizeof(T)) % 4096 == 0;
-  const bool pack_a = i1 - i0 > 2 * kTileRows && (p1 - p0 > 3 || crowded) && p.k * (p1 - p0) > 64;
+  const bool crowded = p.a.row * int64_t(sizeof(T)) % 4096 == 0 || (!p.a.strip && p.a.row == 1 && p.a.col * int64_t(sizeof(T)) % 512 == 0);
+  const bool pack_a = !p.a.strip && i1 - i0 > 2 * kTileRows && (p1 - p0 > 3 || crowded) && p.k * (p1 - p0) > 64;
   const bool pack_b = !shared && (p.b.col != 1 || i1 - i0 > 32);
   const int64_t depth = lesser(kBlock, p.k);
   const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : depth * kTileVecs * lanes);
@@ -250,7 +179,7 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
         rows(shared + j * p.k + k0 * columns, columns, {});
       } else if (pack_b || j + columns > p.n) {
         pack_panel(p.b, p.n, k0, k0 + n_k, j, columns, b_room.data);
-        rows(b_room.data, columns, next_rows(p, j, columns, k0 + n_k));
+        rows(b_room.data, columns, panel + 1 < p1 ? next_rows(p, j + columns, columns, k0) : next_rows(p, j, columns, k0 + n_k));
       } else {
         rows(p.b.at(k0, j), p.b.row, {});
       }
@@ -271,8 +200,14 @@ void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels,
 }
 
 template <class T>
-int by_panels(const Product<T>& p) {
+int by_panels(Product<T> p) {
   const Cut cut = cut_of(p);
+  const bool strips = !cut.shared && p.a.row == 1 && p.a.col != 1 && p.m * p.k <= kSmall && cut.panels.count() > 3;
+  const Scratch<T> stripped(strips ? round_up(p.m, int64_t(kTileRows)) * p.k : 0);
+  if (strips) {
+    if (!stripped) return KEYDNN_NO_MEMORY;
+    p.a = pack_strips(p.a, 0, p.m, 0, p.k, stripped.data);
+  }
   const Scratch<T> packed(cut.shared ? cut.panels.vecs * kLanes<T> * p.k : 0);
   if (cut.shared) {
     if (!packed) return KEYDNN_NO_MEMORY;
@@ -289,37 +224,60 @@ int by_panels(const Product<T>& p) {
   return status;
 }
 
-// ---- few rows, b transposed: c^T = b^T a^T --------------------------------------------------------------------------
+// ---- turned: c^T = b^T a^T -----------------------------------------------------------------------------------------
 
-// Whether packing b would cost more than packing a and turning c.
+// Whether packing b would cost more than packing a and turning c; or a's columns fill registers, and b's rows do not.
 template <class T>
 bool is_turned(const Product<T>& p) {
   const int64_t lanes = kLanes<T>;
+  if (p.a.row == 1 && p.b.col == 1) return p.n < lanes && p.m >= lanes;
   return p.b.row == 1 && p.b.col != 1 && p.a.col == 1 && p.m <= kNarrow && 3 * p.m >= 2 * round_up(p.m, lanes) &&
          2 * p.n * p.k > 3 * p.m * (p.k + 2 * p.n) && double(p.m) * p.n * p.k > kLarge;
 }
 
+// Rows [j0, j1) of c^T, at `from`, to columns of c; adds the bias.
 template <class T>
-int turned(const Product<T>& p) {
+void turn_rows(const Product<T>& p, int64_t j0, int64_t j1, const T* from) {
   constexpr int64_t lanes = kLanes<T>;
-  const Scratch<T> turned_c(p.m * p.n);
-  if (!turned_c) return KEYDNN_NO_MEMORY;
-  const T* const from = turned_c.data;
-  const int status = by_panels(Product<T>{{p.b.data, p.b.col, 1}, {p.a.data, 1, p.a.row}, nullptr, turned_c.data, p.n, p.m, p.k});
-  if (status != KEYDNN_OK) return status;
-  parallel_ranges(p.n, 8 * lanes, 0.5 * double(p.m * p.n), [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-    alignas(64) T tile[kLanes<T> * kLanes<T>];
-    for (int64_t j = begin; j < end; j += lanes) {
-      const int64_t n_j = lesser(lanes, end - j);
-      const Vec<T> bias = p.bias ? load_some(p.bias + j, n_j) : Vec<T>{};
-      for (int64_t i = 0; i < p.m; i += lanes) {
-        const int64_t n_i = lesser(lanes, p.m - i);
-        transpose_part<T>(from + j * p.m + i, p.m, n_j, n_i, tile, lanes);
-        for (int64_t r = 0; r < n_i; ++r) store_some(p.c + (i + r) * p.n + j, load(tile + r * lanes) + bias, n_j);
+  alignas(64) T tile[lanes * lanes];
+  for (int64_t j = j0; j < j1; j += lanes) {
+    const int64_t n_j = lesser(lanes, j1 - j);
+    const Vec<T> bias = p.bias ? load_some(p.bias + j, n_j) : Vec<T>{};
+    for (int64_t i = 0; i < p.m; i += lanes) {
+      const int64_t n_i = lesser(lanes, p.m - i);
+      transpose_part<T>(from + (j - j0) * p.m + i, p.m, n_j, n_i, tile, lanes);
+      for (int64_t r = 0; r < n_i; ++r) {
+        const Vec<T> y = load(tile + r * lanes) + bias;
+        store_some(p.c + (i + r) * p.n + j, p.relu ? relu<T>(y) : y, n_j);
       }
     }
+  }
+}
+
+constexpr int64_t kTurned = 32;  // columns of c that are computed before they are turned
+
+template <class T>
+int turned(const Product<T>& p) {
+  const Panels panels(ceil_div(p.m, kLanes<T>));
+  const Matrix<T> b = {p.a.data, p.a.col, p.a.row};
+  const bool packs = b.col != 1;
+  const Scratch<T> packed(packs ? panels.vecs * kLanes<T> * p.k : 0);
+  if (packs) {
+    if (!packed) return KEYDNN_NO_MEMORY;
+    pack_panels(b, p.m, p.k, panels, packed.data);
+  }
+  int status = KEYDNN_OK;
+  parallel_ranges(p.n, kTurned, cost_ns<T>(double(p.m) * p.n * p.k), [&](int64_t j0, int64_t j1) {
+    const Room<T> turned_c((j1 - j0) * p.m);
+    int got = KEYDNN_NO_MEMORY;
+    if (turned_c) {
+      const Product<T> q = {{p.b.data, p.b.col, p.b.row}, b, nullptr, turned_c.data - j0 * p.m, p.n, p.m, p.k};
+      got = block<T>(q, panels, j0, j1, 0, panels.count(), packed.data);
+      turn_rows(p, j0, j1, turned_c.data);
+    }
+    if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
   });
-  return KEYDNN_OK;
+  return status;
 }
 
 // ---- few rows or columns, b transposed ---------------------------------------------------------------------------------
@@ -348,7 +306,10 @@ KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
   T sums[MR * NR];
   lane_sums<T>(acc, sums);
   for (int r = 0; r < MR; ++r)
-    for (int s = 0; s < NR; ++s) p.c[(i + r) * p.n + j + s] = sums[r * NR + s] + (p.bias ? p.bias[j + s] : T(0));
+    for (int s = 0; s < NR; ++s) {
+      const T y = sums[r * NR + s] + (p.bias ? p.bias[j + s] : T(0));
+      p.c[(i + r) * p.n + j + s] = p.relu && y <= 0 ? T(0) : y;
+    }
 }
 
 // c[i0 .. i1, j0 .. j1) in tiles of 4 and 1.
@@ -387,7 +348,10 @@ bool is_dot(const Product<T>& p) {
 
 template <class T>
 int product(const Product<T>& p) {
-  if (thin(p.a.data, p.a.row, p.a.col, p.b.data, p.b.row, p.b.col, p.bias, p.c, p.m, p.n, p.k)) return KEYDNN_OK;
+  if (thin(p.a.data, p.a.row, p.a.col, p.b.data, p.b.row, p.b.col, p.bias, p.c, p.m, p.n, p.k)) {
+    for (int64_t i = 0; p.relu && i < p.m * p.n; ++i) p.c[i] = p.c[i] <= 0 ? T(0) : p.c[i];
+    return KEYDNN_OK;
+  }
   if (is_dot(p)) return dots(p);
   return is_turned(p) ? turned(p) : by_panels(p);
 }
@@ -415,6 +379,12 @@ int gemm(const T* a, int64_t a_row, int64_t a_col, const int64_t* a_items, const
     });
   }
   return status;
+}
+
+template <class T>
+int linear_relu(const T* x, const T* w, const T* bias, T* y, int64_t m, int64_t n, int64_t k) {
+  if (m < 0 || n < 0 || k < 0) return KEYDNN_BAD_SHAPE;
+  return m * n == 0 ? KEYDNN_OK : product(Product<T>{{x, k, 1}, {w, 1, k}, bias, y, m, n, k, true});
 }
 
 }  // namespace

@@ -15,8 +15,18 @@ int gemm(const Call& call) {
                    static_cast<const T*>(at<T>(call, 2)), at<T>(call, 3), batch, n[1], n[2], n[3]);
 }
 
+// places: x, w, bias or null, y; integers: m, n, k
+template <class T>
+int linear_relu(const Call& call) {
+  const int64_t* n = call.n;
+  return api::linear_relu(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<T>(call, 3), n[0], n[1], n[2]);
+}
+
 }  // namespace
 
-void add_linalg(Table& table) { KEYDNN_ENTER(table, gemm); }
+void add_linalg(Table& table) {
+  KEYDNN_ENTER(table, gemm);
+  KEYDNN_ENTER(table, linear_relu);
+}
 
 }  // namespace keydnn::plan

@@ -20,6 +20,7 @@ from keydnn.autograd.modes import RECORDINGS, state
 from keydnn.autograd.primitive import Node, Output, bind
 from keydnn.domain.device import CPU, Device, as_device
 from keydnn.domain.errors import DeviceNotSupportedError, ShapeError
+from keydnn.domain.memory import zeroed
 from keydnn.ops import elementwise, inplace, random
 from keydnn.ops import shape as shaping
 from keydnn.ops._primitive import number_of
@@ -192,7 +193,7 @@ class Tensor(Differentiable):
         if array is not None and array.shape != sizes:
             raise ShapeError(f"Tensor: data of shape {array.shape} does not fit shape {sizes}")
         if self._device.is_cpu():
-            self._data: Any = np.zeros(sizes, kind) if array is None else array
+            self._data: Any = zeroed(sizes, kind) if array is None else array
             if RECORDINGS and state.recorder is not None:
                 if array is None:
                     state.recorder.zeros(self._data)

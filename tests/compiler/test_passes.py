@@ -47,6 +47,39 @@ def test_dead_code_is_dropped():
     assert compiled(function, keydnn.ones((3,))) == ["fused"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(1, 3, 5), (9, 40, 7), (64, 784, 256), (40, 50, 3), (300, 20, 70), (2, 64, 300), (30, 9, 6)])
+def test_relu_comes_with_the_product(sizes, dtype):
+    m, k, n = sizes
+    x, w, b = (keydnn.Tensor.rand(shape, dtype=dtype) - 0.5 for shape in ((m, k), (n, k), (n,)))
+    assert compiled(lambda x, w, b: ops.relu(ops.linear(x, w, b)), x, w, b) == ["linear_relu"]
+    assert compiled(lambda x, w: ops.relu(ops.linear(x, w, None)), x, w) == ["linear_relu"]
+
+
+def test_relu_of_a_product_keeps_nan_and_zeros():
+    x = keydnn.tensor([[1.0, -1.0], [np.nan, 1.0], [0.0, 0.0], [np.inf, 1.0]])
+    w = keydnn.tensor([[1.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    assert compiled(lambda x, w: 1.0 / ops.relu(ops.linear(x, w, None)), x, w) == ["linear_relu", "fused"]
+
+
+def test_a_product_that_others_read_is_kept():
+    x, w = keydnn.Tensor.rand((4, 3)), keydnn.Tensor.rand((2, 3))
+
+    def function(x, w):
+        y = ops.linear(x, w, None)
+        return ops.relu(y), y + 1.0
+
+    assert "linear_relu" not in compiled(function, x, w)
+
+
+def test_relu_with_the_product_has_the_same_bits_for_any_number_of_threads():
+    x, w, b = (keydnn.Tensor.rand(shape) - 0.5 for shape in ((64, 784), (256, 784), (256,)))
+    made = compile(lambda x, w, b: ops.relu(ops.linear(x, w, b)))
+    for _ in range(3):
+        made(x, w, b)
+    same_bits_for_threads(lambda: made(x, w, b).numpy())
+
+
 @pytest.mark.parametrize("make", [lambda p: SGD(p, lr=0.1), lambda p: SGD(p, lr=0.1, momentum=0.9), lambda p: Adam(p)])
 def test_all_updates_are_one_op(make):
     model = assert_same(lambda: Sequential(Linear(6, 5), ReLU(), Linear(5, 3)), make, images(4, 8, (6,)), loss="cross_entropy")

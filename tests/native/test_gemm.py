@@ -8,10 +8,12 @@ from tests.native.common import needs_native
 
 pytestmark = needs_native
 
-# (m, n, k): dots, one chunk, narrow with panels of its own, turned, packed beforehand; whole and broken vectors, several blocks of k
+# (m, n, k): dots, one chunk, narrow with panels of its own, turned, packed beforehand; whole and broken vectors, several blocks of k;
+# then few columns (turned where a is), and rows packed as strips
 SIZES = [
     (1, 40, 33), (3, 7, 5), (7, 3, 90), (17, 19, 23), (31, 33, 40), (13, 300, 97), (64, 128, 256), (61, 130, 400), (48, 700, 390),
     (200, 97, 70), (256, 150, 65), (257, 200, 390), (300, 50, 70), (130, 40, 800), (513, 49, 33), (40, 17, 1500), (1030, 100, 20),
+    (32, 8, 32), (100, 5, 70), (256, 400, 64), (70, 900, 128), (512, 40, 512),
 ]  # fmt: skip
 
 
@@ -57,7 +59,9 @@ def test_threads_do_not_change_bits(size):
             module.set_threads(threads)
             a, b = operands(*size, "f4", False, False)
             w = np.ascontiguousarray(b.T)
-            found.append([module.matmul(a, b, False, False).tobytes(), module.linear(a, w, None).tobytes()])
+            turned = np.ascontiguousarray(a.T)
+            found.append([module.matmul(a, b, False, False), module.linear(a, w, None), module.matmul(turned, b, True, False)])
+            found[-1] = [c.tobytes() for c in found[-1]]
     finally:
         module.set_threads(before)
     assert found[0] == found[1] == found[2]

@@ -185,3 +185,12 @@ def test_data_in_place_of_a_shape_gets_a_short_answer_with_the_mend(data):
 def test_a_list_of_layers_gets_the_mend():
     with pytest.raises(TypeError, match=r"unpack it: Sequential\(\*layers\)"):
         keydnn.Sequential([keydnn.ReLU()])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_zeros_begin_at_a_cache_line(dtype):
+    for _ in range(4):
+        array = keydnn.Tensor((33, 65), dtype=dtype)._data
+        assert array.__array_interface__["data"][0] % 64 == 0
+        assert array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
+        assert array.shape == (33, 65) and array.dtype == dtype and not array.any()

@@ -19,6 +19,16 @@ def linear(op: Op) -> list[Row]:
     return [*rows, Row(f"gemm:{kind}", [x, w, b, op.results[0]], [1, m, n, k, k, 1, 1, k], [], op.label, 3)]
 
 
+@lowers("linear_relu")
+def linear_relu(op: Op) -> list[Row]:
+    """``relu(x @ w.T + b)``."""
+    kind, rows = type_of(op), []  # type: ignore[var-annotated]
+    x, w = contiguous(op.operands[0], rows), contiguous(op.operands[1], rows)
+    b = None if op.operands[2] is None else contiguous(op.operands[2], rows)
+    (m, k), n = x.shape, w.shape[0]
+    return [*rows, Row(f"linear_relu:{kind}", [x, w, b, op.results[0]], [m, n, k], [], op.label, 3)]
+
+
 @lowers("matmul")
 def matmul(op: Op) -> list[Row]:
     """``op(a) @ op(b)`` with leading axes that broadcast."""

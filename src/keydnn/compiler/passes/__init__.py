@@ -8,10 +8,19 @@ from keydnn.compiler.passes.constants import fold_constants
 from keydnn.compiler.passes.conv_bias import join_bias_gradients
 from keydnn.compiler.passes.conv_pool import pool_convolutions
 from keydnn.compiler.passes.dead import remove_dead
+from keydnn.compiler.passes.linear_relu import fuse_linear_relu
 from keydnn.compiler.passes.relu_pool import fuse_relu_pool
 from keydnn.compiler.passes.updates import merge_updates
 
-_EXACT = (fold_constants, remove_dead, fuse_relu_pool, pool_convolutions, merge_updates, fuse_chains)  # these keep every bit
+_EXACT = (  # these keep every bit
+    fold_constants,
+    remove_dead,
+    fuse_linear_relu,
+    fuse_relu_pool,
+    pool_convolutions,
+    merge_updates,
+    fuse_chains,
+)
 _FUSING = (join_bias_gradients,)
 
 

@@ -26,23 +26,37 @@ bool read_int(handle h, int64_t* value) {
   return false;
 }
 
-object quantize_fixed(handle hx, handle wl, handle iwl, handle is_signed, handle qmode, handle omode, handle sat_bits) {
-  keydnn_fixed a;
-  a.rounding = place(qmode, kRounding);
-  a.overflow = place(omode, kOverflow);
-  if (!read_int(wl, &a.wl) || !read_int(iwl, &a.iwl) || !read_int(is_signed, &a.is_signed) || !read_int(sat_bits, &a.sat_bits)) return object();
+bool is_known(const keydnn_fixed& a) {
   const int64_t f = a.wl - a.iwl;
-  if (a.rounding < 0 || a.overflow < 0 || a.wl < 1 || a.wl > KEYDNN_QUANTIZE_MOST_BITS || f < 0 || f > KEYDNN_QUANTIZE_MOST_FRACTION ||
-      a.sat_bits < 0 || a.sat_bits >= a.wl)
-    return object();
+  return a.rounding >= 0 && a.rounding < 7 && a.overflow >= 0 && a.overflow < 5 && a.wl >= 1 && a.wl <= KEYDNN_QUANTIZE_MOST_BITS &&
+         f >= 0 && f <= KEYDNN_QUANTIZE_MOST_FRACTION && a.sat_bits >= 0 && a.sat_bits < a.wl;
+}
+
+object quantized(handle hx, const keydnn_fixed& a) {
   const Operand x(hx);
-  if (!x) return object();
+  if (!x || !is_known(a)) return object();
   object y = empty(x.ndim(), x.shape(), x.type());
   by_type(x.type(), [&](auto zero) {
     using T = decltype(zero);
     run(0.5 * x.size(), [&] { return api::quantize_fixed(x.data<T>(), data<T>(y), x.size(), &a); });
   });
   return y;
+}
+
+object quantize_by(handle hx, handle hformat) {
+  const Array format(hformat);
+  if (format.type() != NPY_INT64 || format.size() != 6) return object();
+  keydnn_fixed a;
+  memcpy(&a, format.data<int64_t>(), sizeof a);
+  return quantized(hx, a);
+}
+
+object quantize_fixed(handle hx, handle wl, handle iwl, handle is_signed, handle qmode, handle omode, handle sat_bits) {
+  keydnn_fixed a;
+  a.rounding = place(qmode, kRounding);
+  a.overflow = place(omode, kOverflow);
+  if (!read_int(wl, &a.wl) || !read_int(iwl, &a.iwl) || !read_int(is_signed, &a.is_signed) || !read_int(sat_bits, &a.sat_bits)) return object();
+  return quantized(hx, a);
 }
 
 nb::dict kernels(handle reference) {
@@ -53,6 +67,7 @@ nb::dict kernels(handle reference) {
         return quantize_fixed(x, wl, iwl, is_signed, qmode, omode, sat_bits);
       },
       nb::arg("x"), nb::arg("wl"), nb::arg("iwl"), nb::arg("signed"), nb::arg("qmode"), nb::arg("omode"), nb::arg("sat_bits"));
+  k.add("quantize_by", [](handle x, handle format) { return quantize_by(x, format); }, nb::arg("x"), nb::arg("format"));
   return k.table();
 }
 

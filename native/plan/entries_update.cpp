@@ -95,6 +95,12 @@ int quantize_fixed(const Call& call) {
   return api::quantize_fixed(at<const T>(call, 0), at<T>(call, 1), n[0], &format);
 }
 
+// places: x, keydnn_fixed (int64), y; integers: n
+template <class T>
+int quantize_by(const Call& call) {
+  return api::quantize_fixed(at<const T>(call, 0), at<T>(call, 2), call.n[0], at<const keydnn_fixed>(call, 1));
+}
+
 }  // namespace
 
 void add_update(Table& table) {
@@ -106,6 +112,7 @@ void add_update(Table& table) {
   KEYDNN_ENTER(table, dropout_mask);
   KEYDNN_ENTER(table, uniform);
   KEYDNN_ENTER(table, quantize_fixed);
+  KEYDNN_ENTER(table, quantize_by);
 }
 
 }  // namespace keydnn::plan

@@ -318,6 +318,9 @@ def quantize_cases():
     for bits in (None, 3):
         how = {"wl": 6, "iwl": 3, "signed": True, "omode": "AP_SAT", "sat_bits": 0, "sr_bits": bits}
         yield case("quantize_stochastic", d.quantize_stochastic, normal(3, 5), scalar(77, np.int64), **how, label=f"{bits}", **exactly)
+    for codes in [(5, 2, 1, 2, 1, 0), (6, 2, 0, 0, 0, 1), (9, 3, 1, 6, 4, 2)]:
+        form = lambda rng, dtype, codes=codes: np.array(codes, np.int64)  # noqa: E731
+        yield case("quantize_by", d.quantize_by, eighths(7, 11), form, label=str(codes), **exactly)
     yield case("quantize_with", lambda x, key, format: 2.0 * x + float(key), normal(3, 5), scalar(3, np.int64), format=d.Doubling())
 
 

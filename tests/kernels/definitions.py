@@ -397,6 +397,13 @@ def quantize_fixed(x, wl, iwl, signed, qmode, omode, sat_bits):
     return np.array([float(Fraction(v) / Fraction(2) ** (wl - iwl)) for v in integers]).reshape(x.shape)
 
 
+def quantize_by(x, form):
+    wl, iwl, signed, qmode, omode, sat_bits = map(int, form)
+    names = ["AP_TRN", "AP_TRN_ZERO", "AP_RND", "AP_RND_ZERO", "AP_RND_MIN_INF", "AP_RND_INF", "AP_RND_CONV"]
+    modes = ["AP_WRAP", "AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM", "AP_WRAP_SM"]
+    return quantize_fixed(x, wl, iwl, bool(signed), names[qmode], modes[omode], sat_bits)
+
+
 def quantize_stochastic(x, key, wl, iwl, signed, omode, sat_bits, sr_bits):
     values = []
     for v, u in zip(x.reshape(-1), uniform(key, (x.size,), np.float64), strict=True):

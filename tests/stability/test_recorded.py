@@ -20,6 +20,7 @@ from keydnn.stability import (
     make_controller,
 )  # fmt: skip
 from keydnn.stability.dtypes import VALID_OMODES, VALID_QMODES, ap_fixed, ap_ufixed
+from keydnn.training import Sequential
 
 pytestmark = pytest.mark.skipif(not native_status().loaded, reason="plans need the native kernels")
 DATA = AffineDataset(23, seed=4)
@@ -141,21 +142,46 @@ def test_the_end_of_a_run_inside_a_group(end, batch):
     assert bool(h["diverged"][-1]) == (end in ("divergence", "limit")) and not h["diverged"][:-1].any()
 
 
-def test_a_later_call_on_the_same_model_takes_the_plan_that_is_there():
-    from keydnn.stability.nn.recorded import _PROGRAMS
+def test_one_plan_serves_runs_that_differ_in_numbers_only():
+    from keydnn.stability.nn import recorded
 
-    model = LinearBlockModel(DATA, num_hidden=[], seed=3)
+    recorded._PROGRAMS.clear()
     histories = []
-    for _ in range(2):
-        model.reinitialize_weights()
-        histories.append(model.train_instrumented(X, Y, epochs=9, batch_size=23, controller="gt-order-1"))
-    (program,) = _PROGRAMS[model].values()
+    for eta, bits, k_alpha in [(0.5, 10, 0.1), (0.5, 10, 0.1), (0.3, 7, 0.2)]:
+        model = LinearBlockModel(DATA, num_hidden=[], seed=3)
+        precision = {"dense0": {"weight": ap_fixed(bits, 3, "AP_RND", "AP_SAT"), "update": ap_fixed(bits, 3, "AP_TRN", "AP_WRAP")}}
+        options = {"controller": make_controller("gt-order-1", k_alpha=k_alpha), "learning_rate": eta, "precision_dict": precision}
+        histories.append(model.train_instrumented(X, Y, epochs=9, batch_size=23, **options))
+        for w, step in zip(model.get_weights(), (2.0 ** (3 - bits), None), strict=True):
+            assert step is None or (w % step == 0).all()
+    (program,) = recorded._PROGRAMS.values()
     (step,) = program.steps.values()
-    assert step.replays == 18
+    assert step.replays == 27
     for key, values in histories[0].items():
         np.testing.assert_array_equal(values, histories[1][key], err_msg=key)
-    model.train_instrumented(X, Y, epochs=2, batch_size=23, controller="gt-order-1", learning_rate=0.1)
-    assert len(_PROGRAMS[model]) == 2
+    assert histories[2]["loss"][1] != histories[0]["loss"][1]
+    LinearBlockModel(DATA, num_hidden=[], seed=3).train_instrumented(X, Y, epochs=2, batch_size=23)
+    assert len(recorded._PROGRAMS) == 2
+
+
+def test_a_network_of_unknown_layers_is_recorded_on_its_own_tensors():
+    from keydnn.nn import Linear
+    from keydnn.stability.nn import recorded
+
+    class Twice(Linear):
+        def forward(self, x):
+            return super().forward(x) * 2.0
+
+    def build():
+        model = LinearBlockModel(DATA, num_hidden=[], seed=3)
+        model.model = Sequential()
+        np.random.seed(0)
+        model.model.add(Twice(4, 2), name="dense0")
+        return model
+
+    recorded._PROGRAMS.clear()
+    both(build, batch_size=8, epochs=9)
+    assert not recorded._PROGRAMS
 
 
 def test_a_chosen_metric_alone_and_telling(capsys):

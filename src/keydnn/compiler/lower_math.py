@@ -9,10 +9,9 @@ import numpy as np
 
 from keydnn.compiler.ir import Op, View
 from keydnn.compiler.lower import INT64, TYPES, Row, Unplannable, contiguous, lowers, type_of
+from keydnn.kernels.reference.quantize import OVERFLOW, ROUNDING
 
 FLOAT64 = np.dtype(np.float64)
-_ROUNDING = ("AP_TRN", "AP_TRN_ZERO", "AP_RND", "AP_RND_ZERO", "AP_RND_MIN_INF", "AP_RND_INF", "AP_RND_CONV")  # keydnn_rounding
-_OVERFLOW = ("AP_WRAP", "AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM", "AP_WRAP_SM")  # keydnn_overflow
 
 
 def groups(shape: tuple[int, ...], axis: Any, label: str) -> list[int]:
@@ -145,8 +144,18 @@ def quantize_fixed(op: Op) -> list[Row]:
     x, p = contiguous(op.operands[0], rows), op.params
     if p["wl"] > 53 or not 0 <= p["wl"] - p["iwl"] <= 60:
         raise Unplannable(f"{op.label}: a format of {p['wl']} bits, {p['iwl']} before the point")
-    n = [x.size, p["wl"], p["iwl"], int(p["signed"]), _ROUNDING.index(p["qmode"]), _OVERFLOW.index(p["omode"]), p["sat_bits"]]
+    n = [x.size, p["wl"], p["iwl"], int(p["signed"]), ROUNDING.index(p["qmode"]), OVERFLOW.index(p["omode"]), p["sat_bits"]]
     return [*rows, Row(f"quantize_fixed:{type_of(op)}", [x, op.results[0]], n, [], op.label, 1)]
+
+
+@lowers("quantize_by")
+def quantize_by(op: Op) -> list[Row]:
+    """The same with a format that is read in each step."""
+    rows: list[Row] = []
+    x, form = contiguous(op.operands[0], rows), op.operands[1]
+    if form.dtype != INT64 or form.size != 6 or not form.is_contiguous:
+        raise Unplannable(f"{op.label}: a format must be 6 neighbouring int64")
+    return [*rows, Row(f"quantize_by:{type_of(op, x)}", [x, form, op.results[0]], [x.size], [], op.label, 2)]
 
 
 @lowers("uniform")

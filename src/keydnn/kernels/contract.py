@@ -243,6 +243,11 @@ _ROWS = [
         "y",
         "the same with floor(t) + (f8 uniform of key < t - floor(t)), the remainder first cut to sr_bits bits unless None",
     ),
+    _row(
+        "quantize_by(x, format)",
+        "y",
+        "quantize_fixed by an int64 array (wl, iwl, signed, place of qmode in ROUNDING, of omode in OVERFLOW, sat_bits)",
+    ),
     _row("quantize_with(x, key; format)", "y", "format.rounded(x, key): any other number format"),
     # optimizer updates: lr is a float64 array of shape (), t an int64 array of shape () that the kernel increments;
     # velocity, m and v that are subnormal after the update are 0

@@ -39,6 +39,17 @@ def _(saved, g, needs):
 
 
 @primitive
+def quantize_by(k, x, format):
+    """x on the grid of the fixed-point format that an int64 tensor describes, see the kernel; the gradient passes unchanged."""
+    return k.quantize_by(x, format), ()
+
+
+@quantize_by.gradient
+def _(saved, g, needs):
+    return g, None
+
+
+@primitive
 def quantize_with(k, x, key, *, clip, format):
     """x rounded by ``format.rounded(array, key)``."""
     return k.quantize_with(x, key, format), (x, clip)

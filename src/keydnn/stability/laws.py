@@ -1,7 +1,8 @@
 """The controllers of `keydnn.stability.controllers` as operations of the engine, for recorded steps.
 
 The same formulas on tensors of shape () and float64, written so that each rounds as its counterpart on Python numbers does.
-`State` is what the sensor and the controller carry from step to step.
+`Kind` is what the form of the operations depends on, `Knobs` are the numbers, and `State` is what the sensor and the controller
+carry from step to step; knobs and state are read live, so one recorded step serves all their values.
 """
 
 from __future__ import annotations
@@ -23,18 +24,51 @@ def scalar(value: float) -> Tensor:
     return Tensor.full((), value, dtype=np.float64)
 
 
-def larger(a: Any, b: Any) -> Any:
+def larger(a: Tensor, b: Tensor) -> Tensor:
     """``max(a, b)`` of Python: b if b > a, else a."""
-    return max(a, b) if not (isinstance(a, Tensor) or isinstance(b, Tensor)) else where(_above(b, a), b, a)
+    return where(b > a, b, a)
 
 
-def smaller(a: Any, b: Any) -> Any:
+def smaller(a: Tensor, b: Tensor) -> Tensor:
     """``min(a, b)`` of Python: b if b < a, else a."""
-    return min(a, b) if not (isinstance(a, Tensor) or isinstance(b, Tensor)) else where(_above(a, b), b, a)
+    return where(b < a, b, a)
 
 
-def _above(a: Any, b: Any) -> Any:
-    return a > b if isinstance(a, Tensor) else b < a
+@dataclass(frozen=True)
+class Kind:
+    """Which law a controller follows; `of` reads it from the objects."""
+
+    law: type
+    is_division_free: bool
+    candidates: tuple[float, ...]
+    uses_average: bool
+    anti_windup: bool
+    holds: bool  # C after a step of length 0
+
+    @classmethod
+    def of(cls, controller: Any, sensor: c.CurvatureSensor) -> Kind:
+        """That of a controller and a sensor."""
+        is_free = controller.law == "division_free"
+        return cls(
+            type(controller), is_free, tuple(controller._candidates) if is_free else (), controller.use_ema_max,
+            bool(vars(controller).get("anti_windup")), sensor.on_zero_step == "hold",
+        )  # fmt: skip
+
+
+class Knobs:
+    """The numbers of a sensor, a controller and a run."""
+
+    _OWN = ("chi", "eps", "alpha_min", "alpha_max", "k_alpha", "beta")
+
+    def __init__(self) -> None:
+        self.eta, self.quantum, self.rho, self.sensor_eps, self.one = (scalar(1.0) for _ in range(5))
+        self.chi, self.eps, self.alpha_min, self.alpha_max, self.k_alpha, self.beta = (scalar(0.0) for _ in self._OWN)
+
+    def take(self, eta: float, quantum: float, sensor: c.CurvatureSensor, controller: c.BaseController) -> None:
+        """Set all of them."""
+        own = {name: vars(controller).get(name, 0.0) for name in self._OWN}
+        for name, value in {"eta": eta, "quantum": quantum, "rho": sensor.rho, "sensor_eps": sensor.eps, **own}.items():
+            getattr(self, name).fill(float(value))
 
 
 class State:
@@ -62,7 +96,7 @@ class State:
         if is_started:
             self.theta.copy_from_numpy(sensor.theta)
             self.gradient.copy_from_numpy(sensor.gradient)
-        known = {"is_started": float(is_started), "velocity": 0.0, "alpha": 1.0} | vars(sensor) | vars(controller)
+        known = {"velocity": 0.0, "alpha": 1.0} | vars(sensor) | vars(controller) | {"is_started": float(is_started)}
         for name in self._NUMBERS:
             getattr(self, name).fill(float(known[name]))
 
@@ -75,22 +109,23 @@ class State:
                 if name in vars(owner):
                     setattr(owner, name, getattr(self, name).item())
 
-    def sense(self, sensor: c.CurvatureSensor, theta: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`CurvatureSensor.update`: C, S, and 1 where C was measured now."""
-        step, change = theta - self.theta, gradient - self.gradient
-        d_theta, d_gradient = (step * step).sum().sqrt(), (change * change).sum().sqrt()
-        valid = (d_theta > 0.0) * self.is_started
-        measured = valid if sensor.on_zero_step == "hold" else self.is_started
-        curvature = where(measured, d_gradient / (d_theta + sensor.eps), self.curvature)
-        average = where(measured, self.average * (1.0 - sensor.rho) + curvature * sensor.rho, self.average)
-        assign_(self.d_theta, where(self.is_started, d_theta, self.d_theta))
-        assign_(self.d_gradient, where(self.is_started, d_gradient, self.d_gradient))
-        assign_(self.curvature, curvature)
-        assign_(self.average, average)
-        assign_(self.theta, theta)
-        assign_(self.gradient, gradient)
-        assign_(self.is_started, scalar(1.0))
-        return curvature, average, valid
+
+def sense(kind: Kind, knobs: Knobs, state: State, theta: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`CurvatureSensor.update`: C, S, and 1 where C was measured now."""
+    step, change = theta - state.theta, gradient - state.gradient
+    d_theta, d_gradient = (step * step).sum().sqrt(), (change * change).sum().sqrt()
+    valid = (d_theta > 0.0) * state.is_started
+    measured = valid if kind.holds else state.is_started
+    curvature = where(measured, d_gradient / (d_theta + knobs.sensor_eps), state.curvature)
+    average = where(measured, (1.0 - knobs.rho) * state.average + knobs.rho * curvature, state.average)
+    assign_(state.d_theta, where(state.is_started, d_theta, state.d_theta))
+    assign_(state.d_gradient, where(state.is_started, d_gradient, state.d_gradient))
+    assign_(state.curvature, curvature)
+    assign_(state.average, average)
+    assign_(state.theta, theta)
+    assign_(state.gradient, gradient)
+    assign_(state.is_started, knobs.one)
+    return curvature, average, valid
 
 
 @dataclass
@@ -105,65 +140,68 @@ class Decision:
     feasible: Any
 
 
-def control(controller: Any, state: State, eta: float, curvature: Tensor, average: Tensor, grad_norm: Tensor, quantum: float) -> Decision:
+def control(kind: Kind, knobs: Knobs, state: State, curvature: Tensor, average: Tensor, grad_norm: Tensor) -> Decision:
     """`BaseController.step`."""
-    chosen = larger(curvature, average) if controller.use_ema_max else curvature
-    quotient = controller.chi / ((chosen + controller.eps) * eta)
-    would = where(chosen <= controller.eps, 1.0, quotient)
-    would = would.clamp(min=controller.alpha_min, max=controller.alpha_max)
-    would = where(chosen == chosen, would, chosen)
-    low, high, feasible = controller.alpha_min, controller.alpha_max, 1.0
-    if type(controller) is c.QuantizationAwareOrder2Controller:
-        useful = quantum / (grad_norm * eta + controller.eps) if quantum else 0.0
-        low, high = larger(controller.alpha_min, useful), smaller(controller.alpha_max, would)
-        feasible = (high >= low) if isinstance(low, float) else (low <= high)
+    k = knobs
+    chosen = larger(curvature, average) if kind.uses_average else curvature
+    would = where(chosen <= k.eps, 1.0, k.chi / (k.eta * (chosen + k.eps)))
+    would = where(chosen == chosen, _clipped(k, would), chosen)
+    low, high, feasible = k.alpha_min, k.alpha_max, k.one
+    if kind.law is c.QuantizationAwareOrder2Controller:
+        useful = k.quantum / (k.eta * grad_norm + k.eps)
+        low, high = larger(k.alpha_min, useful), smaller(k.alpha_max, would)
+        feasible = low <= high
         low = smaller(low, high)
-    if controller.law == "division_free":
-        would = _candidate(controller, state, eta)
-    alpha = LAWS[type(controller)](controller, state, eta, chosen, would, low, high, average)
+    if kind.is_division_free:
+        would = _candidate(kind, k, state)
+    alpha = LAWS[kind.law](kind, k, state, chosen, would, low, high, average)
     return Decision(alpha, would, chosen, low, high, feasible)
 
 
-def _candidate(controller: Any, state: State, eta: float) -> Any:
-    limit = (state.d_theta * state.d_theta + controller.eps * controller.eps) * (controller.chi * controller.chi)
-    found: Any = scalar(controller.alpha_min)
-    for a in reversed(controller._candidates):
-        fits = state.d_gradient * (a * a * eta * eta) * state.d_gradient <= limit
-        found = where(fits, controller._clipped(a), found)
+def _clipped(k: Knobs, alpha: Tensor) -> Tensor:
+    return smaller(larger(alpha, k.alpha_min), k.alpha_max)
+
+
+def _candidate(kind: Kind, k: Knobs, state: State) -> Tensor:
+    limit = k.chi * k.chi * (state.d_theta * state.d_theta + k.eps * k.eps)
+    found = k.alpha_min
+    for a in reversed(kind.candidates):
+        fits = a * a * k.eta * k.eta * state.d_gradient * state.d_gradient <= limit
+        found = where(fits, _clipped(k, scalar(a)), found)
     return found
 
 
-def _none(controller: Any, state: State, eta: float, chosen: Any, would: Any, low: Any, high: Any, average: Any) -> Any:
-    return scalar(1.0)
+def _none(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor, low: Tensor, high: Tensor, average: Tensor) -> Tensor:
+    return k.one
 
 
-def _order0(controller: Any, state: State, eta: float, chosen: Any, would: Any, low: Any, high: Any, average: Any) -> Any:
+def _order0(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor, low: Tensor, high: Tensor, average: Tensor) -> Tensor:
     return would
 
 
-def _order1(controller: Any, state: State, eta: float, chosen: Any, would: Any, low: Any, high: Any, average: Any) -> Any:
-    error = would - state.alpha if controller.law == "division_free" else controller.chi - state.alpha * eta * chosen
-    alpha = (state.alpha + error * controller.k_alpha).clamp(min=controller.alpha_min, max=controller.alpha_max)
+def _order1(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor, low: Tensor, high: Tensor, average: Tensor) -> Tensor:
+    error = would - state.alpha if kind.is_division_free else k.chi - k.eta * state.alpha * chosen
+    alpha = _clipped(k, state.alpha + k.k_alpha * error)
     assign_(state.alpha, alpha)
     return alpha
 
 
-def _order2(controller: Any, state: State, eta: float, chosen: Any, would: Any, low: Any, high: Any, average: Any) -> Any:
-    velocity = state.velocity * controller.beta + (controller.chi - state.alpha * eta * chosen) * controller.k_alpha
+def _order2(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor, low: Tensor, high: Tensor, average: Tensor) -> Tensor:
+    velocity = k.beta * state.velocity + k.k_alpha * (k.chi - k.eta * state.alpha * chosen)
     free = state.alpha + velocity
     alpha = smaller(larger(free, low), high)
-    if controller.anti_windup:
+    if kind.anti_windup:
         velocity = where((free - alpha) * velocity > 0.0, 0.0, velocity)
     assign_(state.velocity, velocity)
     assign_(state.alpha, alpha)
     return alpha
 
 
-def _rational(controller: Any, state: State, eta: float, chosen: Any, would: Any, low: Any, high: Any, average: Any) -> Any:
-    return (1.0 / (average * controller.beta + 1.0)).clamp(min=controller.alpha_min, max=1.0)
+def _rational(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor, low: Tensor, high: Tensor, average: Tensor) -> Tensor:
+    return smaller(larger(1.0 / (1.0 + k.beta * average), k.alpha_min), k.one)
 
 
-Law = Callable[[Any, State, float, Any, Any, Any, Any, Any], Any]
+Law = Callable[[Kind, Knobs, State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 LAWS: dict[type, Law] = {
     c.NoController: _none,
     c.GlobalThrottleOrder0Controller: _order0,

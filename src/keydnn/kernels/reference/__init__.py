@@ -86,7 +86,7 @@ from keydnn.kernels.reference.pool import (
     maxpool2d_grad,
     maxpool2d_take,
 )
-from keydnn.kernels.reference.quantize import quantize_fixed, quantize_stochastic, quantize_with
+from keydnn.kernels.reference.quantize import quantize_by, quantize_fixed, quantize_stochastic, quantize_with
 from keydnn.kernels.reference.random import draw_key, dropout_mask, normal, uniform
 from keydnn.kernels.reference.recurrent import gru, gru_grad, lstm, lstm_grad, rnn, rnn_grad, sequence_mask
 from keydnn.kernels.reference.reduce import all, any, argmax, argmin, cumsum, max, mean, min, prod, sum
@@ -191,6 +191,7 @@ __all__ = [
     "pow",
     "prod",
     "put_",
+    "quantize_by",
     "quantize_fixed",
     "quantize_stochastic",
     "quantize_with",

@@ -19,6 +19,9 @@ import numpy as np
 from keydnn.kernels.reference.quiet import quiet
 from keydnn.kernels.reference.random import uniform
 
+# in the order of keydnn_rounding and keydnn_overflow of the native kernels
+ROUNDING = ("AP_TRN", "AP_TRN_ZERO", "AP_RND", "AP_RND_ZERO", "AP_RND_MIN_INF", "AP_RND_INF", "AP_RND_CONV")
+OVERFLOW = ("AP_WRAP", "AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM", "AP_WRAP_SM")
 SATURATING = ("AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM")
 FLOAT_BITS = 53  # widest format whose integers are all float64
 _BLOCK = 8192  # elements that stay in the cache between the passes over them
@@ -43,6 +46,12 @@ def quantize_fixed(x, wl, iwl, signed, qmode, omode, sat_bits):
         else:
             target[part] = value_of(stored(source[part].astype(np.float64), wl, iwl, signed, qmode, omode, sat_bits), wl - iwl)
     return y
+
+
+def quantize_by(x, format):
+    """`quantize_fixed` with the format as numbers: wl, iwl, signed, places of qmode and omode in the lists above, sat_bits."""
+    wl, iwl, signed, qmode, omode, sat_bits = np.asarray(format).tolist()
+    return quantize_fixed(x, wl, iwl, bool(signed), ROUNDING[qmode], OVERFLOW[omode], sat_bits)
 
 
 def _nearest_saturated(x, y, wl, f, signed, omode):

@@ -20,7 +20,7 @@ from keydnn.stability.keys import key_of
 from keydnn.stability.laws import Decision
 from keydnn.stability.nn.hessian import HessianMonitor
 from keydnn.stability.nn.program import check_shapes, squares_of
-from keydnn.stability.nn.recorded import Part, RecordedLoop, why_eager
+from keydnn.stability.nn.recorded import Part, RecordedLoop, program_for, why_eager
 from keydnn.stability.nn.settings import Settings, is_active
 from keydnn.stability.nn.telemetry import Block, Columns, measure, row_of
 from keydnn.stability.norms import norm
@@ -151,7 +151,8 @@ class Run:
         while part := next(parts, None):
             for i in range(part.steps):
                 if self.why_eager is None and not (self.settings.first_step == "probe" and self.sensor.theta is None):
-                    RecordedLoop(self).take(chain([part.cut(i, part.steps)], parts))
+                    with program_for(self) as program:
+                        RecordedLoop(self, program).take(chain([part.cut(i, part.steps)], parts))
                     return
                 rows = part.rows_of(i)
                 batch = (self.X, self.Y) if rows is None else (self.X[rows], self.Y[rows])

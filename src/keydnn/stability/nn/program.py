@@ -1,11 +1,13 @@
 """One instrumented step as operations of the engine, so that it can be recorded.
 
-Nothing is read back to Python between the batch and the update: the sensor's memory and the controller's state are tensors.
-What the step hands out (`Program.HANDED`, then the gradient and the parameters after the step) is what all metrics follow from.
+Nothing is read back to Python between the batch and the update: the sensor's memory, the controller's state, all settings and all
+number formats are tensors.  What the step hands out (`Program.HANDED`, then the gradient and the parameters after the step) is
+what all metrics follow from.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +17,19 @@ from keydnn._tensor import Tensor
 from keydnn.autograd.backward import grad
 from keydnn.autograd.modes import no_grad
 from keydnn.compiler.step import RecordedStep
+from keydnn.kernels.reference.quantize import OVERFLOW, ROUNDING
+from keydnn.nn import Module
 from keydnn.ops import concat
 from keydnn.ops.inplace import assign_
+from keydnn.ops.quantize import quantize_by
 from keydnn.stability.curvature import loss_of
-from keydnn.stability.laws import State, control, scalar
+from keydnn.stability.laws import Kind, Knobs, State, control, sense
 from keydnn.stability.nn.forward import FLOAT64, Formats, layer_forward
-from keydnn.stability.quantization import quantize_tensor
+from keydnn.stability.precision import layer_names
+from keydnn.training import Sequential
+
+_PLAIN = (int, float, bool, str, tuple, np.dtype, type(None))
+_IGNORED = ("training", "initializer", "device", "_stamp", "_parameters", "_buffers", "_modules", "_transient")
 
 
 def check_shapes(prediction: Tensor, target: Tensor) -> None:
@@ -36,11 +45,59 @@ def squares_of(prediction: Tensor, target: Tensor) -> Tensor:
         return (residual * residual).sum()
 
 
-class Program:
-    """The step of a run; one recorded step per size of batch, all on the same state.
+def form_of(network: Any) -> Any:
+    """What networks that compute the same function of their tensors have in common; None for one that cannot tell."""
+    if type(network) is not Sequential or any(name in vars(network) for name in ("_hooks", "forward")):
+        return None
+    found: list[Any] = []
+    for path, module in list(network.named_modules())[1:]:
+        own = {name: v for name, v in vars(module).items() if name not in _IGNORED and not isinstance(v, Tensor | Module)}
+        if not type(module).__module__.startswith("keydnn.nn.") or not all(isinstance(v, _PLAIN) for v in own.values()):
+            return None
+        found.append((path, type(module), tuple(sorted(own.items(), key=lambda entry: entry[0]))))
+    places: dict[int, int] = {}
+    tensors = [*network.named_parameters(unique=False), *network.named_buffers()]
+    for path, t in tensors:
+        found.append((path, t.shape, t.dtype, t.requires_grad, places.setdefault(id(t), len(places))))
+    return tuple(found)
+
+
+def formats_of(run: Any) -> dict[Any, Any]:
+    """The formats of a run by where they apply; places without one are left out."""
+    if run.precision is None:
+        return {}
+    named = {field for fields in run.precision.values() for field in fields}
+    found = {(layer, field): run.precision.dtype(layer, field) for layer in layer_names(run.model.model) for field in named}
+    for i, (p, (layer, _)) in enumerate(zip(run.params, run.places, strict=True)):
+        found |= {("gradient", i): run.format_of(layer, "gradient"), ("update", i): run.update_formats[i]}
+        found["stored", i] = run.model._storage_format(p, run.precision)
+    return {place: dtype for place, dtype in found.items() if dtype is not None}
+
+
+class LiveFormats(Formats):
+    """Quantisers whose formats are tensors.
 
     Args:
-        run: The instrumented run; its settings are fixed in the program, its model's parameters bound.
+        table: From layer and field to the tensor of the format.
+    """
+
+    def __init__(self, table: dict[Any, Tensor]) -> None:
+        self.table = table
+
+    def __call__(self, layer: str, field: Any, z: Tensor, *otherwise: str) -> Tensor:
+        """z in the format of the field, or of the first of the other fields that has one; z itself without."""
+        for name in (field, *otherwise):
+            if (layer, name) in self.table:
+                return quantize_by(z, self.table[layer, name])
+        return z
+
+
+class Program:
+    """The step of a kind of run; one recorded step per size of batch, all on the same state.
+
+    Args:
+        run: A run of this kind.
+        is_shared: Whether it will serve other models too: then it works on a network of its own.
     """
 
     HANDED = (
@@ -48,31 +105,70 @@ class Program:
         "feasible",
     )  # fmt: skip
 
-    def __init__(self, run: Any) -> None:
-        model = run.model
-        self.network, self.params, self.precision, self.seed = model.model, run.params, run.precision, model.seed
-        self.loss_mode, self.eta, self.quantum = run.settings.loss_mode, run.settings.learning_rate, run.update_quantum
-        self.controller, self.sensor = run.controller, run.sensor
-        self.dtype = run.params[0].dtype
-        self.update_formats = run.update_formats
-        self.gradient_formats = [run.format_of(layer, "gradient") for layer, _ in run.places]
-        self.stored_formats = [None if self.precision is None else model._storage_format(p, self.precision) for p in self.params]
-        self.state = State(sum(p.numel() for p in self.params))
-        self.steps: dict[tuple[int, ...], RecordedStep] = {}
+    def __init__(self, run: Any, is_shared: bool) -> None:
+        self.network, self.loss_mode, self.is_quantised = run.model.model, run.settings.loss_mode, run.precision is not None
+        if is_shared:
+            self.network = Sequential()
+            for name, layer in copy.deepcopy(dict(run.model.model.named_children())).items():
+                self.network.add(layer, name=name)
+            self.network.train(True)
+        self.params = list(self.network.parameters())
+        self.dtype, self.size = self.params[0].dtype, sum(p.numel() for p in self.params)
+        self.kind, self.knobs, self.state = Kind.of(run.controller, run.sensor), Knobs(), State(self.size)
+        self.q = LiveFormats({place: Tensor(data=_codes(dtype), dtype=np.int64) for place, dtype in formats_of(run).items()})
+        self.steps: dict[int, RecordedStep] = {}
 
-    def step_for(self, *arrays: np.ndarray) -> RecordedStep:
+    @staticmethod
+    def key_of(run: Any) -> Any:
+        """What runs that one program serves have in common; None for a run that needs its own."""
+        form = form_of(run.model.model)
+        if form is None:
+            return None
+        shapes = (run.X.shape[1:], run.Y.shape[1:])
+        return form, shapes, run.settings.loss_mode, Kind.of(run.controller, run.sensor), run.precision is None, frozenset(formats_of(run))
+
+    # -- between runs
+
+    def take(self, run: Any) -> None:
+        """Everything that the step reads, from a run."""
+        for mine, t in self._pairs(run):
+            mine.copy_from_numpy(t.numpy())
+        for place, dtype in formats_of(run).items():
+            self.q.table[place].copy_from_numpy(_codes(dtype))
+        self.knobs.take(run.settings.learning_rate, run.update_quantum, run.sensor, run.controller)
+        self.state.take(run.sensor, run.controller)
+
+    def give(self, run: Any) -> None:
+        """What the steps changed, to the run."""
+        for mine, t in self._pairs(run):
+            t.copy_from_numpy(mine.numpy())
+        self.state.give(run.sensor, run.controller)
+
+    def _pairs(self, run: Any) -> list[tuple[Tensor, Tensor]]:
+        network = run.model.model
+        if network is self.network:
+            return []
+        return [*zip(self.params, network.parameters(), strict=True), *zip(self.network.buffers(), network.buffers(), strict=True)]
+
+    def written(self) -> list[Tensor]:
+        """All tensors that steps write."""
+        return [*self.params, *self.network.buffers(), *self.state.tensors()]
+
+    def step_for(self, batch: int) -> RecordedStep:
         """The recorded step for batches of a size."""
-        key = tuple(len(a) for a in arrays)
-        if key not in self.steps:
-            self.steps[key] = RecordedStep(self.step, fuse=False)
-        return self.steps[key]
+        step = self.steps.get(batch)
+        if step is None or not (step.plan is None or step.holds()):
+            step = self.steps[batch] = RecordedStep(self.step, fuse=False)
+        return step
 
-    def prepared(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def prepared(self, run: Any) -> list[np.ndarray]:
         """The data as the step takes them: in the dtype of the parameters, or under a map in float64 with the inputs in their format."""
-        if self.precision is None:
-            return x.astype(self.dtype), y.astype(self.dtype)
-        q = Formats(self.precision, self.seed)
-        return q("input", "value", Tensor(data=x).astype(FLOAT64)).numpy(), y.astype(np.float64)
+        if run.precision is None:
+            return [run.X.astype(self.dtype), run.Y.astype(self.dtype)]
+        q = Formats(run.precision, run.model.seed)
+        return [q("input", "value", Tensor(data=run.X).astype(FLOAT64)).numpy(), run.Y.astype(np.float64)]
+
+    # -- the step
 
     def step(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         """Forward, backward, sensor, controller, update."""
@@ -81,40 +177,43 @@ class Program:
         found = grad(loss_of(prediction, y, self.loss_mode), self.params, allow_unused=True)
         with no_grad():
             squares = squares_of(prediction, y)
-            grads = [
-                quantize_tensor(Tensor(p.shape, dtype=p.dtype) if g is None else g.detach(), f)
-                for p, g, f in zip(self.params, found, self.gradient_formats, strict=True)
-            ]
+            given = [Tensor(p.shape, dtype=p.dtype) if g is None else g.detach() for p, g in zip(self.params, found, strict=True)]
+            grads = [self.q("gradient", i, g) for i, g in enumerate(given)]
             gradient = _joined(grads)
             wide = gradient.astype(FLOAT64)
             grad_norm = (wide * wide).sum().sqrt()
-            sensed = self.state.sense(self.sensor, _joined(self.params).astype(FLOAT64), wide)
-            decision = control(self.controller, self.state, self.eta, sensed[0], sensed[1], grad_norm, self.quantum)
+            curvature, average, valid = sense(self.kind, self.knobs, self.state, _joined(self.params).astype(FLOAT64), wide)
+            decision = control(self.kind, self.knobs, self.state, curvature, average, grad_norm)
             after = self._update(decision.alpha, grads)
         handed = {
-            "squares": squares, "curvature": sensed[0], "average": sensed[1], "valid": sensed[2], "grad_norm": grad_norm, **vars(decision),
+            "squares": squares, "curvature": curvature, "average": average, "valid": valid, "grad_norm": grad_norm, **vars(decision),
         }  # fmt: skip
-        numbers = [handed[name] for name in self.HANDED]
-        return [*(v if isinstance(v, Tensor) else scalar(v) for v in numbers), gradient, after]
+        return [*(handed[name] for name in self.HANDED), gradient, after]
 
     def _forward(self, x: Tensor) -> Tensor:
-        if self.precision is None:
+        if not self.is_quantised:
             return self.network(x)
-        q = Formats(self.precision, self.seed)
         for name, layer in self.network.named_children():
-            x = layer_forward(layer, name, q, x, True)
+            x = layer_forward(layer, name, self.q, x, True)
         return x
 
     def _update(self, alpha: Tensor, grads: list[Tensor]) -> Tensor:
-        rate = -(alpha * self.eta).astype(np.float32).astype(self.dtype)
+        rate = -(alpha * self.knobs.eta).astype(np.float32).astype(self.dtype)
         stored = []
-        for p, g, update, own in zip(self.params, grads, self.update_formats, self.stored_formats, strict=True):
-            value = quantize_tensor(p.detach() + quantize_tensor(g * rate, update), own)
-            assign_(p, value)
-            stored.append(value)
+        for i, (p, g) in enumerate(zip(self.params, grads, strict=True)):
+            stored.append(self.q("stored", i, p.detach() + self.q("update", i, g * rate)))
+            assign_(p, stored[-1])
         return _joined(stored)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     flat = [t.detach().reshape(-1) for t in tensors]
     return flat[0] if len(flat) == 1 else concat(flat, axis=0)
+
+
+def _codes(dtype: Any) -> np.ndarray:
+    """A fixed-point format as the kernel `quantize_by` takes it."""
+    p = dtype.kernel_params
+    return np.array(
+        [p["wl"], p["iwl"], p["signed"], ROUNDING.index(p["qmode"]), OVERFLOW.index(p["omode"]), p["sat_bits"]], np.int64
+    )  # fmt: skip

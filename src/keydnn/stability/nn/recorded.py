@@ -5,9 +5,10 @@ Where a group turns out to hold the end of the run, the state before it is put b
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 import time
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from keydnn.stability.nn.telemetry import Block, Columns, measure, rail_rows
 _MOST_STEPS = 1024  # in a group
 _MOST_BYTES = 8 << 20  # of gradients and parameters in a group
 _BUDGET_S = 0.1  # of a group: how often progress is told
-_MOST_PROGRAMS = 8  # kept per model
+_MOST_PROGRAMS = 16  # kept
 
 
 @dataclass(frozen=True)
@@ -81,22 +82,28 @@ def _has_plan(dtype: Any) -> bool:
     return isinstance(dtype, HLSDataType) and not dtype.is_stochastic and dtype.WL <= 53 and 0 <= dtype.fractional_bits <= 60
 
 
-_PROGRAMS: weakref.WeakKeyDictionary[Any, dict[Any, Program]] = weakref.WeakKeyDictionary()
+_PROGRAMS: dict[Any, Program] = {}  # that are not at work, the latest last
+_LOCK = threading.Lock()
 
 
-def program_of(run: Any) -> Program:
-    """The program of a run: that of an earlier call on the same model with the same settings, or a new one."""
-    s, programs = run.settings, _PROGRAMS.setdefault(run.model, {})
-    key = (
-        id(run.model.model), tuple(map(id, run.params)), s.loss_mode, s.learning_rate, run.X.shape[1:], run.Y.shape[1:],
-        type(run.controller), run.controller.describe(), repr(vars(run.controller).get("_candidates")),
-        (run.sensor.rho, run.sensor.eps, run.sensor.on_zero_step), None if run.precision is None else run.precision.describe(),
-    )  # fmt: skip
-    if key not in programs:
-        if len(programs) >= _MOST_PROGRAMS:
-            del programs[next(iter(programs))]
-        programs[key] = Program(run)
-    return programs[key]
+@contextlib.contextmanager
+def program_for(run: Any) -> Iterator[Program]:
+    """A program with the state of a run: one that has served such a run before, or a new one; the run has its state back afterwards."""
+    key = Program.key_of(run)
+    with _LOCK:
+        program = _PROGRAMS.pop(key, None)
+    if program is None:
+        program = Program(run, is_shared=key is not None)
+    program.take(run)
+    try:
+        yield program
+    finally:
+        program.give(run)
+        if key is not None:
+            with _LOCK:
+                _PROGRAMS[key] = program
+                while len(_PROGRAMS) > _MOST_PROGRAMS:
+                    del _PROGRAMS[next(iter(_PROGRAMS))]
 
 
 class RecordedLoop:
@@ -104,24 +111,21 @@ class RecordedLoop:
 
     Args:
         run: The instrumented run.
+        program: Its program.
     """
 
-    def __init__(self, run: Any) -> None:
-        self.run, self.program = run, program_of(run)
-        self.data = self.program.prepared(run.X, run.Y)
-        self.size = sum(p.numel() for p in run.params)
-        row_bytes = 2 * self.size * self.program.dtype.itemsize
-        self.limit = max(1, min(_MOST_STEPS, _MOST_BYTES // max(row_bytes, 1)))
-        self.tensors = [*run.params, *run.model.model.buffers(), *self.program.state.tensors()]
+    def __init__(self, run: Any, program: Program) -> None:
+        self.run, self.program, self.size = run, program, program.size
+        self.data = program.prepared(run)
+        self.limit = max(1, min(_MOST_STEPS, _MOST_BYTES // max(2 * self.size * program.dtype.itemsize, 1)))
+        self.tensors = program.written()
 
     def take(self, parts: Iterator[Part]) -> None:
-        """Run all parts, or up to where the run ends; the sensor and the controller then know what happened."""
-        run, state = self.run, self.program.state
-        state.take(run.sensor, run.controller)
+        """Run all parts, or up to where the run ends."""
+        run = self.run
         waiting: Part | None = next(parts, None)
         while waiting is not None:
             snapshot = [t.numpy().copy() for t in self.tensors]
-            before = _vector(run.params)
             outputs = self._room(self.limit)
             group: list[Part] = []
             n, start = 0, time.monotonic()
@@ -130,13 +134,12 @@ class RecordedLoop:
                 group.append(waiting.cut(0, done))
                 n += done
                 waiting = waiting.cut(done, waiting.steps) if done < waiting.steps else next(parts, None)
+            before = np.concatenate([a.astype(np.float64).reshape(-1) for a in snapshot[: len(self.program.params)]])
             kept = run.keep(self._measured(group, before, [out[:n] for out in outputs]))
             if kept is not None:
                 self._end(group, kept, n, snapshot)
                 break
-        state.give(run.sensor, run.controller)
-        reasons = [step.reason for step in self.program.steps.values() if step.plan is None]
-        run.why_eager = next(iter(reasons), None)
+        run.why_eager = next((step.reason for step in self.program.steps.values() if step.plan is None), None)
 
     def _room(self, steps: int) -> list[np.ndarray]:
         """Arrays for what steps hand out: numbers, gradients, parameters."""
@@ -145,16 +148,11 @@ class RecordedLoop:
 
     def _steps(self, part: Part, outputs: list[np.ndarray]) -> int:
         """Run steps of a part, at least one; returns how many."""
-        x, y = self.data
-        first = part.rows_of(0)
-        batch = (x, y) if first is None else (x[first], y[first])
-        step = self.program.step_for(*batch)
-        if step.is_checked and step.holds():
-            return step.replay_rows(list(self.data), outputs, part.rows, part.batch, _BUDGET_S, part.steps)
-        if step.plan is not None and not step.holds():
-            del self.program.steps[len(batch[0]), len(batch[1])]
-            step = self.program.step_for(*batch)
-        for out, value in zip(outputs, step(*(Tensor(data=a, dtype=a.dtype) for a in batch)), strict=True):
+        step, first = self.program.step_for(part.batch), part.rows_of(0)
+        if step.is_checked:
+            return step.replay_rows(self.data, outputs, part.rows, part.batch, _BUDGET_S, part.steps)
+        batch = [Tensor(data=a if first is None else a[first], dtype=a.dtype) for a in self.data]
+        for out, value in zip(outputs, step(*batch), strict=True):
             out[0] = value.numpy() if isinstance(value, Tensor) else value
         return 1
 
@@ -233,7 +231,3 @@ class RecordedLoop:
         rows = [part.rows_of(i) for part in group for i in range(part.steps)]
         found = [run.hessian.at(run.step + i, run.X[index], run.Y) for i, index in enumerate(rows)]
         return np.stack([eigenvalues for eigenvalues, _ in found]), found[-1][1]
-
-
-def _vector(params: list[Tensor]) -> np.ndarray:
-    return np.concatenate([p.numpy().astype(np.float64).reshape(-1) for p in params])

@@ -15,7 +15,7 @@ struct Moments {
 // Mean and biased variance of `count` runs of n elements that start `stride` apart.
 template <class T>
 KEYDNN_INLINE Moments moments(const T* x, int64_t n, int64_t count, int64_t stride) {
-  const int64_t first = lesser(n, kBlock);
+  const int64_t first = lesser<int64_t>(n, 64);
   const double shift = sum_of(x, first) / static_cast<double>(first);
   double s[2];
   sum_runs<2>(

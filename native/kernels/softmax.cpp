@@ -1,6 +1,7 @@
 // Softmax, log-softmax, cross-entropy of logits with integer labels, and their gradients, row by row.
 // Meaning: kernels/reference/softmax.py.
-// Numerics: the row's maximum is taken out first; sums in double; e^x of vmath.h.  A row's result depends on the row alone.
+// Numerics: the row's maximum is taken out first; sums in double, of float after adding four as floats; e^x of vmath.h.
+// A row's result depends on the row alone.
 #include "sums.h"
 #include "vmath.h"
 
@@ -17,17 +18,34 @@ KEYDNN_INLINE int each_row(int64_t rows, int64_t n, double ns, Body body) {
   return KEYDNN_OK;
 }
 
+// v as doubles, halves added.
+KEYDNN_INLINE Vec<double> widened(Vec<float> v) {
+  typename PartOf<float>::type half[2];
+  memcpy(half, &v, sizeof v);
+  return __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
+}
+
 // The sum of e^(x[j] - top), in double; with kStore also y[j] = e^(x[j] - top).
 template <bool kStore, class T>
 KEYDNN_INLINE double exponentials(const T* x, T top, T* y, int64_t n) {
+  constexpr int64_t L = kLanes<T>;
   Vec<double> sum = {};
-  for (int64_t j = 0; j < n; j += kLanes<T>) {
+  int64_t j = 0;
+  if constexpr (sizeof(T) == 4) {  // four registers are added before they become doubles
+    for (; j + 4 * L <= n; j += 4 * L) {
+      Vec<T> e[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) e[i] = vexp<T>(load(x + j + i * L) - top);
+#pragma GCC unroll 4
+      for (int i = 0; kStore && i < 4; ++i) store(y + j + i * L, e[i]);
+      sum += widened((e[0] + e[1]) + (e[2] + e[3]));
+    }
+  }
+  for (; j < n; j += L) {
     const int64_t k = n - j;
     const Vec<T> e = vexp<T>((k >= kLanes<T> ? load(x + j) : load_part(x + j, k, -T(__builtin_inf()))) - top);
     if constexpr (sizeof(T) == 4) {
-      typename PartOf<T>::type half[2];
-      memcpy(half, &e, sizeof e);
-      sum += __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
+      sum += widened(e);
     } else {
       sum += e;
     }
@@ -95,6 +113,20 @@ int log_softmax(const T* x, T* y, int64_t rows, int64_t n) {
 template <class T>
 KEYDNN_INLINE double dot(const T* a, const T* b, int64_t n) {
   double sum;
+  if constexpr (sizeof(T) == 4) {  // four products are added before they become doubles
+    constexpr int64_t L = kLanes<T>;
+    Vec<double> even = {}, odd = {};
+    double rest = 0;
+    int64_t j = 0;
+    const auto product = [=](int64_t at) { return load(a + at) * load(b + at); };
+    for (; j + 8 * L <= n; j += 8 * L) {
+      even += widened((product(j) + product(j + L)) + (product(j + 2 * L) + product(j + 3 * L)));
+      odd += widened((product(j + 4 * L) + product(j + 5 * L)) + (product(j + 6 * L) + product(j + 7 * L)));
+    }
+    for (; j + L <= n; j += L) even += widened(product(j));
+    for (; j < n; ++j) rest += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+    return add_lanes(even + odd) + rest;
+  }
   sum_runs<1>(
       n, 1, 0, &sum, [=](int64_t j, Vec<double>* s) { s[0] += load_wide(a + j) * load_wide(b + j); },
       [=](int64_t j, double* s) { s[0] += static_cast<double>(a[j]) * static_cast<double>(b[j]); });

@@ -65,6 +65,20 @@ AFFINE = [
     linear("Linear", lambda dtype: nn.Linear(4, 5, dtype=dtype), lambda x, weight, bias: x @ weight.T + bias),
     linear("Linear-no-bias", lambda dtype: nn.Linear(4, 5, bias=False, dtype=dtype), lambda x, weight: x @ weight.T),
     linear("Linear-one", lambda dtype: nn.Linear(1, 1, dtype=dtype), lambda x, weight, bias: x @ weight.T + bias, (1, 1), (1, 1)),
+    linear(
+        "Linear-volume",
+        lambda dtype: nn.Linear(4, 5, dtype=dtype, any_rank=True),
+        lambda x, weight, bias: x @ weight.T + bias,
+        (2, 1, 3, 4),
+        (2, 1, 3, 5),
+    ),
+    linear(
+        "Dense-vector",
+        lambda dtype: nn.Dense(5, bias=False, dtype=dtype, any_rank=True),
+        lambda x, weight: weight @ x,
+        (4,),
+        (5,),
+    ),
     linear("Dense", lambda dtype: nn.Dense(5, dtype=dtype, initializer="kaiming"), lambda x, weight, bias: x @ weight.T + bias),
     linear("Dense-no-bias", lambda dtype: nn.Dense(5, bias=False, dtype=dtype), lambda x, weight: x @ weight.T),
 ]

@@ -33,6 +33,12 @@ def _f8():
 LAYERS = {  # name -> our class, PyTorch's, how to make both, shape of x
     "Linear": ("Linear", "Linear", same(4, 5), X2),
     "Linear-no-bias": ("Linear", "Linear", same(4, 5, bias=False), X2),
+    "Linear-volume": (
+        "Linear",
+        "Linear",
+        lambda cls, other: (cls(6, 3, dtype="f8", any_rank=True), other(6, 3, dtype=_f8())),
+        X4,
+    ),
     "Conv2d": ("Conv2d", "Conv2d", same(4, 6, 3), X4),
     "Conv2d-geometry": ("Conv2d", "Conv2d", same(4, 6, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(1, 2), groups=2), X4),
     "Conv2d-same": ("Conv2d", "Conv2d", same(4, 6, (4, 3), padding="same", dilation=(1, 2)), X4),

@@ -14,7 +14,7 @@ IMAGES, VOLUMES, ROWS, STATE, SEQUENCES, TOKENS = (2, 3, 6, 6), (2, 2, 3, 4, 5),
 SAMPLES = {  # name -> (a layer with unusual settings, shape of its input, or a list of them, or the input)
     "Sequential": (lambda: keydnn.Sequential(layers.Linear(6, 2), keydnn.Tanh()), ROWS),
     "Linear": (lambda: layers.Linear(6, 4, bias=False, initializer="kaiming"), ROWS),
-    "Dense": (lambda: layers.Dense(4, dtype="float64"), ROWS),
+    "Dense": (lambda: layers.Dense(4, dtype="float64", any_rank=True), SEQUENCES),
     "Conv2d": (lambda: layers.Conv2d(3, 6, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), groups=3, dtype="float64"), IMAGES),
     "Conv2dTranspose": (lambda: layers.Conv2dTranspose(3, 2, 3, stride=2, padding=1, output_padding=1, bias=False), IMAGES),
     "BatchNorm1d": (lambda: layers.BatchNorm1d(6, eps=1e-3, momentum=0.3), ROWS),

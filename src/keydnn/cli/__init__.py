@@ -1,4 +1,4 @@
-"""The command line: ``keydnn run``, ``train``, ``evaluate``, ``predict``, ``summary``, ``convert``, ``inspect``, ``doctor``."""
+"""The command line: ``keydnn run``, ``test``, ``train``, ``evaluate``, ``predict``, ``summary``, ``convert``, ``inspect``, ``doctor``."""
 
 from __future__ import annotations
 

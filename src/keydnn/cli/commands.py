@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import keydnn
-from keydnn.cli import convert, digits, doctor, inspect_file, stability, summary
+from keydnn.cli import convert, digits, doctor, images, inspect_file, stability, summary
 from keydnn.cli.job import config, train, use
 from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
@@ -48,6 +48,33 @@ def run_command(seed: int, out: Path | None, epochs: int, verbose: int) -> None:
     """Train a convolutional network on real handwritten digits and leave curves and a checkpoint."""
     with plain_errors():
         digits.run(seed=seed, folder=out or Path("runs") / f"digits-seed{seed}", epochs=epochs, verbose=verbose)
+
+
+@commands.command("test")
+@click.option("--train_mnist_example", "--train-mnist-example", "mnist", is_flag=True, help="A perceptron learns MNIST.")
+@click.option("--train_cifar_example", "--train-cifar-example", "cifar", is_flag=True, help="A convolutional network learns CIFAR-10.")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=Path("data"), show_default=True, help="Of the data sets.")
+@click.option("--device", default="cpu", show_default=True, help="Where the network lives.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Passes over the training rows.")
+@click.option("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Rows per step.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True, help="Step size.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of weights and order.")
+@click.option("--no-shuffle", is_flag=True, help="Rows in the order of the files.")
+@click.option("--limit-train", type=click.IntRange(0), default=0, show_default=True, help="Use so many training rows; 0: all.")
+@click.option("--limit-test", type=click.IntRange(0), default=0, show_default=True, help="Use so many test rows; 0: all.")
+@click.option("--verbose", type=click.IntRange(0, 2), default=1, show_default=True, help="0: the result alone; 2: progress within epochs.")
+@click.option("--hidden-dim", type=click.IntRange(1), default=256, show_default=True, help="MNIST: width of the hidden layer.")
+@click.option("--normalize", is_flag=True, help="Standardise the images.")
+def test_command(mnist: bool, cifar: bool, device: str, no_shuffle: bool, **choices: Any) -> None:
+    """Train a small network on MNIST or CIFAR-10, which are downloaded if they are not there."""
+    if mnist == cifar:
+        raise click.UsageError("pass one of --train_mnist_example and --train_cifar_example")
+    try:
+        keydnn.Device(device)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with plain_errors():
+        images.run("mnist" if mnist else "cifar", device=device, shuffle=not no_shuffle, **choices)
 
 
 @commands.command("doctor")

@@ -3,15 +3,10 @@
 A difference must be a row of the table in ``docs/design/0005-deviations.md``; a row without a difference fails too.
 """
 
-import copy
-import http.server
 import importlib
 import inspect
 import json
-import pickle
 import re
-import tempfile
-import threading
 import tomllib
 from pathlib import Path
 
@@ -19,8 +14,7 @@ import numpy as np
 import pytest
 
 import keydnn
-import keydnn.domain.protocols
-import keydnn.interop.keras
+from tests.public import face_scope
 
 FACE = tomllib.loads(Path(__file__).with_name("face.toml").read_text(encoding="utf-8"))
 DEVIATIONS = Path(__file__).parents[2] / "docs" / "design" / "0005-deviations.md"
@@ -62,91 +56,10 @@ def found(path):
     raise AssertionError(path)
 
 
-# -- what the rows may use
-
-
-class Numbers:
-    """Small operands; made anew for each row, so that none sees what another did."""
-
-    def __init__(self):
-        self.P, self.Y = np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[0.0, 1.0], [1.0, 0.0]])
-        self.x = keydnn.tensor(np.arange(6.0).reshape(2, 3))
-        self.w = keydnn.tensor(np.ones((2, 3)), requires_grad=True)
-        self.p, self.y = keydnn.tensor(self.P), keydnn.tensor(self.Y)
-        self.seq, self.image = keydnn.ones((5, 4, 2)), keydnn.ones((2, 3, 4, 5))
-        self.ROWS = keydnn.ones((4, 3))
-
-
-def grads(fn, *arrays):
-    tensors = [keydnn.tensor(np.asarray(a, dtype=np.float64), requires_grad=True) for a in arrays]
-    fn(*tensors).backward()
-    return [t.grad.tolist() for t in tensors]
-
-
-def trained_batch_norm():
-    """Running mean and variance after one batch with mean 2 and biased variance 2/3."""
-    layer = keydnn.BatchNorm1d(1)
-    layer(keydnn.tensor([[1.0], [2.0], [3.0]]))
-    return [layer.running_mean.item(), layer.running_var.item()]
-
-
-def stepped(optimizer, **settings):
-    """A parameter of value 2 after one step with gradient 3."""
-    p = keydnn.Parameter((1,), "cpu", dtype=np.float64)
-    p.fill(2.0)
-    p.set_grad(keydnn.tensor(np.array([3.0])))
-    optimizer([p], **settings).step()
-    return p.tolist()
-
-
-def fitted(**settings):
-    model = keydnn.Sequential(keydnn.Linear(3, 3))
-    rows = keydnn.ones((4, 3))
-    return model.fit(rows, rows, **({"loss": "mse", "optimizer": "sgd", "verbose": 0} | settings))
-
-
-def hand_made(backward_fn):
-    w = keydnn.tensor(np.ones((2, 3)), requires_grad=True)
-    out = keydnn.Tensor((), requires_grad=True)
-    out._set_ctx(keydnn.Context(parents=(w,), backward_fn=backward_fn))
-    return out
-
-
 @pytest.fixture
 def scope(tmp_path):
-    def written(payload):
-        path = Path(tempfile.mkdtemp(dir=tmp_path)) / "model.json"
-        path.write_text(json.dumps(payload), encoding="utf-8")
-        return path
-
-    servers = []
-
-    def served(content):
-        """An address on this machine that answers with ``content``."""
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *parts):
-                pass
-
-        servers.append(http.server.HTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/file"
-
-    helpers = (grads, trained_batch_norm, stepped, fitted, hand_made, written, served)
-    names = {name: getattr(keydnn, name) for name in keydnn.__all__}
-    names |= {name: getattr(keydnn.losses, name) for name in keydnn.losses.__all__}
-    names |= {name: getattr(keydnn.domain.protocols, name) for name in FACE["names"]["keydnn.domain.protocols"].split()}
-    names |= {helper.__name__: helper for helper in helpers}
-    modules = {"keydnn": keydnn, "np": np, "copy": copy, "pickle": pickle, "cpu": importlib.import_module("keydnn.kernels.cpu")}
-    yield names | vars(Numbers()) | modules | {"FOLDER": tmp_path}
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with face_scope.scope(tmp_path) as names:
+        yield names
 
 
 # -- names
@@ -273,6 +186,8 @@ def test_values(row, scope):
     value = eval(row["of"], scope)
     if "is" in row:
         assert value == eval(row["is"], scope)
+    elif "spread" in row:
+        np.testing.assert_allclose(value, eval(row["spread"], scope), rtol=0.02)  # of 120,000 numbers
     else:
         np.testing.assert_allclose(leaves(value), leaves(eval(row["numbers"], scope)), rtol=1e-6, atol=1e-12)  # float32 results among them
 

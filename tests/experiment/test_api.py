@@ -1,7 +1,8 @@
 """``api.toml`` is the public face as it is promised: every signature is compared, every error row is called.
 
 A ``call`` runs with ``fs`` (ten rows: features a and b, target y, tag t, split "train" and "test"), ``view`` (rows 1 and 2), ``batch``,
-``sampler``, ``ctx``, ``np`` and ``pa`` at hand; ``error`` names what it must raise.
+``sampler``, ``ctx``, ``fitted`` (a scaler that remembers three rows), ``tmp`` (a folder), ``np``, ``pa`` and ``pd`` at hand; ``error``
+names what it must raise, ``match`` what the message says, ``prepare`` what runs before.  A failed call leaves the set as it was.
 """
 
 import builtins
@@ -11,12 +12,13 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from keydnn.experiment import errors
-from keydnn.experiment.data import FeatureSet
 from keydnn.experiment.samplers import SimpleSampler
+from keydnn.experiment.scalers import PerSampleZeroStart
 
 API = tomllib.loads((Path(__file__).parent / "api.toml").read_text(encoding="utf-8"))
 MODULES = ("data", "context", "references", "splitters", "predicates", "samplers", "scalers", "io", "visualization", "errors", "utils")
@@ -40,9 +42,14 @@ def told(thing):
     return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
 
 
-@pytest.mark.parametrize("name", API["signatures"])
+METHODS = API["signatures"].pop("methods")
+SIGNATURES = API["signatures"] | {f"{c}.{m}": s for classes, rows in METHODS.items() for c in classes.split() for m, s in rows.items()}
+ERRORS = API["errors"] + [{"call": call, "error": error} for error, calls in API["raises"].items() for call in calls]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name):
-    assert told(found(name)) == API["signatures"][name]
+    assert told(found(name)) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize("module", ["", *MODULES])
@@ -52,30 +59,47 @@ def test_names_can_be_imported(module):
     assert missing == []
 
 
+def test_scalers_of_scikit_learn_are_offered_where_it_is_installed():
+    preprocessing = pytest.importorskip("sklearn.preprocessing", reason="needs the sklearn extra")
+    for name in API["names"]["scalers_of_scikit_learn"]:
+        assert found(f"scalers:{name}") is getattr(preprocessing, name) is found("scalers:scaler_registry")[name.upper()]
+
+
 @pytest.mark.parametrize(("name", "value"), API["constants"].items())
 def test_constants(name, value):
     got = found(f"data:{name}")
     assert (list(got) if isinstance(got, tuple) else got) == value
 
 
-@pytest.mark.parametrize("row", API["errors"], ids=lambda row: row["call"])
-def test_errors(row, ten, context):
+@pytest.fixture
+def names(ten, context, tmp_path):
+    """What calls may use."""
     ten.split_random({"train": 0.7, "test": 0.3})
-    names = {
-        "fs": ten,
-        "view": ten.take([1, 2]),
-        "ctx": context,
-        "np": np,
-        "pa": pa,
-        "sampler": SimpleSampler(source=ten),
-        "FeatureSet": FeatureSet,
-    }
-    names["batch"] = names["sampler"].get_batches()[0].materialize_batch()
+    sampler, fitted = SimpleSampler(source=ten), PerSampleZeroStart()
+    fitted.fit_transform(np.ones((3, 2)))
+    known = {"fs": ten, "view": ten.take([1, 2]), "ctx": context, "sampler": sampler, "fitted": fitted, "tmp": tmp_path}
+    known |= {"np": np, "pa": pa, "pd": pd, "batch": sampler.get_batches()[0].materialize_batch()}
     for module in MODULES:
-        names.setdefault(module, importlib.import_module(f"keydnn.experiment.{module}"))
-        names.update({name: getattr(names[module], name) for name in API["names"][module] if name not in names})
+        known.setdefault(module, importlib.import_module(f"keydnn.experiment.{module}"))
+        known.update({name: getattr(known[module], name) for name in API["names"][module] if name not in known})
+    return known
+
+
+@pytest.mark.parametrize(("expression", "attributes"), API["attributes"].items())
+def test_attributes(expression, attributes, names):
+    thing = eval(expression, names)
+    assert [name for name in attributes if not hasattr(thing, name)] == []
+
+
+@pytest.mark.parametrize("row", ERRORS, ids=lambda row: row["call"])
+def test_errors(row, names):
+    fs = names["fs"]
     expected = getattr(errors, row["error"], None) or getattr(builtins, row["error"])
-    before = ten.get_state()
+    if "prepare" in row:
+        eval(row["prepare"], names)
+    state = fs.get_state()
     with pytest.raises(expected, match=row.get("match")):
         eval(row["call"], names)
-    assert ten.get_state()["sample_collection"] == before["sample_collection"] and ten.available_splits == ["train", "test"]
+    if "encode_labels" not in row["call"]:  # whose first call adds a column
+        assert fs.get_state()["sample_collection"] == state["sample_collection"]
+    assert fs.available_splits == ["train", "test"]

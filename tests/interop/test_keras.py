@@ -14,6 +14,9 @@ from keydnn.interop.keras import KerasInteropError, UnsupportedKerasLayerError, 
 from keydnn.interop.keras_files import snake_case
 
 RNG = np.random.default_rng(0)
+OF_KERAS = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)  # TensorFlow's own
 
 
 def w(*shape):
@@ -126,7 +129,17 @@ def test_a_convolutional_model(tmp_path, kind):
 
 REFUSED = [
     ("Dense", {"activation": "relu"}, [w(2, 2), w(2)], "allow_non_linear_activation=True"),
-    ("Dense", {"activation": "hard_tanh"}, [w(2, 2), w(2)], "'hard_tanh' has no counterpart"),
+    ("Dense", {"activation": "tanh_shrink"}, [w(2, 2), w(2)], "'tanh_shrink' has no counterpart"),
+    ("Conv1D", {"kernel_size": [3], "data_format": "channels_last"}, [w(3, 1, 1)], "channels_last"),
+    ("Conv1D", {"kernel_size": [3], "data_format": FIRST, "padding": "causal"}, [w(3, 1, 1)], "causal"),
+    ("Conv1D", {"kernel_size": [3], "data_format": FIRST, "dilation_rate": [2]}, [w(3, 1, 1)], "dilation_rate"),
+    ("MaxPooling1D", {"pool_size": [2], "data_format": FIRST, "padding": "same"}, [], "padding"),
+    ("UpSampling2D", {"size": [2, 2], "data_format": FIRST, "interpolation": "bilinear"}, [], "interpolation"),
+    ("AdaptiveAveragePooling2D", {"output_size": [2, 2], "data_format": "channels_last"}, [], "data_format"),
+    ("GroupNormalization", {"groups": 1, "axis": -1}, [w(2), w(2)], "axis"),
+    ("GroupNormalization", {"groups": 1, "axis": 1, "scale": False, "center": False}, [], "without scale and center"),
+    ("RMSNormalization", {"axis": [1]}, [w(2)], "axis"),
+    ("PReLU", {"shared_axes": None}, [w(2, 3)], "shared_axes"),
     ("ConvLSTM2D", {}, [w(3, 2)], "ConvLSTM2D has no counterpart"),
     ("Embedding", {"mask_zero": True}, [w(3, 2)], "mask_zero"),
     ("LSTM", {"go_backwards": True}, [w(2, 8), w(2, 8), w(8)], "go_backwards"),
@@ -153,7 +166,7 @@ def test_what_has_no_counterpart(kind, settings, weights, text):
     source = stand_in([(kind, settings, weights), ("ReLU", {}, [])], (None, 2) if kind == "Dense" else (None, 2, 8, 8))
     with pytest.raises(UnsupportedKerasLayerError, match=text):
         from_keras(source)
-    if "allow" not in text and "hard_tanh" not in text:
+    if "allow" not in text and "tanh_shrink" not in text:
         with pytest.warns(UserWarning, match="left out"):
             assert [type(layer).__name__ for layer in from_keras(source, strict=False)] == ["ReLU"]
 
@@ -267,6 +280,7 @@ def test_bidirectional_and_embedding():
         from_keras(stand_in([("LSTM", {"return_sequences": True}, first), ("Dense", {}, [w(3, 2), w(2)])], (None, 5, 4)))
 
 
+@OF_KERAS
 def test_real_keras_of_sequences(tmp_path):
     keras = pytest.importorskip("keras", reason="needs the tensorflow extra: pip install '.[tensorflow]'")
     L = keras.layers
@@ -285,6 +299,76 @@ def test_real_keras_of_sequences(tmp_path):
         np.testing.assert_allclose(from_keras(source).predict(keydnn.tensor(index, dtype=np.int64)).numpy(), want, rtol=1e-4, atol=1e-5)
 
 
+LINES = [
+    ("InputLayer", {"batch_shape": [None, 2, 9]}, []),
+    ("Conv1D", {"kernel_size": [3], "padding": "same", "data_format": FIRST, "activation": "hard_tanh"}, [w(3, 2, 4), w(4)]),
+    ("GroupNormalization", {"groups": 2, "axis": 1, "epsilon": 0.01}, [w(4), w(4)]),
+    ("MaxPooling1D", {"pool_size": [2], "strides": [2], "data_format": FIRST}, []),
+    ("PReLU", {"shared_axes": [2]}, [w(4, 1)]),
+    ("AveragePooling1D", {"pool_size": [2], "strides": None, "data_format": FIRST}, []),
+    ("RMSNormalization", {"axis": [-1], "epsilon": 0.02}, [w(2)]),
+    ("Identity", {}, []),
+    ("ActivityRegularization", {"l1": 0.1, "l2": 0.0}, []),
+]
+
+
+@pytest.mark.parametrize("kind", [".keras", ".h5", "memory"])
+def test_layers_along_one_axis(tmp_path, kind):
+    source = stand_in(LINES, (None, 2, 9)) if kind == "memory" else write(tmp_path / f"m{kind}", LINES)
+    x = RNG.random((3, 2, 9))
+    kernel, bias = LINES[1][2]
+    view = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1))), 3, axis=2)
+    y = (np.einsum("nciu,uco->noi", view, kernel) + bias[:, None]).clip(-1, 1)
+    rows = y.reshape(3, 2, -1)
+    rows = (rows - rows.mean(2, keepdims=True)) / np.sqrt(rows.var(2, keepdims=True) + 0.01)
+    y = rows.reshape(y.shape) * LINES[2][2][0][:, None] + LINES[2][2][1][:, None]
+    y = y[..., :8].reshape(3, 4, 4, 2).max(axis=3)
+    y = np.where(y > 0, y, y * LINES[4][2][0])
+    y = y.reshape(3, 4, 2, 2).mean(axis=3)
+    want = y / np.sqrt((y * y).mean(axis=2, keepdims=True) + 0.02) * LINES[6][2][0]
+    found = from_keras(source, allow_non_linear_activation=True, dtype=np.float64).predict(x).numpy()
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+def test_changes_of_size():
+    rows = [
+        ("UpSampling2D", {"size": [2, 3], "data_format": FIRST, "interpolation": "nearest"}, []),
+        ("AdaptiveAveragePooling2D", {"output_size": [3, 2], "data_format": FIRST}, []),
+        ("GroupNormalization", {"groups": -1, "axis": 1}, [w(2), w(2)]),
+    ]
+    model = from_keras(stand_in(rows, (None, 2, 4, 4)))
+    assert [type(layer).__name__ for layer in model] == ["Upsample", "AdaptiveAvgPool2d", "GroupNorm"]
+    assert (model[0].scale_factor, model[1].output_size, model[2].num_groups) == ((2, 3), (3, 2), 2)
+    with pytest.raises(UnsupportedKerasLayerError, match="of 3 axes"):
+        from_keras(stand_in([("BatchNormalization", {"axis": 1}, [w(2)] * 4)], (None, 2, 5)))
+
+
+@OF_KERAS
+def test_real_keras_of_the_other_layers(tmp_path):
+    keras = pytest.importorskip("keras", reason="needs the tensorflow extra: pip install '.[tensorflow]'")
+    L = keras.layers
+    lines = [
+        L.Input((2, 9)), L.Conv1D(4, 3, padding="same", data_format=FIRST, activation="hard_silu"), L.GroupNormalization(2, axis=1),
+        L.MaxPooling1D(2, data_format=FIRST), L.PReLU(shared_axes=[2]), L.AveragePooling1D(2, data_format=FIRST), L.RMSNormalization(),
+        L.Activation("hard_sigmoid"), L.Identity(), L.ActivityRegularization(0.1), L.Activation("hard_tanh"),
+    ]  # fmt: skip
+    planes = [
+        L.Input((2, 5, 5)), L.UpSampling2D((2, 3), data_format=FIRST), L.AdaptiveAveragePooling2D((3, 2), data_format=FIRST),
+        L.GroupNormalization(-1, axis=1, center=False), L.PReLU(shared_axes=[1, 2, 3]),
+    ]  # fmt: skip
+    for i, (layers, shape) in enumerate(((lines, (3, 2, 9)), (planes, (3, 2, 5, 5)))):
+        model = keras.Sequential(layers)
+        model.set_weights([w(*v.shape) for v in model.get_weights()])
+        x = RNG.standard_normal(shape).astype(np.float32)
+        want = np.asarray(model(x))
+        for source in (model, tmp_path / f"{i}.keras", tmp_path / f"{i}.h5"):
+            if source is not model:
+                model.save(source)
+            found = from_keras(source, allow_non_linear_activation=True).predict(x).numpy()
+            np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+@OF_KERAS
 def test_real_keras(tmp_path):
     keras = pytest.importorskip("keras", reason="needs the tensorflow extra: pip install '.[tensorflow]'")
     L = keras.layers

@@ -199,7 +199,8 @@ def _from_names(config: Any, group: Any) -> Iterator[KerasLayer]:
 
 
 RECURRENT_LAYERS = {"SimpleRNN", "LSTM", "GRU", "Bidirectional"}
-IMAGE_LAYERS = {"Conv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D"}
+IMAGE_LAYERS = {"Conv2D", "Conv2DTranspose", "MaxPooling2D", "AveragePooling2D", "UpSampling2D", "AdaptiveAveragePooling2D"}
+LINE_LAYERS = {"Conv1D", "MaxPooling1D", "AveragePooling1D"}
 
 
 def with_inputs(layers: Iterator[KerasLayer]) -> Iterator[KerasLayer]:
@@ -211,6 +212,8 @@ def with_inputs(layers: Iterator[KerasLayer]) -> Iterator[KerasLayer]:
             rank = len(shape)
         if layer.kind in IMAGE_LAYERS:
             rank = 4
+        elif layer.kind in LINE_LAYERS:
+            rank = 3
         layer.rank = rank
         if layer.kind == "Embedding":
             rank = None if rank is None else rank + 1

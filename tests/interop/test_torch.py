@@ -97,6 +97,81 @@ def test_layers_of_sequences_in_both_directions(name):
     )
 
 
+IMAGE, LINE, ROWS = (2, 4, 6, 6), (2, 4, 9), (3, 4)
+
+
+def built(layer):
+    layer(keydnn.zeros((1, 4)))
+    return layer
+
+
+LAYERS = {  # ours, theirs, shape of the input
+    "Linear": (lambda nn: nn.Linear(4, 3), lambda nn: nn.Linear(4, 3), ROWS),
+    "Dense": (lambda nn: built(nn.Dense(3)), lambda nn: nn.Linear(4, 3), ROWS),
+    "Conv1d": (lambda nn: nn.Conv1d(4, 6, 3, groups=2, dilation=2), lambda nn: nn.Conv1d(4, 6, 3, groups=2, dilation=2), LINE),
+    "Conv2d": (lambda nn: nn.Conv2d(4, 6, (3, 2), stride=2), lambda nn: nn.Conv2d(4, 6, (3, 2), stride=2), IMAGE),
+    "Conv3d": (lambda nn: nn.Conv3d(2, 3, 2, stride=2), lambda nn: nn.Conv3d(2, 3, 2, stride=2), (2, 2, 4, 5, 4)),
+    "Conv2dTranspose": (lambda nn: nn.Conv2dTranspose(4, 3, 3, 2), lambda nn: nn.ConvTranspose2d(4, 3, 3, 2), IMAGE),
+    "BatchNorm1d": (lambda nn: nn.BatchNorm1d(4), lambda nn: nn.BatchNorm1d(4), ROWS),
+    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(4), lambda nn: nn.BatchNorm2d(4), IMAGE),
+    "LayerNorm": (lambda nn: nn.LayerNorm((6, 6)), lambda nn: nn.LayerNorm((6, 6)), IMAGE),
+    "GroupNorm": (lambda nn: nn.GroupNorm(2, 4), lambda nn: nn.GroupNorm(2, 4), IMAGE),
+    "InstanceNorm2d": (lambda nn: nn.InstanceNorm2d(4, affine=True), lambda nn: nn.InstanceNorm2d(4, affine=True), IMAGE),
+    "RMSNorm": (lambda nn: nn.RMSNorm(4), lambda nn: nn.RMSNorm(4, eps=1e-6), ROWS),
+    "PReLU": (lambda nn: nn.PReLU(4), lambda nn: nn.PReLU(4), IMAGE),
+    "Embedding": (lambda nn: nn.Embedding(7, 4), lambda nn: nn.Embedding(7, 4), None),
+    "RNNCell": (lambda nn: nn.RNNCell(4, 3), lambda nn: nn.RNNCell(4, 3), ROWS),
+    "LSTMCell": (lambda nn: nn.LSTMCell(4, 3), lambda nn: nn.LSTMCell(4, 3), ROWS),
+    "GRUCell": (lambda nn: nn.GRUCell(4, 3, reset_after=True), lambda nn: nn.GRUCell(4, 3), ROWS),
+}
+
+
+def made_of(cls):
+    """Whether a layer has weights once it is made: then it needs a row."""
+    return cls.__name__ in LAYERS or cls.__name__ in SEQUENCES or cls.__name__ == "TransformerEncoderLayer"
+
+
+def test_every_layer_with_weights_has_a_row():
+    from keydnn import nn
+
+    layers = {
+        c for c in vars(nn).values() if isinstance(c, type) and issubclass(c, nn.Module) and c.__module__.startswith("keydnn.nn.layers.")
+    }
+    without = {
+        *(f"Adaptive{kind}Pool{n}d" for kind in ("Avg", "Max") for n in (1, 2, 3)), "AvgPool3d", "MaxPool3d", "ZeroPad2d",
+        "AvgPool1d", "AvgPool2d", "Dropout", "ELU", "Flatten", "GELU", "GlobalAvgPool2d", "HardSigmoid",
+        "Hardswish", "Hardtanh", "Identity", "LeakyReLU", "LogSoftmax", "MaxPool1d", "MaxPool2d", "Mish", "PixelShuffle", "ReLU",
+        "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Softsign", "Tanh", "Upsample",
+    }  # fmt: skip
+    bases = {"Layer", "Normalization"}
+    assert {c.__name__ for c in layers if not made_of(c)} - bases == without
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_in_both_directions(name):
+    import torch
+
+    ours, theirs, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer, source = ours(keydnn.nn).eval(), theirs(torch.nn).eval()
+    for p in [*source.parameters(), *(b for b in source.buffers() if b.is_floating_point())]:
+        p.data.uniform_(0.1, 1.0)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 7, (3, 2)) if shape is None else rng.standard_normal(shape).astype(np.float32)
+    assert load_torch_state(layer, source) == ([], [])
+    given = keydnn.tensor(x, dtype=x.dtype)
+    y = layer(given, *[keydnn.zeros((3, 3))] * {"RNNCell": 1, "GRUCell": 1, "LSTMCell": 2}.get(name, 0))
+    wanted = source(torch.from_numpy(x))
+    pairs = zip(y, wanted, strict=True) if isinstance(y, tuple) else [(y, wanted)]
+    for found, want in pairs:
+        np.testing.assert_allclose(found.numpy(), want.detach().numpy(), rtol=2e-5, atol=2e-6)
+    back = to_torch_state(layer)
+    want = {key: value for key, value in source.state_dict().items() if key != "num_batches_tracked"}
+    assert back.keys() == want.keys()
+    assert all(np.array_equal(back[key], value.numpy()) for key, value in want.items())
+
+
 @pytest.mark.torch
 def test_a_pt_file_is_not_run(tmp_path):
     import os

@@ -134,6 +134,16 @@ def test_weights_for_a_lazy_layer_without_parameters_are_not_dropped_silently():
     assert len(from_payload(to_payload(lazy))[1]._parameters) == 0  # a lazy layer stays lazy in a file
 
 
+@pytest.mark.parametrize("text", ["f4,", ",", "O", "(2,)f4", "M8", "V3", "f3", "f99", "U4", "float128x", "f4 ", "1f4"])
+def test_a_text_that_is_no_dtype_of_numbers(text):
+    payload = keydnn.Sequential(keydnn.Linear(2, 1)).to_json_payload()
+    with pytest.raises(ValueError, match="no type of numbers"):
+        decode({**payload["state"]["0.weight"], "dtype": text}, "0.weight")
+    payload["arch"]["children"]["0"]["config"]["dtype"] = text
+    with pytest.raises((TypeError, ValueError)):
+        keydnn.saving.from_payload(payload)
+
+
 def test_stored_dtypes_are_cast_to_the_parameters_dtype():
     model = keydnn.Sequential(keydnn.Linear(2, 1, dtype="float64"), keydnn.Linear(1, 1))
     payload = to_payload(model)

@@ -1,6 +1,7 @@
 """How PyTorch calls, turns and joins the weights of a layer, and how we do.
 
     normalisation    weight, bias                              gamma, beta
+    RNNCell, ...     weight_ih (gates H, in), bias_ih, ...     W_ih (in, gates H), b_ih, ...
     RNN, LSTM, GRU   weight_ih_l<k> (gates H, in), bias_ih_l<k>, ...   cell[_k].W_ih (in, gates H), .b_ih, ...
     Bidirectional    the same, with _reverse                   forward_layer, backward_layer
     attention        in_proj_weight (3E, E), in_proj_bias      q_proj, k_proj, v_proj
@@ -19,7 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.nn import GRU, LSTM, RNN, Bidirectional, Module, MultiHeadAttention, Normalization, TransformerEncoderLayer
+from keydnn.nn import (
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
+    GRUCell,
+    LSTMCell,
+    Module,
+    MultiHeadAttention,
+    Normalization,
+    RNNCell,
+    TransformerEncoderLayer,
+)
 
 State = dict[str, Any]
 
@@ -39,16 +52,23 @@ class Rule:
 
 def to_ours(model: Module, state: State) -> State:
     """A ``state_dict`` of PyTorch in our names and shapes; what no rule knows stays."""
-    for path, module in model.named_modules(unique=False):
+    for path, module in _with_own_names(model):
         state = _at(path, _rule_of(module).ours, module, state)
     return state
 
 
 def to_theirs(model: Module, state: State) -> State:
     """Our ``state_dict`` in the names and shapes of PyTorch."""
-    for path, module in reversed(list(model.named_modules(unique=False))):
+    for path, module in reversed(_with_own_names(model)):
         state = _at(path, _rule_of(module).theirs, module, state)
     return state
+
+
+def _with_own_names(model: Module) -> list[tuple[str, Module]]:
+    """All modules but the cells of recurrent layers, whose weights PyTorch calls as those of the layer."""
+    found = list(model.named_modules(unique=False))
+    inside = {id(cell) for _, module in found if isinstance(module, RNN | LSTM | GRU) for cell in module.cells}
+    return [(path, module) for path, module in found if id(module) not in inside]
 
 
 def _at(path: str, change: Callable[[State, Any], State], module: Any, state: State) -> State:
@@ -83,10 +103,15 @@ def _renames(pairs: dict[str, str]) -> Rule:
 
 def _gates(value: np.ndarray, module: Any) -> np.ndarray:
     """Rows (gates H, ...) with the first two gates of a GRU exchanged; its own inverse."""
-    if not isinstance(module, GRU):
+    if not isinstance(module, GRU | GRUCell):
         return value
     z, r, n = np.split(value, 3)
     return np.concatenate([r, z, n])
+
+
+def _check_reset(module: Any) -> None:
+    if isinstance(module, GRU | GRUCell) and not module.reset_after:
+        raise ValueError("load_torch_state: the GRU of PyTorch multiplies after the product; make ours with reset_after=True")
 
 
 THEIRS = re.compile(r"(weight|bias)_(ih|hh)_l(\d+)(_reverse)?")
@@ -100,8 +125,7 @@ def _recurrent_ours(state: State, module: Any, suffix: str | None = None) -> Sta
         if match is None or match[4] != suffix or len(value) % (3 if isinstance(module, GRU) else 1):
             found[name] = value
             continue
-        if isinstance(module, GRU) and not module.reset_after:
-            raise ValueError("load_torch_state: the GRU of PyTorch multiplies after the product; make ours with reset_after=True")
+        _check_reset(module)
         kind, which, k, _ = match.groups()
         cell = "cell" if k == "0" else f"cell_{k}"
         rows = _gates(value, module)
@@ -118,6 +142,29 @@ def _recurrent_theirs(state: State, module: Any, suffix: str = "") -> State:
             continue
         k, kind, which = match.groups()
         found[f"{'weight' if kind == 'W' else 'bias'}_{which}_l{k or 0}{suffix}"] = _gates(value.T if kind == "W" else value, module)
+    return found
+
+
+def _cell_ours(state: State, module: Any) -> State:
+    """weight_ih -> W_ih, bias_hh -> b_hh."""
+    found = {}
+    for name, value in state.items():
+        match = re.fullmatch(r"(weight|bias)_(ih|hh)", name)
+        if match is None or len(value) % (3 if isinstance(module, GRUCell) else 1):
+            found[name] = value
+            continue
+        _check_reset(module)
+        rows = _gates(value, module)
+        found[f"{'W' if match[1] == 'weight' else 'b'}_{match[2]}"] = rows.T if match[1] == "weight" else rows
+    return found
+
+
+def _cell_theirs(state: State, module: Any) -> State:
+    found = {}
+    for name, value in state.items():
+        match = re.fullmatch(r"([Wb])_(ih|hh)", name)
+        key = name if match is None else f"{'weight' if match[1] == 'W' else 'bias'}_{match[2]}"
+        found[key] = value if match is None else _gates(value.T if match[1] == "W" else value, module)
     return found
 
 
@@ -170,11 +217,15 @@ def _attention_theirs(state: State, module: MultiHeadAttention) -> State:
 
 NOTHING = Rule(_same, _same)
 RECURRENT = Rule(_recurrent_ours, _recurrent_theirs)
+CELL = Rule(_cell_ours, _cell_theirs)
 RULES: dict[type, Rule] = {
     Normalization: _renames({"weight": "gamma", "bias": "beta"}),
     RNN: RECURRENT,
     LSTM: RECURRENT,
     GRU: RECURRENT,
+    RNNCell: CELL,
+    LSTMCell: CELL,
+    GRUCell: CELL,
     Bidirectional: Rule(_both_ours, _both_theirs),
     MultiHeadAttention: Rule(_attention_ours, _attention_theirs),
     TransformerEncoderLayer: _renames({"self_attn.": "attention."}),

@@ -78,7 +78,10 @@ def floating_dtype(value: Any, owner: object) -> np.dtype:
     """
     if value is None:
         return FLOAT32
-    found = np.dtype(value)
+    try:
+        found = np.dtype(value)
+    except SyntaxError as error:  # NumPy reads some texts as a language
+        raise TypeError(f"{label(owner)}: dtype must be float32 or float64, got {value!r}") from error
     if found != FLOAT32 and found != FLOAT64:
         raise TypeError(f"{label(owner)}: dtype must be float32 or float64, got {found}")
     return FLOAT32 if found == FLOAT32 else FLOAT64

@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from keydnn.saving.names import KeyMap, renamed
 
 FORMAT = "keydnn.json.ckpt.v1"
 MOST_UNPACKED = 1 << 28  # bytes; beyond, ten times the size of the file
+PLAIN_DTYPE = re.compile(r"[<>=|]?[fiub][0-9]{1,2}|\?|[a-z]{3,7}[0-9]{0,3}")  # others are a language of NumPy's own
 SLACK = 1 << 20  # elements that a module may have beyond those of its file
 
 
@@ -213,8 +215,8 @@ def dtype_of(text: Any, name: str) -> np.dtype:
         ValueError: It is no type of numbers.
     """
     try:
-        dtype = np.dtype(text) if isinstance(text, str) else None
-    except TypeError:
+        dtype = np.dtype(text) if isinstance(text, str) and PLAIN_DTYPE.fullmatch(text) else None
+    except TypeError:  # of a size that there is not
         dtype = None
     if dtype is None or dtype.kind not in "fiub":
         raise CheckpointError(f"checkpoint: entry {name!r} has dtype {text!r}, which is no type of numbers")

@@ -76,7 +76,7 @@ _LATER = {  # loaded when first asked for: name -> module that has it (or is it)
     **dict.fromkeys(("load_mnist", "load_cifar10", "load_cifar100"), "keydnn.datasets"),
     "from_keras": "keydnn.interop.keras",
     **dict.fromkeys(("KeyDNNClassifier", "KeyDNNRegressor"), "keydnn.interop.sklearn"),
-    **{name: f"keydnn.{name}" for name in ("data", "datasets", "interop")},
+    **{name: f"keydnn.{name}" for name in ("data", "datasets", "interop", "metrics")},
 }
 
 
@@ -118,5 +118,5 @@ __all__ = [
     "one_hot", "numpy_to_tensor", "seed", "get_seed", "set_deterministic", "get_deterministic", "set_threads", "get_threads",
     "cuda_available",
     # the same by topic
-    "activations", "backend", "callbacks", "data", "datasets", "layers", "losses", "models", "optimizers", "tensors", "utils",
+    "activations", "backend", "callbacks", "data", "datasets", "layers", "losses", "metrics", "models", "optimizers", "tensors", "utils",
 ]  # fmt: skip

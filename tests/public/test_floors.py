@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "keydnn"
 
 FRONT_DOOR = "front door"  # re-exports, no logic
-FACES = set("activations backend callbacks datasets infrastructure layers losses models optimizers tensors utils".split())
+FACES = set("activations backend callbacks datasets infrastructure layers losses metrics models optimizers tensors utils".split())
 
 FLOORS = {
     "domain": (),

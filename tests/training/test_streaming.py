@@ -78,6 +78,9 @@ def test_decisions_are_those_of_sklearn(case):
         for threshold in (0.3, 0.5):
             want = define(y, p > threshold, zero_division=0.0)
             assert counted(cls(threshold), y, p, edges) == pytest.approx(want, rel=1e-12)
+    z = rng.normal(size=n)
+    want = metrics.recall_score(y, 1 / (1 + np.exp(-z)) > 0.3, zero_division=0.0)
+    assert counted(Recall(0.3, from_logits=True), y, z, edges) == pytest.approx(want, rel=1e-12)
 
 
 @given(case=cut_rows(), average=st.sampled_from(["macro", "micro", "weighted"]))

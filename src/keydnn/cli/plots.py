@@ -27,20 +27,8 @@ def _figure(width: float, height: float) -> Any:
 
 def draw_history(path: Path, history: keydnn.History) -> None:
     """Write a panel per logged value by epoch, training and validation together; nothing without matplotlib."""
-    names = [name for name in history.history if not name.startswith("val_")]
-    figure = _figure(5 * max(len(names), 1), 4)
-    if figure is None or not names:
-        return
-    epochs = [epoch + 1 for epoch in history.epoch]
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        axes.plot(epochs, history.history[name], color=TRAIN, marker=".", label="training")
-        if f"val_{name}" in history.history:
-            axes.plot(epochs, history.history[f"val_{name}"], color=VALIDATION, marker=".", label="validation")
-        axes.set(xlabel="epoch", ylabel=name, title=f"{name} by epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path)
+    if _figure(1, 1) is not None and history.history:
+        history.plot(path=path)
 
 
 def draw(folder: Path, history: keydnn.History, best_epoch: int, truth: np.ndarray, predicted: np.ndarray) -> list[str]:

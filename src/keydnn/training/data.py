@@ -100,6 +100,7 @@ class ArrayBatches:
         dtype: What ndarrays are cast to.
         owner: Named in errors.
         weights: What each row counts (n,), or None; batches are then triples (x, y, weights).
+        most: Batches of an epoch at most, None for all: the first in its order.
 
     Raises:
         TypeError: An array is neither Tensor nor ndarray.
@@ -107,7 +108,16 @@ class ArrayBatches:
     """
 
     def __init__(
-        self, x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str, weights: np.ndarray | None = None
+        self,
+        x: Any,
+        y: Any,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        dtype: Any,
+        owner: str,
+        weights: np.ndarray | None = None,
+        most: int | None = None,
     ) -> None:
         x, y = as_array(x, f"{owner}: x"), as_array(y, f"{owner}: y")
         for name, value in (("x", x), ("y", y)):
@@ -116,7 +126,7 @@ class ArrayBatches:
         if x.shape[0] != y.shape[0]:
             raise ShapeError(f"{owner}: x and y have different numbers of rows\n  x {x.shape}\n  y {y.shape}")
         self.arrays = (x, y) if weights is None else (x, y, weights)
-        self.batch_size, self.shuffle, self.dtype = batch_size, shuffle, dtype
+        self.batch_size, self.shuffle, self.dtype, self.most = batch_size, shuffle, dtype, most
 
     @property
     def n_rows(self) -> int:
@@ -126,7 +136,8 @@ class ArrayBatches:
     @property
     def n_batches(self) -> int:
         """Batches per epoch."""
-        return -(-self.n_rows // self.batch_size)
+        found = -(-self.n_rows // self.batch_size)
+        return found if self.most is None else min(found, self.most)
 
     def draw_key(self) -> int | None:
         """A fresh key from Python's global generator if rows are shuffled."""
@@ -279,7 +290,43 @@ class RowBatches:
             yield self.rows.gather(order[i * size : (i + 1) * size], key)
 
 
-def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, owner: str, weights: np.ndarray | None = None) -> Batches:
+class FirstBatches:
+    """The first batches of each epoch; of an iterator, which goes on where it stands, the next ones.
+
+    Args:
+        batches: All batches.
+        most: How many of them.
+    """
+
+    def __init__(self, batches: Batches, most: int) -> None:
+        self.batches, self.most = batches, most
+
+    @property
+    def n_batches(self) -> int:
+        """Batches per epoch, if there are so many."""
+        found = self.batches.n_batches
+        return self.most if found is None else min(found, self.most)
+
+    def draw_key(self) -> int | None:
+        """What the batches draw."""
+        return self.batches.draw_key()
+
+    def epoch(self, key: int | None, first: int = 0) -> Iterator[tuple[Any, ...]]:
+        """The batches."""
+        return itertools.islice(self.batches.epoch(key, first), self.most - first)
+
+
+def make_batches(
+    x: Any,
+    y: Any,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    dtype: Any,
+    owner: str,
+    weights: np.ndarray | None = None,
+    most: int | None = None,
+) -> Batches:
     """The adapter for ``x`` and ``y`` (and weights); without ``y`` the pairs of ``x``: a data set, a loader, or any iterable.
 
     Raises:
@@ -290,8 +337,9 @@ def make_batches(x: Any, y: Any, *, batch_size: int, shuffle: bool, dtype: Any, 
         x = RowBatches(x, batch_size=batch_size, shuffle=shuffle)
     if y is None:
         kind = LoaderBatches if isinstance(x, Batches) else IterableBatches
-        return kind(x, dtype=dtype, owner=owner)
-    return ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=dtype, owner=owner, weights=weights)
+        batches = kind(x, dtype=dtype, owner=owner)
+        return batches if most is None else FirstBatches(batches, most)
+    return ArrayBatches(x, y, batch_size=batch_size, shuffle=shuffle, dtype=dtype, owner=owner, weights=weights, most=most)
 
 
 def input_batches(x: Rows | Batches, batch_size: int, dtype: Any, owner: str) -> Iterator[Tensor]:

@@ -42,6 +42,7 @@ class Settings:
     clip_norm: float | None
     clip_value: float | None
     accumulate: int = 1
+    validation_freq: int = 1
 
 
 def checked_count(owner: str, name: str, value: Any, least: int = 1) -> int:
@@ -59,24 +60,19 @@ def checked_count(owner: str, name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def checked_settings(
-    batch_size: Any, epochs: Any, initial_epoch: Any, verbose: Any, clip_norm: Any, clip_value: Any, accumulate: Any = 1
-) -> Settings:
-    """The numbers that ``fit`` takes.
+def checked_settings(*, verbose: Any, initial_epoch: Any, clip_norm: Any, clip_value: Any, **counts: Any) -> Settings:
+    """The numbers that ``fit`` takes; ``counts`` are those that must be at least 1.
 
     Raises:
         TypeError: A number of a wrong type.
         ValueError: A number out of range.
     """
-    first = checked_count("fit", "initial_epoch", initial_epoch, 0)
     return Settings(
-        checked_count("fit", "batch_size", batch_size),
-        checked_count("fit", "epochs", epochs),
-        first,
-        checked_count("fit", "verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0),
-        None if clip_norm is None else positive("fit", "clip_norm", clip_norm),
-        None if clip_value is None else positive("fit", "clip_value", clip_value),
-        checked_count("fit", "accumulate", accumulate),
+        first_epoch=checked_count("fit", "initial_epoch", initial_epoch, 0),
+        verbose=checked_count("fit", "verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0),
+        clip_norm=None if clip_norm is None else positive("fit", "clip_norm", clip_norm),
+        clip_value=None if clip_value is None else positive("fit", "clip_value", clip_value),
+        **{name: checked_count("fit", name, value) for name, value in counts.items()},
     )
 
 
@@ -189,7 +185,7 @@ class Fit(BatchHooks):
         if state.totals.batches % self.settings.accumulate:
             self._update()
         totals, logs = state.totals, all_logs(state.totals.means(), self.metrics, self.names)
-        if self.validation is not None:
+        if self.validation is not None and (epoch + 1) % self.settings.validation_freq == 0:
             loss = resolve_weighted(self.model, self.loss) if self.validates_weighted else self.loss
             values = evaluate_batches(self.model, self.validation.epoch(None), loss, self.metrics, self.names, self.compile)
             logs.update({f"val_{name}": value for name, value in values.items()})
@@ -247,7 +243,8 @@ class Fit(BatchHooks):
     def _run_rows(self, state: Run, arrays: tuple[np.ndarray, ...]) -> None:
         """The rest of an epoch: many steps per native call once the step is recorded, single ones before and at the short end."""
         assert isinstance(self.data, ArrayBatches)
-        totals, size, n = state.totals, self.data.batch_size, self.data.n_rows
+        totals, size = state.totals, self.data.batch_size
+        n = min(self.data.n_rows, self.data.n_batches * size)
         order = self.data.order(state.key)
         index = np.arange(n) if order is None else order
         every = self.settings.accumulate

@@ -21,6 +21,8 @@ def data_batches(
     validation_split: float | None,
     sample_weight: Any,
     class_weight: Any,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
 ) -> tuple[Batches, Batches | None, bool]:
     """Batches for training, for validation, and whether those for validation are triples (x, y, weights).
 
@@ -31,7 +33,7 @@ def data_batches(
         TypeError: Wrong types.
         ValueError: Shapes that do not fit, weights out of range, a split of what is no array.
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "dtype": dtype, "owner": "fit"}
+    options: dict[str, Any] = {"batch_size": batch_size, "dtype": dtype, "owner": "fit", "most": steps_per_epoch}
     data = make_batches(x, y, shuffle=shuffle, **options)  # says what is wrong with x and y
     if validation_split is not None:
         if y is None or validation_data is not None:
@@ -44,10 +46,10 @@ def data_batches(
         data = make_batches(x, y, shuffle=shuffle, weights=row_weights(y, sample_weight, class_weight, "fit"), **options)
     elif class_weight is not None:
         data = ClassWeighted(data, class_weight, dtype, "fit")
-    return data, *_validation(validation_data, batch_size, dtype, is_weighted)
+    return data, *_validation(validation_data, batch_size, dtype, is_weighted, validation_steps)
 
 
-def _validation(validation_data: Any, batch_size: int, dtype: Any, is_weighted: bool) -> tuple[Batches | None, bool]:
+def _validation(validation_data: Any, batch_size: int, dtype: Any, is_weighted: bool, most: int | None) -> tuple[Batches | None, bool]:
     """Batches in order, and whether they have weights."""
     if validation_data is None:
         return None, False
@@ -59,7 +61,7 @@ def _validation(validation_data: Any, batch_size: int, dtype: Any, is_weighted: 
         weights = row_weights(y, weights, None, owner)
     elif is_weighted and y is not None:
         weights = np.ones(y.shape[:1])
-    batches = make_batches(x, y, batch_size=batch_size, shuffle=False, dtype=dtype, owner=owner, weights=weights)
+    batches = make_batches(x, y, batch_size=batch_size, shuffle=False, dtype=dtype, owner=owner, weights=weights, most=most)
     if is_weighted and weights is None:
         return ClassWeighted(batches, None, dtype, owner), True
     return batches, weights is not None

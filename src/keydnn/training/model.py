@@ -313,6 +313,9 @@ class Model(Buildable):
         sample_weight: Any = None,
         class_weight: Mapping[int, float] | str | None = None,
         accumulate: int = 1,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_freq: int = 1,
     ) -> History:
         """Train for some epochs.
 
@@ -346,6 +349,10 @@ class Model(Buildable):
                 target, times ``sample_weight``; validation data are not changed by it.
             accumulate: Batches per update, which takes the mean of their gradients, weighted by their size (by the sum of weights):
                 for losses that are means that of one large batch.  What remains at the end of an epoch makes an update too.
+            steps_per_epoch: Batches of an epoch, None for all there are: the first in its order; of an iterator or generator, which
+                may be endless, the next ones.
+            validation_steps: Likewise for the batches of validation.
+            validation_freq: Validate after every so many epochs.
 
         Returns:
             The values of each epoch: means over batches, weighted by their size; of a loss with weights, by their sum.
@@ -370,7 +377,16 @@ class Model(Buildable):
             True
         """
         self._require_built("fit")
-        settings = checked_settings(batch_size, epochs, initial_epoch, verbose, clip_norm, clip_value, accumulate)
+        settings = checked_settings(
+            batch_size=batch_size,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            verbose=verbose,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            accumulate=accumulate,
+            validation_freq=validation_freq,
+        )
         if resume is not None and initial_epoch:
             raise ValueError("fit: resume knows the epoch to start at; leave initial_epoch at 0")
         state = read_resume(resume)
@@ -384,6 +400,8 @@ class Model(Buildable):
             validation_split=validation_split,
             sample_weight=sample_weight,
             class_weight=class_weight,
+            steps_per_epoch=None if steps_per_epoch is None else checked_count("fit", "steps_per_epoch", steps_per_epoch),
+            validation_steps=None if validation_steps is None else checked_count("fit", "validation_steps", validation_steps),
         )
         job = Fit(
             self,

@@ -9,6 +9,7 @@ counts of all classes together.  The values are those of scikit-learn.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ AVERAGES = ("macro", "micro", "weighted")
 class _Decisions(StreamingMetric):
     in_step = True
 
-    def __init__(self, threshold: float = 0.5, *, n_classes: int | None = None, average: str = "macro") -> None:
+    def __init__(self, threshold: float = 0.5, *, n_classes: int | None = None, average: str = "macro", from_logits: bool = False) -> None:
         super().__init__()
         owner = type(self).__name__
         self.threshold = fraction(owner, "threshold", threshold)
         if average not in AVERAGES:
             raise ValueError(f"{owner}: average must be one of {', '.join(AVERAGES)}, got {average!r}")
+        self.from_logits = bool(from_logits)
+        self._limit = math.log(self.threshold / (1.0 - self.threshold)) if self.from_logits else self.threshold
         self.n_classes, self.average = None if n_classes is None else integer("n_classes", n_classes, self, 2), average
         if self.n_classes is None:
             self._tp, self._fp, self._fn = (self.count(name) for name in ("true_positives", "false_positives", "false_negatives"))
@@ -51,7 +54,7 @@ class _Decisions(StreamingMetric):
             self.add(self._matrix, confusion(name, y_true, y_pred, self.n_classes))
             return
         truth, predicted = same_shape(name, y_true, y_pred)
-        yes, said = (truth > 0.5).astype(np.float64), (predicted > self.threshold).astype(np.float64)
+        yes, said = (truth > 0.5).astype(np.float64), (predicted > self._limit).astype(np.float64)
         right = (yes * said).sum()
         self.add(self._tp, right)
         self.add(self._fp, said.sum() - right)
@@ -98,6 +101,7 @@ class Precision(_Decisions):
         threshold: Probabilities above it are positive predictions; between 0 and 1.
         n_classes: Classes, if there are several; rows are then decided by their largest score.
         average: ``macro``, ``micro`` or ``weighted``: one value of those of several classes.
+        from_logits: Whether predictions are logits, whose sigmoid is the probability.
 
     Example:
         >>> from keydnn.training.streaming import Precision

@@ -289,12 +289,14 @@ template <class T, int MR, int NR>
 KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
   constexpr int64_t lanes = kLanes<T>;
   Vec<T> acc[MR * NR] = {};
+  const T *const a = p.a.at(i, 0), *const b = p.b.at(0, j);
+  const int64_t a_row = p.a.row, b_col = p.b.col;
   auto step = [&](int64_t k, int64_t live) {
     Vec<T> x[MR], y[NR];
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) x[r] = load_n(p.a.at(i + r, k), live);
+    for (int r = 0; r < MR; ++r) x[r] = load_n(a + r * a_row + k, live);
 #pragma GCC unroll 8
-    for (int s = 0; s < NR; ++s) y[s] = load_n(p.b.at(k, j + s), live);
+    for (int s = 0; s < NR; ++s) y[s] = load_n(b + s * b_col + k, live);
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
@@ -327,8 +329,8 @@ void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t 
 
 template <class T>
 int dots(const Product<T>& p) {
-  const int64_t few = lesser(p.m, p.n), many = greater(p.m, p.n);
-  const int64_t grain = round_up(int64_t(65536) / (p.k * few + 1) + 1, 4);
+  const int64_t many = greater(p.m, p.n), chunks = lesser(many, p.m * p.n * p.k / 65536 + 1);
+  const int64_t grain = round_up(ceil_div(many, chunks), int64_t(4));
   parallel_ranges(many, grain, cost_ns<T>(4.0 * p.m * p.n * p.k), [&](int64_t begin, int64_t end) {
     if (p.m <= p.n) {
       dot_block(p, 0, p.m, begin, end);

@@ -335,3 +335,42 @@ def test_a_checkpoint_of_another_class(tmp_path):
     write_json(tmp_path / "layer.json", to_payload(keydnn.Linear(1, 1)))
     with pytest.raises(TypeError, match="Linear.*not a Sequential"):
         keydnn.Sequential.load_json(tmp_path / "layer.json")
+
+
+def test_a_nested_file_without_statistics_and_orders_as_older_programs_wrote_it(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "0.0.gamma": (2,), "0.0.beta": (2,), "0.1.weight": (3, 2), "0.1.bias": (3,), "0.10.W.weight": (3, 3), "0.10.W.bias": (3,),
+        "head.weight": (1, 3), "head.bias": (1,),
+    }  # fmt: skip
+    arrays = {name: rng.normal(size=shape).astype("<f4") for name, shape in arrays.items()}
+
+    def node(kind, children=None, **config):
+        return {"type": kind, "config": config, "children": children or {}}
+
+    def linear(kind, n, m):
+        return node(kind, in_features=n, out_features=m, bias=True, device="cpu", dtype="float32", initializer="xavier", unheard_of=[1, {}])
+
+    first = {
+        "0": node("BatchNorm1d", num_features=2, eps=1e-5, momentum=0.1, affine=True, device="cpu"),
+        "1": linear("Dense", 2, 3),
+        "10": node("Sequential", {"W": linear("Linear", 3, 3)}),
+        "9": node("ReLU"),
+    }
+    state = {
+        name: {"b64": base64.b64encode(a.tobytes()).decode(), "dtype": "<f4", "shape": list(a.shape), "order": "C"}
+        for name, a in arrays.items()
+    }
+    payload = {
+        "format": "keydnn.json.ckpt.v1",
+        "arch": node("Sequential", {"head": linear("Linear", 3, 1), "0": node("Sequential", first)}),
+    }
+    (tmp_path / "nested.json").write_text(json.dumps({**payload, "state": state}, indent=2, sort_keys=True), encoding="utf-8")
+    model = keydnn.Sequential.load_json(tmp_path / "nested.json")
+    assert [name for name, _ in model[0].named_children()] == ["0", "1", "9", "10"] and model.is_built
+    x = rng.normal(size=(5, 2)).astype(np.float32)
+    a = {name: array.astype(np.float64) for name, array in arrays.items()}
+    h = x / np.sqrt(1 + 1e-5) * a["0.0.gamma"] + a["0.0.beta"]
+    h = np.maximum(h @ a["0.1.weight"].T + a["0.1.bias"], 0) @ a["0.10.W.weight"].T + a["0.10.W.bias"]
+    want = h @ a["head.weight"].T + a["head.bias"]
+    np.testing.assert_allclose(model.predict(x).to_numpy(), want, rtol=1e-5, atol=1e-6)

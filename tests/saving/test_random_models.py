@@ -1,11 +1,14 @@
-"""Any layer with any settings and any bits in its state, alone and in any nested model, comes back from JSON as it was.
+"""Any layer with any settings and any bits in its state, alone and in any nested model, comes back from JSON, and alone from
+pickle and copy, as it was.
 
 Settings are drawn by the names of the constructor's arguments, so a new layer takes part as soon as it is registered; an argument of
 a new name needs a row in ``ARGUMENTS``.
 """
 
+import copy
 import inspect
 import json
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -100,11 +103,13 @@ def assert_same(module, again):
 
 
 @pytest.mark.parametrize("name", OURS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_a_layer_comes_back(name, data):
     module = data.draw(layers(name))
     assert_same(module, from_payload(json.loads(json.dumps(to_payload(module)))))
+    assert_same(module, pickle.loads(pickle.dumps(module)))
+    assert_same(module, copy.deepcopy(module))
 
 
 @st.composite

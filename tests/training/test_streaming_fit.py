@@ -122,6 +122,26 @@ def test_the_value_of_an_epoch_is_that_of_all_rows():
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize("most", [None, 1])
+def test_metrics_that_run_after_the_step_see_each_batch(most, monkeypatch):
+    """In native epochs they get the predictions of many steps, kept; the epochs still run natively."""
+    if most is not None:
+        monkeypatch.setattr(recorded, "_MOST_KEPT", most)
+
+    def spread(y_true, y_pred):
+        return float(y_pred.numpy().std() + y_true.numpy().sum())
+
+    calls = []
+    native = recorded.run_rows
+    monkeypatch.setattr(recorded, "run_rows", lambda *args: calls.append(native(*args)) or calls[-1])
+    metrics = [Largest(), "mae", spread, "auc", "acc"]
+    plan, eager = run("kept", metrics=metrics), run("kept", False, metrics=metrics)
+    assert_same(plan, eager)
+    assert sum(len(columns[0]) for columns in calls) == 16  # 3 epochs of 6 whole batches, two of which came first
+    assert all(len(columns) == 4 and len({len(column) for column in columns}) == 1 for columns in calls)
+    assert list(plan[1].history)[:6] == ["loss", "largest", "mae", "spread", "auc", "acc"]
+
+
 def test_batch_logs_tell_the_value_so_far():
     seen = []
     _, history = run("binary", callbacks=[LambdaCallback(on_batch_end=lambda batch, logs: seen.append(logs["rmse"]))])

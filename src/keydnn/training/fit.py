@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.compiler.step import usable
 from keydnn.optim import Schedule
 from keydnn.optim.optimizer import positive
 from keydnn.random import generator_state, set_generator_state
@@ -235,10 +236,10 @@ class Fit(BatchHooks):
     # -- epochs that run without Python between steps
 
     def _rows(self) -> tuple[np.ndarray, ...] | None:
-        """All data arrays if the epoch may run natively: arrays, no hooks around batches, no metric of the user's."""
+        """All data arrays if the epoch may run natively: arrays, no hooks around batches."""
         if not (self.compile and self.is_plain and isinstance(self.data, ArrayBatches)) or self.callbacks.has_batch_hooks:
             return None
-        return self.data.whole() if recorded.runs_rows(self.metrics) else None
+        return self.data.whole() if usable() else None
 
     def _run_rows(self, state: Run, arrays: tuple[np.ndarray, ...]) -> None:
         """The rest of an epoch: many steps per native call once the step is recorded, single ones before and at the short end."""
@@ -276,7 +277,7 @@ class Fit(BatchHooks):
             logs = self._step(*self.data.batch(order, first))  # type: ignore[attr-defined]
             return {name: [float(value)] for name, value in logs.items()}
         names = ("loss", *(name for name in self.names if name not in self.streams))
-        return dict(zip(names, recorded.run_rows(step, arrays, rows, size, 0.1), strict=True))
+        return dict(zip(names, recorded.run_rows(step, arrays, rows, size, 0.1, self.metrics), strict=True))
 
     # -- around each batch
 

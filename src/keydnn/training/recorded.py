@@ -18,12 +18,13 @@ from keydnn.autograd.modes import is_grad_enabled
 from keydnn.compiler.step import RecordedStep, usable
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training.metrics import METRICS
-from keydnn.training.step import StepPlan, measure, training_step, update
+from keydnn.training.step import StepPlan, measure, read, training_step, update
 from keydnn.training.streaming import StreamingMetric
 
 BUILT_IN = frozenset(id(metric) for metric in METRICS.values())
 _MOST = 32  # signatures kept per model
 _MOST_PREDICTED = 4 << 20  # bytes of a batch whose prediction is recorded: recording keeps every layer's result alive
+_MOST_KEPT = 16 << 20  # bytes of predictions that are kept for metrics that run after the step
 _VARIANTS = 4  # plans kept per signature
 _PLAIN = (int, float, bool, str, type(None))
 BUILT_IN_OPTIMIZERS = (SGD, Adam, AdamW)
@@ -131,7 +132,7 @@ def _with_own_metrics(metrics: Sequence[Any], values: list[Any], y: Any) -> list
     """The loss and all metrics in order, from what :func:`_measured` gave."""
     if len(values) == len(metrics) + 1 and not any(map(is_own, metrics)):
         return values
-    y_pred = values[-1] if isinstance(values[-1], Tensor) else Tensor(data=values[-1])
+    y_pred = values[-1] if isinstance(values[-1], Tensor) else Tensor(data=values[-1], dtype=values[-1].dtype)
     rest = iter(values[1:])
     found = [values[0]]
     for metric in metrics:
@@ -201,11 +202,6 @@ def predict(model: Any, x: Tensor) -> Any:
 # -- many steps at a time
 
 
-def runs_rows(metrics: Sequence[Any]) -> bool:
-    """Whether steps with these metrics may run without Python between them."""
-    return usable() and not any(map(is_own, metrics))
-
-
 def warm(model: Any, shapes: tuple[Any, ...], plan: StepPlan) -> RecordedStep | None:
     """The plan of a signature that has been checked against eager steps and still holds, or None."""
     variants = of(model).entries.get(training_key(shapes, False, plan), ())
@@ -215,9 +211,40 @@ def warm(model: Any, shapes: tuple[Any, ...], plan: StepPlan) -> RecordedStep | 
     return None
 
 
-def run_rows(step: RecordedStep, arrays: Sequence[np.ndarray], index: np.ndarray, batch: int, budget_s: float) -> list[list[float]]:
-    """Run steps over batches of rows for about ``budget_s`` seconds; returns the losses of the steps run, then each metric's values."""
+def run_rows(
+    step: RecordedStep, arrays: Sequence[np.ndarray], index: np.ndarray, batch: int, budget_s: float, metrics: Sequence[Any]
+) -> list[list[float]]:
+    """Run steps over batches of rows for about ``budget_s`` seconds; returns the losses of the steps run, then each metric's values.
+
+    Streaming metrics count and give no values.  Metrics that run after the step get the predictions of each step, when the steps
+    are done.
+    """
+    is_own_used = any(map(is_own, metrics))
+    if is_own_used:
+        index = index[: max(1, _MOST_KEPT // max(1, step.outputs[-1].nbytes)) * batch]
     count = len(index) // batch
     outputs = [np.empty((count, *out.shape), out.dtype) for out in step.outputs]
     done = step.replay_rows(list(arrays), outputs, index, batch, budget_s)
-    return [out[:done].astype(np.float64).tolist() for out in outputs]
+    columns = [out[:done].astype(np.float64).tolist() for out in outputs[: len(outputs) - is_own_used]]
+    return _with_own_columns(metrics, columns, arrays[1], index, batch, outputs[-1][:done]) if is_own_used else columns
+
+
+def _with_own_columns(
+    metrics: Sequence[Any], columns: list[list[float]], y: np.ndarray, index: np.ndarray, batch: int, predictions: np.ndarray
+) -> list[list[float]]:
+    """Columns of all metrics that give values, in order; those that run after the step run now."""
+    own = [metric for metric in metrics if is_own(metric)]
+    values: list[list[float]] = [[] for _ in own]
+    for i, predicted in enumerate(predictions):
+        truth = y[index[i * batch : (i + 1) * batch]]
+        measured = measure(own, Tensor(data=truth, dtype=truth.dtype), Tensor(data=predicted, dtype=predicted.dtype))
+        for column, value in zip(values, measured, strict=True):
+            if not isinstance(value, StreamingMetric):
+                column.append(read(value))
+    rest, late = iter(columns[1:]), iter(values)
+    found = [columns[0]]
+    for metric in metrics:
+        column = next(late) if is_own(metric) else [] if isinstance(metric, StreamingMetric) else next(rest)
+        if not isinstance(metric, StreamingMetric):
+            found.append(column)
+    return found

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.training.streaming.base import StreamingMetric, same_shape
+from keydnn.domain.errors import ShapeError
+from keydnn.training.streaming.base import StreamingMetric
 
 
 class AUC(StreamingMetric):
@@ -28,8 +29,10 @@ class AUC(StreamingMetric):
         Raises:
             ValueError: The shapes differ.
         """
-        truth, scores = same_shape("AUC", y_true, y_pred)
-        self._batches.append((truth.numpy().ravel() > 0.5, scores.numpy().ravel()))
+        truth, scores = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
+        if truth.shape != scores.shape:
+            raise ShapeError(f"AUC: Shape mismatch: y_true {truth.shape} vs y_pred {scores.shape}")
+        self._batches.append((truth.ravel() > 0.5, scores.flatten()))
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
         if not self._batches:

@@ -276,8 +276,11 @@ def test_bidirectional_and_embedding():
     x = table[index].astype(np.float64)
     want = np.concatenate([keras_lstm(x, *first)[:, -1], keras_lstm(x[:, ::-1], *second)[:, -1]], axis=1)
     np.testing.assert_allclose(m.predict(keydnn.tensor(index, dtype=np.int64)).numpy(), want, rtol=1e-6)
-    with pytest.raises(UnsupportedKerasLayerError, match="3 axes"):
-        from_keras(stand_in([("LSTM", {"return_sequences": True}, first), ("Dense", {}, [w(3, 2), w(2)])], (None, 5, 4)))
+    kernel, bias = w(3, 2), w(2)
+    each = from_keras(
+        stand_in([("LSTM", {"return_sequences": True}, first), ("Dense", {}, [kernel, bias])], (None, 5, 4)), dtype=np.float64
+    )
+    np.testing.assert_allclose(each.predict(x).numpy(), keras_lstm(x, *first) @ kernel + bias, rtol=1e-6)
 
 
 @OF_KERAS
@@ -286,7 +289,8 @@ def test_real_keras_of_sequences(tmp_path):
     L = keras.layers
     model = keras.Sequential(
         [
-            L.Input((5,)), L.Embedding(7, 4), L.LSTM(3, return_sequences=True), L.Bidirectional(L.GRU(3, return_sequences=True)),
+            L.Input((5,)), L.Embedding(7, 4), L.LSTM(3, return_sequences=True), L.Dense(4),
+            L.Bidirectional(L.GRU(3, return_sequences=True)),
             L.Bidirectional(L.GRU(2, reset_after=False), merge_mode="ave"), L.Dense(2),
         ]
     )  # fmt: skip

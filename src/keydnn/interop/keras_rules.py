@@ -125,11 +125,7 @@ def _filled(module: Module, weights: list[np.ndarray], *names: str) -> Module:
 
 def _dense(layer: KerasLayer, options: dict[str, Any]) -> list[Module]:
     kernel, *bias = layer.weights
-    if layer.rank not in (None, 2):
-        raise UnsupportedKerasLayerError(
-            f"from_keras: layer {layer.name!r} (Dense) is applied to {layer.rank} axes, only 2 can be converted"
-        )
-    made = Linear(kernel.shape[0], kernel.shape[1], bias=bool(bias), **options)
+    made = Linear(kernel.shape[0], kernel.shape[1], bias=bool(bias), any_rank=layer.rank not in (None, 2), **options)
     return [_filled(made, [kernel.T, *bias], "weight", *["bias"][: len(bias)])]
 
 

@@ -24,6 +24,7 @@ def layers(*names):
 
 CASES = [
     ("Linear", S(nn.Linear(4, 3)), (2, 4), {}),
+    ("Linear of sequences", S(nn.Linear(4, 3, any_rank=True)), (2, 5, 4), {"open_axes": (0, 1)}),
     ("no bias", S(nn.Linear(4, 3, bias=False)), (2, 4), {}),
     ("Dense", S(nn.Dense(3)), (2, 4), {}),
     ("Conv2d", S(nn.Conv2d(3, 4, 3, stride=2, padding=1)), IMAGE, {}),

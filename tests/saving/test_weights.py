@@ -44,6 +44,29 @@ def test_safetensors_are_those_of_the_library(tmp_path):
         write_weights(tmp_path / "c", {"s": np.array(["text"])})
 
 
+def handmade(path, kind, shape, data):
+    head = json.dumps({"w": {"dtype": kind, "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + data)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"])
+def test_every_type_of_numbers_in_safetensors(tmp_path, dtype):
+    array = np.array([[0, 1, 1], [1, 0, 1]], dtype)
+    write_weights(tmp_path / "w", {"w": array, "empty": array[:0], "single": array[0, 1].copy()})
+    found = read_weights(tmp_path / "w")
+    assert found["w"].dtype == array.dtype and np.array_equal(found["w"], array)
+    assert found["empty"].shape == (0, 3) and found["single"].shape == () and found["single"] == 1
+
+
+def test_bfloat16_becomes_float32_and_smaller_types_are_told(tmp_path):
+    bits = np.array([0x3F80, 0xC000, 0x7F80, 0x0001], "<u2")  # 1, -2, infinity, the least number above 0
+    found = read_weights(handmade(tmp_path / "b", "BF16", [2, 2], bits.tobytes()))["w"]
+    assert found.dtype == np.float32 and found.tolist() == [[1.0, -2.0], [np.inf, 2.0**-133]]
+    with pytest.raises(ValueError, match="'w' has elements of type F8_E4M3"):
+        read_weights(handmade(tmp_path / "e", "F8_E4M3", [4], bytes(4)))
+
+
 def test_names_are_changed():
     state = {"net.a.w": 1, "net.a.b": 2, "net.c": 3, "other": 4}
     assert renamed(state, None, "net") == {"a.w": 1, "a.b": 2, "c": 3}

@@ -1,6 +1,6 @@
 """Files of weights alone: arrays by name.
 
-    .safetensors        https://github.com/huggingface/safetensors; also what other libraries write
+    .safetensors        https://github.com/huggingface/safetensors; also what other libraries write, bfloat16 as float32
     .json, .json.gz     a checkpoint (``keydnn.json.ckpt.v1``), of which the state is read
     .msgpack            the same as msgpack (:mod:`keydnn.saving.packed`)
     .npz                NumPy's archive, arrays of numbers only
@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from keydnn.saving.packed import read_msgpack
 
 FORMAT = "keydnn.weights"
 MOST_MEMBERS = 100_000
+SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+                     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}  # fmt: skip
 
 
 def write_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], note: Mapping[str, str] | None = None) -> None:
@@ -78,15 +81,25 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: str | os.PathLike[str], name: str) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import SafetensorError, deserialize
 
     try:
-        arrays = load(Path(path).read_bytes())
+        entries = deserialize(Path(path).read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{name} is no readable safetensors file, it may be damaged or truncated: {error}") from error
+    arrays = {key: _element_array(entry, f"{name}: {key!r}") for key, entry in entries}
     inner = {key.removeprefix("model/"): array for key, array in arrays.items() if key.startswith("model/")}
     return inner if inner and all("/" in key for key in arrays) else arrays
+
+
+def _element_array(entry: Mapping[str, Any], what: str) -> np.ndarray:
+    """The array of an entry of a safetensors file; bfloat16, which NumPy does not have, becomes float32 (the same number)."""
+    kind = entry["dtype"]
+    if kind == "BF16":
+        return (np.frombuffer(entry["data"], "<u2").astype("<u4") << 16).view("<f4").reshape(entry["shape"])
+    if kind not in SAFETENSORS_TYPES:
+        raise CheckpointError(f"{what} has elements of type {kind}, which cannot be read; {', '.join(SAFETENSORS_TYPES)} and BF16 can")
+    return np.frombuffer(entry["data"], SAFETENSORS_TYPES[kind]).reshape(entry["shape"])
 
 
 def _read_npz(path: str | os.PathLike[str], name: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 // Batch and layer normalisation with the operand's own statistics, and their gradients.
 // Meaning: kernels/reference/norm.py.
-// Numerics: statistics and the sums of the gradients in double.  The variance comes from one pass over x - shift, where
+// Numerics: statistics and the sums of the gradients in double (layer norm's of float after adding four as floats).  The variance comes from one pass over x - shift, where
 // the shift is the mean of the first elements, so that nothing cancels.  Every channel or row is computed by itself;
 // dgamma and dbeta of layer norm add up rows in fixed groups.
 #include "sums.h"
@@ -201,6 +201,59 @@ int layer_norm(const T* x, const T* gamma, const T* beta, double eps, T* y, T* m
   return KEYDNN_OK;
 }
 
+// s[0] = sum of d, s[1] = sum of d * (x - center) over a row; of float, four numbers are added before they become doubles.
+KEYDNN_INLINE void row_sums(const double* d, const double* x, double center, int64_t n, double* s) {
+  gradient_sums(d, x, center, n, 1, 0, s);
+}
+KEYDNN_INLINE void row_sums(const float* d, const float* x, float center, int64_t n, double* s) {
+  constexpr int64_t L = kLanes<float>;
+  const auto widened = [](Vec<float> v) {
+    PartOf<float>::type half[2];
+    memcpy(half, &v, sizeof v);
+    return __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
+  };
+  Vec<double> plain = {}, along = {};
+  double rest[2] = {};
+  int64_t j = 0;
+  for (; j + 4 * L <= n; j += 4 * L) {
+    Vec<float> v[4], w[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      v[i] = load(d + j + i * L);
+      w[i] = v[i] * (load(x + j + i * L) - center);
+    }
+    plain += widened((v[0] + v[1]) + (v[2] + v[3]));
+    along += widened((w[0] + w[1]) + (w[2] + w[3]));
+  }
+  for (; j + L <= n; j += L) {
+    plain += widened(load(d + j));
+    along += widened(load(d + j) * (load(x + j) - center));
+  }
+  for (; j < n; ++j) {
+    rest[0] += static_cast<double>(d[j]);
+    rest[1] += static_cast<double>(d[j]) * static_cast<double>(x[j] - center);
+  }
+  s[0] = add_lanes(plain) + rest[0];
+  s[1] = add_lanes(along) + rest[1];
+}
+
+// along[j] += sum of g * (x - mean) * inv, total[j] += sum of g over R rows of n, whose terms are added as T first.
+template <int R, class T>
+KEYDNN_INLINE void add_rows(const T* g, const T* x, const T* mean, const T* inv, int64_t n, double* along, double* total) {
+#pragma GCC ivdep
+  for (int64_t j = 0; j < n; ++j) {
+    T a = 0, t = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const T slope = g[r * n + j];
+      a += slope * ((x[r * n + j] - mean[r]) * inv[r]);
+      t += slope;
+    }
+    along[j] += static_cast<double>(a);
+    total[j] += static_cast<double>(t);
+  }
+}
+
 template <class T>
 int layer_norm_grad(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t rows,
                     int64_t n) {
@@ -215,13 +268,14 @@ int layer_norm_grad(const T* g, const T* x, const T* gamma, const T* mean, const
     double *const along = sums + at * 2 * n, *const total = along + n;
     T* const d = lines + at * n;
     for (int64_t j = 0; j < n; ++j) along[j] = total[j] = 0;
-    for (int64_t i = at * group; i < lesser((at + 1) * group, rows); ++i) {
+    const int64_t first = at * group, end = lesser(first + group, rows);
+    for (int64_t i = first; i < end; ++i) {
       const T *const gi = g + i * n, *const xi = x + i * n;
       const T center = mean[i], scale = inv[i];
-      for (int64_t j = 0; j < n; ++j) {
-        const double slope = static_cast<double>(gi[j]);
-        along[j] += slope * static_cast<double>((xi[j] - center) * scale);
-        total[j] += slope;
+      if ((i - first) % 4 == 0 && i + 4 <= end) {
+        add_rows<4>(gi, xi, mean + i, inv + i, n, along, total);
+      } else if (i >= first + (end - first) / 4 * 4) {
+        add_rows<1>(gi, xi, mean + i, inv + i, n, along, total);
       }
       const T* di = gi;
       if (gamma) {
@@ -229,7 +283,7 @@ int layer_norm_grad(const T* g, const T* x, const T* gamma, const T* mean, const
         di = d;
       }
       double s[2];
-      gradient_sums(di, xi, static_cast<double>(center), n, 1, 0, s);
+      row_sums(di, xi, center, n, s);
       const double m = static_cast<double>(n), r = static_cast<double>(scale);
       const T a = static_cast<T>(s[0] / m), b = static_cast<T>(s[1] * r * r / m);
       T* const out = dx + i * n;

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pyarrow.ipc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import FeatureSet, SampleCollection
@@ -21,6 +24,8 @@ from keydnn.experiment.predicates import GT, Lambda
 from keydnn.experiment.samplers import SimilarityCondition
 from keydnn.experiment.scalers import Scaler
 from keydnn.experiment.splitters import BaseSplitter, ConditionSplitter
+
+OWN_SCALERS = ["Absolute", "Negate", "PerSampleMinMaxScaler", "PerSampleZeroStart"]
 
 
 @pytest.fixture
@@ -50,6 +55,46 @@ def test_everything_comes_back(rich, tmp_path):
         again.undo_last_transform("targets")
         rich.undo_last_transform("targets")
         assert again.collection == rich.collection
+
+
+@given(
+    values=arrays(
+        st.sampled_from(["f4", "f8", "i2", "u8", "?", "<U4"]),
+        st.tuples(st.integers(2, 9), st.integers(2, 3)),
+        elements=None,
+        fill=st.nothing(),
+    ),
+    steps=st.lists(
+        st.tuples(st.sampled_from([*OWN_SCALERS, "StandardScaler", "MinMaxScaler"]), st.sampled_from(["ab", "ba", "a", "b"])), max_size=3
+    ),
+    seed=st.integers(0, 99),
+)
+def test_every_bit_and_every_fitted_scaler_comes_back(values, steps, seed, tmp_path_factory):
+    if any(name in ("StandardScaler", "MinMaxScaler") for name, _ in steps):
+        pytest.importorskip("sklearn", reason="needs the sklearn extra")
+    n, rng = len(values), np.random.default_rng(seed)
+    with ExperimentContext(registration_policy="no_register").activate(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rounding of tiny variances
+        columns = {"v": values, "a": rng.normal(size=n), "b": rng.normal(size=n), "t": rng.integers(0, 2, n)}
+        fs = FeatureSet.from_dict("fs", columns, ["v", "a", "b"], [], "t")
+        fs.split_random({"one": 0.5, "two": 0.5}, seed=seed)
+        for name, keys in steps:
+            fs.fit_transform(name, domain="features", keys=list(keys), fit_to_split="one")
+        path = fs.save(tmp_path_factory.mktemp("bits") / "a")
+        again = FeatureSet.load(path)
+        assert again.get_all_keys() == fs.get_all_keys() and again.node_id == fs.node_id
+        for name in fs.get_all_keys():
+            x, y = fs.values(name), again.values(name)
+            assert (x.dtype, x.shape, x.tolist() if x.dtype == object else x.tobytes()) == (
+                y.dtype,
+                y.shape,
+                y.tolist() if y.dtype == object else y.tobytes(),
+            )
+        assert [again[name].indices.tolist() for name in ("one", "two")] == [fs[name].indices.tolist() for name in ("one", "two")]
+        assert again.scaler_records == fs.scaler_records
+        for before, after in zip(fs.scaler_records, again.scaler_records, strict=True):
+            x = rng.normal(size=(n, len(before.keys)))
+            assert before.scaler_obj.transform(x).tobytes() == after.scaler_obj.transform(x).tobytes()
 
 
 def test_a_lambda_is_kept_as_text(ten, tmp_path):
@@ -311,3 +356,19 @@ def test_collections_in_files(tmp_path, ten):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SampleLoadError, match="no readable Arrow file"):
         SampleCollection.load(path)
+
+
+def test_files_of_format_1_0_stay_readable():
+    fs = FeatureSet.load(Path(__file__).parents[1] / "golden" / "experiment" / "feature_set")
+    rows = np.arange(8)
+    assert fs.label == "sample" and fs.node_id == "00000000-0000-4000-8000-000000000001" and fs.uuid_key == 7
+    assert fs.available_splits == ["train", "test", "low", "high"]
+    assert fs["low"].indices.tolist() == [i for i in fs["train"].indices if i < 4]
+    assert (fs.values("features.x.raw") == np.stack([rows, rows**2, -rows], 1) / 4).all() and fs.values("features.b.raw").dtype == "f4"
+    assert fs.get_tags("list", tags=["n", "t"])[:2] == [[None, "red"], ["a", "blue"]] and fs.label_classes == {"t_code": ["blue", "red"]}
+    assert [(record.scaler_obj.scaler_name, record.fit_split) for record in fs.scaler_records] == [
+        ("PerSampleZeroStart", "train"), ("Negate", None), ("Absolute", None),
+    ]  # fmt: skip
+    assert fs.get_sample_uuids()[0] == "f4607a2d-c009-49dc-9d3a-ba4215edac82"
+    fs.undo_all_transforms()
+    assert fs.get_feature_keys() == ["features.b.raw", "features.x.raw"]

@@ -34,10 +34,10 @@ def frame(n=40, seed=0, inner=()):
     return FeatureSet.from_dict("fs", data, KEYS, "y")
 
 
-@given(name=st.sampled_from([*OWN, *LINEAR]), seed=st.integers(0, 999), scale=st.sampled_from([1e-6, 1.0, 1e6]))
+@given(name=st.sampled_from([*OWN, *LINEAR, "SegmentedScaler"]), seed=st.integers(0, 999), scale=st.sampled_from([1e-6, 1.0, 1e6]))
 def test_an_inverse_undoes_within_rounding(name, seed, scale):
     x = scale * np.random.default_rng(seed).normal(size=(30, 5))
-    scaler = Scaler(name)
+    scaler = Scaler(name, {"boundaries": (0, 2, 5), "scaler": "StandardScaler"} if name == "SegmentedScaler" else None)
     y = scaler.fit_transform(x)
     assert_allclose(scaler.inverse_transform(y), x, rtol=1e-9, atol=1e-9 * scale)
 

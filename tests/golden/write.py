@@ -8,6 +8,7 @@ import numpy as np
 import keydnn
 
 FOLDER = Path(__file__).parent / "ours"
+EXPERIMENT = FOLDER.parent / "experiment"
 
 
 def filled(model, shape):
@@ -87,6 +88,27 @@ def write_run():
     np.savez(FOLDER / "run.npz", x=x, y=net.predict(x).to_numpy(), labels=y)
 
 
+def write_feature_set():
+    """A feature set with nested splits, scalers and encoded labels."""
+    from keydnn.experiment.context import ExperimentContext
+    from keydnn.experiment.data import FeatureSet
+    from keydnn.experiment.predicates import GT, Lambda
+
+    rows = np.arange(8)
+    data = {"x": np.stack([rows, rows**2, -rows], 1) / 4, "b": rows.astype("f4"), "y": 2 * rows}
+    data |= {"t": ["red", "blue"] * 4, "n": [None, "a"] * 4}
+    with ExperimentContext(registration_policy="no_register").activate():
+        made = FeatureSet.from_dict("sample", data, ["x", "b"], "y", ["t", "n"])
+        fs = FeatureSet("sample", made.collection, node_id="00000000-0000-4000-8000-000000000001", uuid_key=7)
+        fs.split_random({"train": 0.75, "test": 0.25}, stratify_by="t")
+        fs["train"].split_by_condition({"low": {"b": Lambda("lambda x: x < 4")}, "high": {"b": GT(3)}})
+        fs.fit_transform("PerSampleZeroStart", domain="features", keys="x", fit_to_split="train")
+        fs.fit_transform("Negate", domain="features", keys="b")
+        fs.fit_transform("Absolute", domain="targets")
+        fs.encode_labels("t")
+        fs.save(EXPERIMENT / "feature_set")
+
+
 WRITERS = {function.__name__: function for function in (cnn, conv_extras, float64_named_shared)}
 
 if __name__ == "__main__":
@@ -95,3 +117,5 @@ if __name__ == "__main__":
             write_checkpoint(chosen)
     if not (FOLDER / "run.safetensors").exists():
         write_run()
+    if not (EXPERIMENT / "feature_set.fs.mml").exists():
+        write_feature_set()

@@ -72,7 +72,7 @@ class SampleAccess:
         return None if self._rows is None else (self._rows >= 0).astype(np.int8)
 
     def values(self, name: str) -> NDArray[Any]:
-        """Values of one column by full name, (n_samples, *inner); padded rows hold the fill value.
+        """Values of one column by full name, ``(n_samples, *inner)``; padded rows hold the fill value.
 
         Raises:
             KeyError: No such column.

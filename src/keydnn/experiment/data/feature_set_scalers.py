@@ -56,7 +56,7 @@ class FeatureSetScalers:
             domain: features, targets or tags.
             keys: Columns, scaled together in this order; None for all of the domain.  Each continues from its newest representation.
             fit_to_split: Split whose rows are fitted; None for all rows.
-            merged_axes: Axes of the stacked columns (N, K, *inner) that form one side of the scaler's 2-D array.
+            merged_axes: Axes of the stacked columns ``(N, K, *inner)`` that form one side of the scaler's 2-D array.
 
         Raises:
             ValueError: Unknown domain or keys, or shapes that need ``merged_axes``.

@@ -86,7 +86,7 @@ def gathering(collection: SampleCollection, asked: tuple[Names, Names, Names, Na
     chosen = NO_SELECTORS if asked == NO_SELECTORS else tuple(None if names is None else tuple(as_list(names)) for names in asked)
     found = collection.derived((chosen, rep), lambda: Gathering(collection, chosen, rep))
     if found.doubled:
-        warnings.warn(f"{', '.join(found.doubled)}: the batch holds raw and transformed; pass rep='transformed'", UserWarning, stacklevel=4)
+        warnings.warn(f"{', '.join(found.doubled)}: the batch holds raw and transformed; pass rep='transformed'", UserWarning, stacklevel=3)
     return found
 
 

@@ -162,7 +162,7 @@ def build_sample_schema_table(
     """A table of raw columns from arrays with samples along axis 0.
 
     Args:
-        features: Key to array (N, *inner); a trailing axis of size 1 is dropped.
+        features: Key to array ``(N, *inner)``; a trailing axis of size 1 is dropped.
         targets: Likewise.
         tags: Likewise.
 

@@ -83,6 +83,19 @@ def test_decisions_are_those_of_sklearn(case):
     assert counted(Recall(0.3, from_logits=True), y, z, edges) == pytest.approx(want, rel=1e-12)
 
 
+@given(case=cut_rows(), offset=st.sampled_from([0.0, 1e6]))
+@settings(max_examples=60, deadline=None)
+def test_ranks_and_errors_are_those_of_sklearn(case, offset):
+    rng, n, edges = case
+    y, p = rng.integers(0, 2, n).astype(float), np.round(rng.uniform(size=n), 1)
+    want = metrics.roc_auc_score(y, p) if 0 < y.sum() < n else np.nan
+    assert counted(AUC(), y, p, edges) == pytest.approx(want, rel=1e-12, nan_ok=True)
+    y, p = offset + rng.normal(size=n), offset + rng.normal(size=n)
+    assert counted(RMSE(), y, p, edges) == pytest.approx(metrics.root_mean_squared_error(y, p), rel=1e-12)
+    if n > 1:
+        assert counted(R2(), y, p, edges) == pytest.approx(metrics.r2_score(y, p), rel=1e-6)
+
+
 @given(case=cut_rows(), average=st.sampled_from(["macro", "micro", "weighted"]))
 @settings(max_examples=60, deadline=None)
 def test_several_classes_are_those_of_sklearn(case, average):

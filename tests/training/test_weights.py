@@ -155,6 +155,26 @@ def test_recorded_steps_equal_eager_ones(options):
     assert plan[1].history["loss"] != run(True, **{k: v for k, v in options.items() if k.startswith("validation")})[1].history["loss"]
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_every_loss_is_recorded_with_weights(name):
+    rng = np.random.default_rng(6)
+    kind = KINDS[name]
+    x, (_, y), w = rng.normal(size=(21, 5)).astype("f4"), data(kind, n=21), rng.uniform(size=21)
+    results = []
+    for compile in (True, False):
+        np.random.seed(1)
+        model = Sequential(Linear(5, C), *([nn.Softmax()] if kind == "probabilities" else []))
+        optimizer = Adam(model.parameters(), lr=0.01)
+        losses = [model.train_on_batch(x, y, loss=name, optimizer=optimizer, sample_weight=w, compile=compile)["loss"] for _ in range(4)]
+        if compile:
+            assert [step.reason for variants in recorded.of(model).entries.values() for step in variants] == [None]
+        results.append((losses, model.state_dict()))
+    (a, p), (b, q) = results
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+    for key, array in p.items():
+        np.testing.assert_allclose(array, q[key], rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("every", [None, 3])
 def test_a_resumed_run_ends_with_the_same_bits(every, tmp_path):
     class Stop(Callback):

@@ -150,6 +150,9 @@ def test_names():
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
+        (lambda: nn.MSE("median"), ValueError, "reduction must be one of mean, sum, none, got 'median'"),
+        (lambda: nn.BCE("none")(keydnn.ones((2,)), keydnn.ones((3,))), ValueError, "Shape mismatch"),
+        (lambda: nn.CCE("none")(keydnn.ones((0, 2)), keydnn.ones((0, 2))), ValueError, "N >= 1"),
         (lambda: nn.MAE("median"), ValueError, "reduction must be one of mean, sum, none, got 'median'"),
         (lambda: nn.Huber(0.0), ValueError, "delta must be above 0"),
         (lambda: nn.Huber("wide"), TypeError, "delta must be a number"),
@@ -345,3 +348,19 @@ def test_convolutions_of_tensors(kind, bias):
         assert (have is None) == (t is None)
         if t is not None:
             assert_array_equal(have.to_numpy(), t.grad.to_numpy())
+
+
+@pytest.mark.parametrize("cls", [nn.MSE, nn.BinaryCrossEntropy, nn.CategoricalCrossEntropy, nn.BCEWithLogits])
+def test_terms_have_the_mean_and_the_limits_of_the_loss(cls):
+    p, y = Tensor(data=[[0.0, 1.0, 0.3]] * 2, dtype="f8", requires_grad=True), uniform(2, 3, requires_grad=False)
+    rows = cls("none")(p, y)
+    assert rows.shape == ((2,) if cls is nn.CategoricalCrossEntropy else (2, 3))
+    assert_allclose(rows.numpy().mean(), cls()(p, y).item(), rtol=1e-12)
+    gradients = []
+    for loss in (rows.mean(), cls("mean")(p, y), cls("sum")(p, y) / rows.numel()):
+        p.zero_grad()
+        loss.backward()
+        gradients.append(p.grad.numpy())
+    assert_allclose(gradients[0], gradients[1], rtol=1e-12)
+    assert_allclose(gradients[2], gradients[1], rtol=1e-12)
+    assert cls().get_config() == {} and cls.from_config(cls("sum").get_config()).reduction == "sum"

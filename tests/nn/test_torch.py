@@ -208,6 +208,8 @@ def test_losses(name):
 @pytest.mark.parametrize(
     ("name", "settings", "theirs", "their_settings"),
     [
+        ("MSE", {}, "MSELoss", {}),
+        ("BCEWithLogits", {}, "BCEWithLogitsLoss", {}),
         ("MAE", {}, "L1Loss", {}),
         ("Huber", {"delta": 0.7}, "HuberLoss", {"delta": 0.7}),
         ("CrossEntropy", {}, "CrossEntropyLoss", {}),

@@ -24,7 +24,7 @@ KINDS = {  # loss -> kind of prediction and target
 OBJECTS = [
     nn.SSE(), nn.MSE(), nn.mse_loss(), nn.MAE(), nn.MAE("sum"), nn.Huber(0.5), nn.Hinge(), nn.BCEWithLogits(), nn.BinaryCrossEntropy(),
     nn.CategoricalCrossEntropy(), nn.KLDivergence(), nn.CrossEntropy(), nn.CrossEntropy(0.1, [1.0, 2.0, 0.5, 3.0]),
-    nn.CrossEntropy(reduction="sum"),
+    nn.CrossEntropy(reduction="sum"), nn.MSE("sum"), nn.BinaryCrossEntropy("sum"), nn.CategoricalCrossEntropy("sum"),
 ]  # fmt: skip
 
 
@@ -43,10 +43,6 @@ def kind_of(loss):
     if isinstance(loss, nn.CrossEntropy):
         return "labels"
     return "probabilities" if isinstance(loss, nn.BinaryCrossEntropy | nn.CategoricalCrossEntropy | nn.KLDivergence) else "values"
-
-
-def is_sum(loss):
-    return loss is ops.sse or isinstance(loss, nn.SSE) or getattr(loss, "reduction", None) == "sum"
 
 
 def value_and_gradient(function, p, *rest):

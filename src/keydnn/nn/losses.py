@@ -6,8 +6,8 @@
     CCE   -sum(y ln p) / N                                       probabilities (N, C), limited likewise; y one-hot or soft
     BCEWithLogits   mean of softplus(z) - y z                    logits z
 
-The prediction comes first, the target second; shapes must be equal, the result has shape ().  Losses with settings stand in
-:mod:`keydnn.nn.reduced_losses`.
+The prediction comes first, the target second; shapes must be equal, the result has shape ().  Losses with more settings
+than a reduction stand in :mod:`keydnn.nn.reduced_losses`.
 
 >>> from keydnn.nn import MSE, MSEFn, mse_loss
 >>> p, y = keydnn.tensor([1.0, 2.0]), keydnn.tensor([0.0, 0.0])
@@ -27,6 +27,7 @@ from keydnn.autograd.context import Context, Function
 from keydnn.autograd.modes import is_grad_enabled, no_grad
 from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
 from keydnn.ops.loss import bce_p, cce_p, mse_p, sse_p
+from keydnn.ops.loss_terms import REDUCTIONS, bce_logits_terms, bce_terms, cce_terms, square_terms
 from keydnn.saving.registry import register_module
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -159,6 +160,33 @@ class _LossModule(StatelessConfigMixin, Layer):
     """A loss as a module."""
 
 
+class LossWithReduction(_LossModule):
+    """A loss that is a mean, or what ``reduction`` says.
+
+    Args:
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Raises:
+        ValueError: Another reduction.
+    """
+
+    _mean: Loss
+    _terms: Loss
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"{type(self).__name__}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        self.reduction = reduction
+
+    def _reduced(self, pred: Tensor, target: Tensor) -> Tensor:
+        return self._mean(pred, target) if self.reduction == "mean" else REDUCTIONS[self.reduction](self._terms(pred, target))
+
+    def get_config(self) -> dict[str, Any]:
+        """Nothing, or the ``reduction`` if it is not the mean."""
+        return {} if self.reduction == "mean" else {"reduction": self.reduction}
+
+
 @register_module()
 class SSE(_LossModule):
     """Sum of squared errors.
@@ -175,63 +203,83 @@ class SSE(_LossModule):
 
 
 @register_module()
-class MSE(_LossModule):
+class MSE(LossWithReduction):
     """Mean of squared errors over all elements.
 
-    Shapes: pred and target of one shape -> ().
+    Args:
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Shapes: pred and target of one shape -> (), or that shape with reduction ``none``.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or another reduction.
     """
 
+    _mean, _terms = staticmethod(ops.mse), staticmethod(square_terms)
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """``mean((pred - target) ** 2)``."""
-        return ops.mse(pred, target)
+        """``mean((pred - target) ** 2)``, or as ``reduction`` says."""
+        return self._reduced(pred, target)
 
 
 @register_module()
-class BinaryCrossEntropy(_LossModule):
+class BinaryCrossEntropy(LossWithReduction):
     """Mean binary cross-entropy of probabilities, limited to [1e-7, 1 - 1e-7]; no gradient flows to the target.
 
-    Shapes: pred and target of one shape -> ().
+    Args:
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Shapes: pred and target of one shape -> (), or that shape with reduction ``none``.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or another reduction.
     """
 
+    _mean, _terms = staticmethod(ops.bce), staticmethod(bce_terms)
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Mean of ``-(y ln p + (1 - y) ln(1 - p))``."""
-        return ops.bce(pred, target)
+        """Mean of ``-(y ln p + (1 - y) ln(1 - p))``, or as ``reduction`` says."""
+        return self._reduced(pred, target)
 
 
 @register_module()
-class CategoricalCrossEntropy(_LossModule):
+class CategoricalCrossEntropy(LossWithReduction):
     """Cross-entropy of probabilities, limited to [1e-7, 1 - 1e-7], per row; no gradient flows to the target.
 
-    Shapes: pred (N, C), target (N, C) one-hot or soft -> ().
+    Args:
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Shapes: pred (N, C), target (N, C) one-hot or soft -> (), or (N,) with reduction ``none``.
 
     Raises:
-        ValueError: The shapes differ, or there are no rows.
+        ValueError: The shapes differ, or another reduction, or there are no rows.
     """
 
+    _mean, _terms = staticmethod(ops.cce), staticmethod(cce_terms)
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """``-sum(y ln p) / N``."""
-        return ops.cce(pred, target)
+        """``-sum(y ln p) / N``, or as ``reduction`` says."""
+        return self._reduced(pred, target)
 
 
 @register_module()
-class BCEWithLogits(_LossModule):
+class BCEWithLogits(LossWithReduction):
     """Mean binary cross-entropy of logits, finite for all of them; no gradient flows to the target.
 
-    Shapes: pred (logits) and target of one shape -> ().
+    Args:
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Shapes: pred (logits) and target of one shape -> (), or that shape with reduction ``none``.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or another reduction.
     """
 
+    _mean, _terms = staticmethod(ops.bce_logits), staticmethod(bce_logits_terms)
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Mean of ``softplus(z) - y z``."""
-        return ops.bce_logits(pred, target)
+        """Mean of ``softplus(z) - y z``, or as ``reduction`` says."""
+        return self._reduced(pred, target)
 
 
 BCE = BinaryCrossEntropy

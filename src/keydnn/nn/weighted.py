@@ -24,34 +24,15 @@ from keydnn.nn.losses import (
     CategoricalCrossEntropy,
     CCEFn,
     LossFromFn,
+    LossWithReduction,
     MSEFn,
     SSEFn,
 )
 from keydnn.nn.reduced_losses import CrossEntropy, ReducedLoss
-from keydnn.ops.elementwise import limit_through
-from keydnn.ops.loss import LIMIT
-from keydnn.ops.loss_terms import cross_entropy_terms
+from keydnn.ops.loss_terms import bce_logits_terms, bce_terms, cce_terms, cross_entropy_terms, square_terms
 
 Terms = Callable[[Tensor, Tensor], Tensor]
 WeightedLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def _square(pred: Tensor, target: Tensor) -> Tensor:
-    return (pred - target).square()
-
-
-def _bce(pred: Tensor, target: Tensor) -> Tensor:
-    p, y = limit_through(pred, low=LIMIT, high=1.0 - LIMIT), target.detach()
-    return -(y * p.log() + (1.0 - y) * (1.0 - p).log())
-
-
-def _bce_logits(pred: Tensor, target: Tensor) -> Tensor:
-    return ops.softplus(pred) - target.detach() * pred
-
-
-def _cce(pred: Tensor, target: Tensor) -> Tensor:
-    terms = target.detach() * limit_through(pred, low=LIMIT, high=1.0 - LIMIT).log()
-    return -_per_row(terms, "sum")
 
 
 def _cross_entropy(pred: Tensor, target: Tensor) -> Tensor:
@@ -59,11 +40,11 @@ def _cross_entropy(pred: Tensor, target: Tensor) -> Tensor:
 
 
 _TERMS: dict[Any, tuple[Terms, str]] = {  # loss -> its terms, by element or by row, and what becomes of them
-    ops.sse: (_square, "sum"),
-    ops.mse: (_square, "mean"),
-    ops.bce: (_bce, "mean"),
-    ops.cce: (_cce, "mean"),
-    ops.bce_logits: (_bce_logits, "mean"),
+    ops.sse: (square_terms, "sum"),
+    ops.mse: (square_terms, "mean"),
+    ops.bce: (bce_terms, "mean"),
+    ops.cce: (cce_terms, "mean"),
+    ops.bce_logits: (bce_logits_terms, "mean"),
     ops.cross_entropy: (_cross_entropy, "mean"),
     ops.mae: (lambda pred, target: ops.mae(pred, target, "none"), "mean"),
     ops.huber: (lambda pred, target: ops.huber(pred, target, reduction="none"), "mean"),
@@ -74,7 +55,6 @@ _SAME = {  # classes -> the function that computes the same
     SSE: ops.sse, MSE: ops.mse, BinaryCrossEntropy: ops.bce, CategoricalCrossEntropy: ops.cce, BCEWithLogits: ops.bce_logits,
     SSEFn: ops.sse, MSEFn: ops.mse, BCEFn: ops.bce, CCEFn: ops.cce,
 }  # fmt: skip
-_SHAPED = {ops.sse, ops.mse, ops.bce, ops.cce, ops.bce_logits}  # their own functions refuse shapes that differ
 
 
 def weighted(loss: Callable[[Any, Any], Any]) -> WeightedLoss:
@@ -100,11 +80,9 @@ def weighted(loss: Callable[[Any, Any], Any]) -> WeightedLoss:
         kind = "sum" if loss.reduction == "sum" else "mean"
     else:
         terms, kind = _TERMS.get(function, (function, "mean"))
-    is_shaped = function in _SHAPED
+        kind = "sum" if isinstance(loss, LossWithReduction) and loss.reduction == "sum" else kind
 
     def run(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        if is_shaped and pred.shape != target.shape:
-            function(pred, target)  # says what is wrong
         rows = _per_row(_checked(terms(pred, target), weight, loss), kind)
         return _reduced(rows, weight.astype(rows.dtype), None, kind)
 

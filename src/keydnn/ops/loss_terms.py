@@ -1,5 +1,6 @@
 """Losses element by element or row by row, composed of operations, and how terms become one number.
 
+    the terms of mse, bce, bce_logits and cce, whose means are the primitives of :mod:`keydnn.ops.loss`
     mae      |p - y|
     huber    d^2 / 2 where d = |p - y| <= delta, else delta (d - delta / 2)          Huber 1964, doi:10.1214/aoms/1177703732
     kl       sum of y ln(y / p) along the last axis, both limited to [1e-7, 1]       Kullback, Leibler 1951, doi:10.1214/aoms/1177729694
@@ -13,11 +14,40 @@ from __future__ import annotations
 
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
-from keydnn.ops.activation import log_softmax, relu
+from keydnn.ops.activation import log_softmax, relu, softplus
+from keydnn.ops.elementwise import limit_through
 from keydnn.ops.loss import LIMIT, _same_shape, cross_entropy_p
 from keydnn.ops.shape import take
 
 REDUCTIONS = {"mean": lambda terms: terms.mean(), "sum": lambda terms: terms.sum(), "none": lambda terms: terms}
+
+
+def square_terms(pred, target):
+    """``(pred - target) ** 2`` by element."""
+    _same_shape("mse", pred, target)
+    return (pred - target).square()
+
+
+def bce_terms(pred, target):
+    """``-(y ln p + (1 - y) ln(1 - p))`` by element, limits and gradient as in ``bce``."""
+    _same_shape("bce", pred, target)
+    p, y = limit_through(pred, low=LIMIT, high=1.0 - LIMIT), target.detach()
+    return -(y * p.log() + (1.0 - y) * (1.0 - p).log())
+
+
+def bce_logits_terms(pred, target):
+    """``softplus(z) - y z`` by element."""
+    _same_shape("bce_logits", pred, target)
+    return softplus(pred) - target.detach() * pred
+
+
+def cce_terms(pred, target):
+    """``-sum(y ln p)`` by row, over all axes but the first; limits and gradient as in ``cce``."""
+    _same_shape("cce", pred, target)
+    if pred.ndim == 0 or pred.shape[0] == 0:
+        raise ShapeError(f"cce: expected pred (N, C) with N >= 1, got shape {pred.shape}")
+    terms = target.detach() * limit_through(pred, low=LIMIT, high=1.0 - LIMIT).log()
+    return -terms.sum(tuple(range(1, pred.ndim))) if pred.ndim > 1 else -terms
 
 
 def mae(pred, target, reduction="mean"):

@@ -1,14 +1,14 @@
-// Pooling for Python.  None for operands the kernel does not take.
+// Pooling for Python.
 #include <nanobind/stl/pair.h>
 
-#include "array.h"
+#include "operand.h"
 
 namespace keydnn {
 namespace {
 
 using Pair = std::pair<int64_t, int64_t>;
 
-bool is_image(const Array& x) { return x.is_float() && x.ndim() == 4; }
+bool is_image(const Operand& x) { return x && x.ndim() == 4; }
 
 int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t padding) {
   const int64_t room = size + 2 * padding - kernel;
@@ -24,8 +24,8 @@ keydnn_pool_shape make_shape(int64_t planes, Pair size, Pair kernel, Pair stride
 double cost_ns(const keydnn_pool_shape& s) { return 0.3 * s.planes * s.h * s.w; }
 
 nb::object maxpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
-  const Array x(hx);
-  if (!is_image(x)) return nb::none();
+  const Operand x(hx);
+  if (!is_image(x)) return nb::object();
   const keydnn_pool_shape s = make_shape(x.dim(0) * x.dim(1), {x.dim(2), x.dim(3)}, kernel, stride, padding);
   const npy_intp shape[4] = {x.dim(0), x.dim(1), s.oh, s.ow};
   nb::object y = empty(4, shape, x.type()), argmax = empty(4, shape, NPY_INT64);
@@ -37,8 +37,11 @@ nb::object maxpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
 }
 
 nb::object maxpool2d_grad(nb::handle hg, nb::handle hargmax, Pair size, Pair padding) {
-  const Array g(hg), argmax(hargmax);
-  if (!is_image(g) || argmax.type() != NPY_INT64 || !argmax.same_shape(g)) return nb::none();
+  const Operand g(hg);
+  const Array argmax(hargmax);
+  if (!is_image(g) || argmax.type() != NPY_INT64 || argmax.ndim() != 4 || !PyArray_CompareLists(argmax.shape(), g.shape(), 4)) {
+    return nb::object();
+  }
   keydnn_pool_shape s = make_shape(g.dim(0) * g.dim(1), size, {1, 1}, {1, 1}, padding);
   s.oh = g.dim(2);
   s.ow = g.dim(3);
@@ -52,8 +55,8 @@ nb::object maxpool2d_grad(nb::handle hg, nb::handle hargmax, Pair size, Pair pad
 }
 
 nb::object avgpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
-  const Array x(hx);
-  if (!is_image(x)) return nb::none();
+  const Operand x(hx);
+  if (!is_image(x)) return nb::object();
   const keydnn_pool_shape s = make_shape(x.dim(0) * x.dim(1), {x.dim(2), x.dim(3)}, kernel, stride, padding);
   const npy_intp shape[4] = {x.dim(0), x.dim(1), s.oh, s.ow};
   nb::object y = empty(4, shape, x.type());
@@ -65,10 +68,10 @@ nb::object avgpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
 }
 
 nb::object avgpool2d_grad(nb::handle hg, Pair size, Pair kernel, Pair stride, Pair padding) {
-  const Array g(hg);
-  if (!is_image(g)) return nb::none();
+  const Operand g(hg);
+  if (!is_image(g)) return nb::object();
   keydnn_pool_shape s = make_shape(g.dim(0) * g.dim(1), size, kernel, stride, padding);
-  if (g.dim(2) > s.oh || g.dim(3) > s.ow) return nb::none();
+  if (g.dim(2) > s.oh || g.dim(3) > s.ow) return nb::object();
   s.oh = g.dim(2);
   s.ow = g.dim(3);
   const npy_intp shape[4] = {g.dim(0), g.dim(1), s.h, s.w};
@@ -81,8 +84,8 @@ nb::object avgpool2d_grad(nb::handle hg, Pair size, Pair kernel, Pair stride, Pa
 }
 
 nb::object global_avgpool2d(nb::handle hx) {
-  const Array x(hx);
-  if (!is_image(x)) return nb::none();
+  const Operand x(hx);
+  if (!is_image(x)) return nb::object();
   const int64_t planes = x.dim(0) * x.dim(1), size = x.dim(2) * x.dim(3);
   const npy_intp shape[4] = {x.dim(0), x.dim(1), 1, 1};
   nb::object y = empty(4, shape, x.type());
@@ -93,15 +96,21 @@ nb::object global_avgpool2d(nb::handle hx) {
   return y;
 }
 
+nb::dict kernels(nb::handle reference) {
+  using nb::handle;
+  Kernels k(reference);
+  const nb::arg x("x"), g("g"), argmax("argmax"), size("size"), kernel("kernel"), stride("stride"), padding("padding");
+  k.add("maxpool2d", [](handle x, Pair k, Pair s, Pair p) { return maxpool2d(x, k, s, p); }, x, kernel, stride, padding);
+  k.add("maxpool2d_grad", [](handle g, handle at, Pair n, Pair p) { return maxpool2d_grad(g, at, n, p); }, g, argmax, size, padding);
+  k.add("avgpool2d", [](handle x, Pair k, Pair s, Pair p) { return avgpool2d(x, k, s, p); }, x, kernel, stride, padding);
+  k.add("avgpool2d_grad", [](handle g, Pair n, Pair k, Pair s, Pair p) { return avgpool2d_grad(g, n, k, s, p); }, g, size, kernel, stride,
+        padding);
+  k.add("global_avgpool2d", [](handle x) { return global_avgpool2d(x); }, x);
+  return k.table();
+}
+
 }  // namespace
 
-void bind_pool(nb::module_& m) {
-  using namespace nb::literals;
-  m.def("maxpool2d", &maxpool2d, "x"_a, "kernel"_a, "stride"_a, "padding"_a);
-  m.def("maxpool2d_grad", &maxpool2d_grad, "g"_a, "argmax"_a, "size"_a, "padding"_a);
-  m.def("avgpool2d", &avgpool2d, "x"_a, "kernel"_a, "stride"_a, "padding"_a);
-  m.def("avgpool2d_grad", &avgpool2d_grad, "g"_a, "size"_a, "kernel"_a, "stride"_a, "padding"_a);
-  m.def("global_avgpool2d", &global_avgpool2d, "x"_a);
-}
+void bind_pool(nb::module_& m) { m.def("pool_kernels", &kernels, nb::arg("reference")); }
 
 }  // namespace keydnn

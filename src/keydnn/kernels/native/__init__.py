@@ -28,11 +28,6 @@ GUARDED = (
     "conv2d",
     "conv2d_grad_x",
     "conv2d_grad_w",
-    "maxpool2d",
-    "maxpool2d_grad",
-    "avgpool2d",
-    "avgpool2d_grad",
-    "global_avgpool2d",
 )
 FAMILIES = (direct,)
 

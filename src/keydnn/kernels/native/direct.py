@@ -11,7 +11,7 @@ import numpy as np
 
 from keydnn.kernels.reference.random import box_muller
 
-FAMILIES = ("elementwise", "norm", "quantize", "random", "recurrent", "reduce", "softmax", "update")
+FAMILIES = ("elementwise", "norm", "pool", "quantize", "random", "recurrent", "reduce", "softmax", "update")
 
 
 def functions(native: ModuleType, reference: Any) -> dict[str, Callable[..., Any]]:

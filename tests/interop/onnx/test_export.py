@@ -105,6 +105,13 @@ CASES = [
         )
         for mode, last, every in [("concat", "final", True), ("concat", "aligned", False), ("ave", "final", False), ("mul", "final", True)]
     ],
+    ("Bidirectional states", nn.Bidirectional(nn.LSTM(4, 3, num_layers=2), return_state=True), (5, 2, 4), BATCH_SECOND),
+    (
+        "Bidirectional GRU",
+        nn.Bidirectional(nn.GRU(4, 3, reset_after=True), "sum", return_sequences=False, return_state=True),
+        (5, 2, 4),
+        BATCH_SECOND,
+    ),
     ("MultiHeadAttention", S(nn.MultiHeadAttention(8, 2)), (5, 2, 8), BATCH_SECOND),
     ("encoder", S(nn.TransformerEncoderLayer(8, 2, 16)), (5, 2, 8), BATCH_SECOND),
     ("encoder norm first", S(nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", norm_first=True, batch_first=True)), (2, 5, 8), {}),
@@ -221,7 +228,7 @@ def test_what_has_no_form():
     with pytest.raises(UnsupportedOnnxError, match="return_state"):
         to_onnx(S(nn.LSTM(3, 2), nn.ReLU()), (4, 1, 3))
     with pytest.raises(UnsupportedOnnxError, match="return_state"):
-        to_onnx(S(nn.Bidirectional(nn.LSTM(3, 2), return_state=True)), (4, 1, 3))
+        to_onnx(S(nn.Bidirectional(nn.LSTM(3, 2), return_state=True), nn.ReLU()), (4, 1, 3))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -152,17 +152,20 @@ def _recurrent(g: Writer, m: Any, x: State, where: str) -> Any:
     y = m(x.value)
     name = g.node("Transpose", x.name, perm=[1, 0, 2]) if m.batch_first else x.name
     name, ends = _over_time(g, m, name, where, False)
-    last = ends[-1][0]
-    if m.num_layers > 1:
-        zero = g.constant(np.array([0]))
-        states = [g.node("Concat", *[g.node("Unsqueeze", e, zero) for e in part], axis=0) for part in zip(*ends, strict=True)]
-    else:
-        states = ends[0]
+    last, states = ends[-1][0], _last_states(g, ends)
     name = g.node("Transpose", name, perm=[1, 0, 2]) if m.batch_first else name
     names: list[str] = [name if m.return_sequences else last]
     if m.return_state:
         names = [*names, *states] if m.return_sequences or m.keras_compat or len(states) > 1 else states
     return _named(names, y)
+
+
+def _last_states(g: Writer, ends: list[list[str]]) -> list[str]:
+    """The last states of a recurrent module: of several layers stacked."""
+    if len(ends) == 1:
+        return ends[0]
+    zero = g.constant(np.array([0]))
+    return [g.node("Concat", *[g.node("Unsqueeze", end, zero) for end in part], axis=0) for part in zip(*ends, strict=True)]
 
 
 def _named(names: list[str], y: Any) -> Any:
@@ -180,10 +183,8 @@ def _flat(y: Any) -> Any:
         yield y
 
 
-def _bidirectional(g: Writer, m: nn.Bidirectional, x: State, where: str) -> State:
+def _bidirectional(g: Writer, m: nn.Bidirectional, x: State, where: str) -> Any:
     inner: Any = m.forward_layer
-    if m.return_state:
-        raise UnsupportedOnnxError("return_state=True is not written")
     name = g.node("Transpose", x.name, perm=[1, 0, 2]) if inner.batch_first else x.name
     sides = [_over_time(g, layer, name, f"{where}.{i}", bool(i)) for i, layer in enumerate((m.forward_layer, m.backward_layer))]
     if m.return_sequences:
@@ -194,7 +195,8 @@ def _bidirectional(g: Writer, m: nn.Bidirectional, x: State, where: str) -> Stat
             parts[1] = g.node("Gather", sides[1][0], g.constant(np.array(-1)), axis=0)
     merged = _merged(g, m.merge_mode, parts)
     merged = g.node("Transpose", merged, perm=[1, 0, 2]) if inner.batch_first and m.return_sequences else merged
-    return State(merged, m(x.value))
+    states = [name for _, ends in sides for name in _last_states(g, ends)] if m.return_state else []
+    return _named([merged, *states], m(x.value))
 
 
 def _merged(g: Writer, mode: str, parts: list[str]) -> str:

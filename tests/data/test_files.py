@@ -257,6 +257,24 @@ def test_what_an_archive_may_not_hold(tmp_path, name, kind, data):
     assert os.listdir(inner) == ["a.tar.gz"] and os.listdir(tmp_path) == ["in"]
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_long_name_that_is_no_name_takes_no_memory(tmp_path, mode):
+    """A header of the kind of long names that says it has 4 GiB."""
+    import tracemalloc
+
+    with tarfile.open(tmp_path / "a.tar", mode, format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**32
+        tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
+        tar.fileobj.write(bytes(2048))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.tar is damaged: it says that a header has 4294967296 bytes"):
+        extract_tar(tmp_path / "a.tar", tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_archives(tmp_path):
     made = tar_of(tmp_path / "a.tar.gz", ("x", os.urandom(5000), tarfile.REGTYPE))
     whole = made.read_bytes()

@@ -11,13 +11,14 @@ import hashlib
 import os
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from keydnn.domain.errors import KeyDNNError
 
 CHUNK = 1 << 20
 MOST_UNPACKED = 2 << 30  # bytes of all files of an archive
 MOST_MEMBERS = 10_000
+MOST_AT_ONCE = 4 << 20  # bytes
 TIMEOUT_S = 60.0
 _verbose = [False]
 
@@ -182,7 +183,7 @@ def extract_tar(archive: str | os.PathLike[str], folder: str | os.PathLike[str],
     fresh = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
     fresh.mkdir()
     try:
-        with tarfile.open(archive) as tar:
+        with _unpacked(archive) as plain, tarfile.open(fileobj=cast(Any, _Modest(plain, archive)), mode="r:") as tar:
             left, count = max_bytes, 0
             for member in tar:
                 count += 1
@@ -199,6 +200,32 @@ def extract_tar(archive: str | os.PathLike[str], folder: str | os.PathLike[str],
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+class _Modest:
+    """A file that is read in pieces: tarfile reads a header, such as that of a long name, at once, however long it says it is."""
+
+    def __init__(self, file: IO[bytes], archive: Any) -> None:
+        self._file, self._archive = file, archive
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``MOST_AT_ONCE`` bytes."""
+        if not 0 <= size <= MOST_AT_ONCE:
+            raise ArchiveError(f"{self._archive} is damaged: it says that a header has {size} bytes")
+        return self._file.read(size)
+
+
+def _unpacked(archive: str | os.PathLike[str]) -> IO[bytes]:
+    """The plain bytes of an archive that may be compressed."""
+    import bz2
+    import gzip
+    import lzma
+
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open, b"]\x00\x00\x80": lzma.open}
+    with open(archive, "rb") as file:
+        start = file.read(6)
+    return next((opener for mark, opener in openers.items() if start.startswith(mark)), open)(archive, "rb")
 
 
 def _unpack(tar: Any, member: Any, folder: Path, left: int, archive: Any) -> int:

@@ -205,6 +205,45 @@ class FeatureSetColumnReference(_Reference):
         return parse_column(val, list(ctx.available_featuresets.values()), known)
 
 
+@dataclass(frozen=True, order=True)
+class ModelOutputReference(_Reference):
+    """Names what a model node produced in a step: of a role, None where there is only one; its outputs or what passed through."""
+
+    node_label: str | None
+    node_id: str | None
+    role: str | None = None
+    domain: str = "outputs"
+
+    def resolve_node_id(self, ctx: Any) -> str:
+        """Id of the node among those that ran in a step (an ExecutionContext).
+
+        Raises:
+            ResolutionError: It did not run.
+        """
+        if self.node_id in ctx.outputs:
+            return str(self.node_id)
+        active = ExperimentContext.get_active()
+        if self.node_label is not None and active.has_node(label=self.node_label):
+            node_id = active.get_node(label=self.node_label).node_id
+            if node_id in ctx.outputs:
+                return node_id
+        raise ResolutionError(f"node {self.node_label or self.node_id!r} has no output in this step")
+
+    def resolve(self, ctx: Any = None) -> Any:
+        """The tensor of a step.
+
+        Raises:
+            ResolutionError: The node did not run, or the role is missing or not told among several.
+        """
+        if ctx is None:
+            raise ResolutionError("a ModelOutputReference is resolved against an ExecutionContext: pass the step's")
+        output = ctx.outputs[self.resolve_node_id(ctx)]
+        roles = output.available_roles
+        if self.role not in roles and (self.role is not None or len(roles) != 1):
+            raise ResolutionError(f"role {self.role!r} of node {self.node_label!r}: there are {', '.join(roles)}")
+        return output.get_data(self.role or roles[0], self.domain)
+
+
 def parse_column(val: str, sets: Sequence[Any], known: Mapping[str, str] | None = None) -> FeatureSetColumnReference:
     """:meth:`FeatureSetColumnReference.from_string` over given sets."""
     if not isinstance(val, str):

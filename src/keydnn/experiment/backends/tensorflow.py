@@ -1,14 +1,17 @@
-"""TensorFlow: tensors in and out."""
+"""TensorFlow and Keras: tensors, models, optimizers, losses and gradients, under the names that every adapter uses."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keydnn.experiment.optional import need
+
+# -- tensors ----------------------------------------------------------------------------------------------------------
 
 
 def is_tensor(value: Any) -> bool:
@@ -17,9 +20,13 @@ def is_tensor(value: Any) -> bool:
     return tensorflow is not None and isinstance(value, tensorflow.Tensor | tensorflow.Variable)
 
 
+def _tf(what: str = "a TensorFlow tensor") -> Any:
+    return need("tensorflow", what)
+
+
 def to_tensor(array: np.ndarray) -> Any:
     """A tensor with the values and dtype of an array."""
-    return need("tensorflow", "a TensorFlow tensor").convert_to_tensor(array)
+    return _tf().convert_to_tensor(array)
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
@@ -29,10 +36,275 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
 def detach(tensor: Any) -> Any:
     """A copy without history."""
-    tensorflow = need("tensorflow", "a TensorFlow tensor")
-    return tensorflow.identity(tensorflow.stop_gradient(tensor))
+    return _tf().identity(_tf().stop_gradient(tensor))
 
 
-def concat(tensors: Sequence[Any]) -> Any:
-    """Tensors joined along axis 0."""
-    return need("tensorflow", "joining TensorFlow tensors").concat(list(tensors), axis=0)
+def cut(tensor: Any) -> Any:
+    """The same values without history."""
+    return _tf().stop_gradient(tensor)
+
+
+def concat(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """Tensors joined along an axis."""
+    return _tf("joining TensorFlow tensors").concat(list(tensors), axis=axis)
+
+
+def reshape(tensor: Any, shape: Sequence[int]) -> Any:
+    """The values under another shape."""
+    return _tf().reshape(tensor, tuple(shape))
+
+
+def take(tensor: Any, places: Sequence[int], axis: int) -> Any:
+    """The entries at some places of an axis."""
+    return _tf().gather(tensor, list(places), axis=axis)
+
+
+def constant(like: Any, shape: Sequence[int], value: float) -> Any:
+    """A tensor full of one value, of the dtype of another."""
+    return _tf().fill(tuple(shape), _tf().cast(value, like.dtype))
+
+
+def is_whole(tensor: Any) -> bool:
+    """Whether a tensor holds integers."""
+    return tensor.dtype.is_integer or tensor.dtype.is_bool
+
+
+def to_whole(tensor: Any) -> Any:
+    """The values as int64."""
+    return _tf().cast(tensor, _tf().int64)
+
+
+def row_means(tensor: Any) -> Any:
+    """Mean over all axes but the first."""
+    return _tf().reduce_mean(_tf().reshape(tensor, (tensor.shape[0], -1)), axis=1)
+
+
+def weighted_sum(values: Any, weights: np.ndarray) -> Any:
+    """``sum_i weights[i] values[i]`` as a scalar with history."""
+    return _tf().reduce_sum(values * _tf().cast(weights, values.dtype))
+
+
+def total(tensor: Any) -> Any:
+    """Sum of all values as a scalar with history."""
+    return _tf().reduce_sum(tensor)
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is a Keras model or layer."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(value, keras.layers.Layer)
+
+
+class no_gradient:  # noqa: N801 - a block, called like the other adapters' functions
+    """A block whose results have no history: none is kept outside a tape."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def set_trainable(parameters: Sequence[Any], flags: Sequence[bool]) -> None:
+    """Say for each variable whether it is trained."""
+    for parameter, flag in zip(parameters, flags, strict=True):
+        parameter.trainable = flag
+
+
+def is_trainable(parameter: Any) -> bool:
+    """Whether a variable is trained."""
+    return parameter.trainable
+
+
+def parameters(model: Any) -> list[Any]:
+    """The variables of a model that gradients may be asked for."""
+    return list(model.trainable_variables)
+
+
+def get_weights(model: Any) -> dict[str, np.ndarray]:
+    """Variables by path, copied."""
+    return {variable.path: np.array(variable) for variable in model.variables}
+
+
+def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
+    """Take back :func:`get_weights`.
+
+    Raises:
+        ValueError: A path that the model does not have.
+    """
+    here = {variable.path: variable for variable in model.variables}
+    unknown = sorted(set(weights) - set(here))
+    if unknown:
+        raise ValueError(f"the model has no variable {', '.join(unknown)}; it has {', '.join(here)}")
+    for path, value in weights.items():
+        here[path].assign(value)
+
+
+def renew(model: Any) -> None:
+    """Fresh weights: those of a new model with the same config."""
+    twin = type(model).from_config(model.get_config())
+    twin.build(model.input_shape)
+    model.set_weights(twin.get_weights())
+
+
+def modes(model: Any) -> list[bool]:
+    """Nothing: the mode is an argument of the call."""
+    return []
+
+
+def set_modes(model: Any, training: bool | Sequence[bool]) -> None:
+    """Nothing: the mode is an argument of the call."""
+
+
+def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
+    """Batches to try a model with: floats, and integers for models that look things up."""
+    return [_tf().zeros((n, *shape), dtype=kind) for kind in (_tf().float32, _tf().int64)]
+
+
+def call(model: Any, x: Any, training: bool = False) -> Any:
+    """A forward pass in a mode."""
+    return model(x, training=training)
+
+
+def place(tensor: Any, accelerator: Any) -> Any:
+    """A tensor on a device."""
+    with accelerator.tf_device_scope():
+        return _tf().identity(tensor)
+
+
+def place_model(model: Any, accelerator: Any) -> None:
+    """Nothing: variables stay where they were made."""
+
+
+# -- gradients --------------------------------------------------------------------------------------------------------
+
+
+class Recording:
+    """A block on a persistent tape; forward passes and losses belong into it."""
+
+    def __enter__(self) -> Recording:
+        self._tape = _tf("a training step").GradientTape(persistent=True)
+        self._tape.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._tape.__exit__(*error)
+
+    def leaf(self, tensor: Any) -> Any:
+        """A tensor whose gradient will be asked for."""
+        leaf = _tf().identity(_tf().stop_gradient(tensor))
+        self._tape.watch(leaf)
+        return leaf
+
+    def backward(self, roots: Sequence[Any], seeds: Sequence[Any], sources: Sequence[Any]) -> list[Any]:
+        """Gradients of ``sum_k <seeds[k], roots[k]>`` by the sources; a seed None stands for 1."""
+        full = [_tf().ones_like(root) if seed is None else seed for root, seed in zip(roots, seeds, strict=True)]
+        wanted = [source.value if hasattr(source, "path") else source for source in sources]  # a Keras variable wraps TensorFlow's
+        return self._tape.gradient(list(roots), wanted, output_gradients=full)
+
+
+# -- optimizers -------------------------------------------------------------------------------------------------------
+
+
+def optimizers() -> dict[str, type]:
+    """Name to optimizer class."""
+    module = need("keras.optimizers", "a Keras optimizer")
+    found = {name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, module.Optimizer)}
+    return {name: value for name, value in found.items() if value is not module.Optimizer}
+
+
+def optimize(optimizer: Any, grads: Sequence[Any] | None = None, variables: Sequence[Any] | None = None) -> None:
+    """One step of an optimizer with gradients for variables."""
+    pairs = [(grad, variable) for grad, variable in zip(grads or (), variables or (), strict=True) if grad is not None]
+    if pairs:
+        optimizer.apply([grad for grad, _ in pairs], [variable for _, variable in pairs])
+
+
+def zero_grad(optimizer: Any) -> None:
+    """Nothing: gradients are not kept."""
+
+
+def rates(optimizer: Any) -> list[float]:
+    """The learning rate, in a list."""
+    return [float(optimizer.learning_rate)]
+
+
+def set_rates(optimizer: Any, values: Sequence[float]) -> None:
+    """Set the learning rate."""
+    (optimizer.learning_rate,) = values
+
+
+def optimizer_state(optimizer: Any) -> dict[str, Any]:
+    """The variables of an optimizer, as arrays."""
+    return {variable.path: np.asarray(variable) for variable in optimizer.variables}
+
+
+def set_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:
+    """Take back :func:`optimizer_state`."""
+    for variable, value in zip(optimizer.variables, state.values(), strict=True):
+        variable.assign(value)
+
+
+def carry_over(old: Any, new: Any) -> None:
+    """Give a new optimizer what an old one learned, by the paths of its variables."""
+    learned = {variable.path: variable for variable in old.variables}
+    for variable in new.variables:
+        if variable.path in learned:
+            variable.assign(learned[variable.path])
+
+
+def gradients(parameters: Sequence[Any]) -> list[Any]:
+    """Nothing: gradients are not kept."""
+    return []
+
+
+def squared_norm(grads: Sequence[Any]) -> float:
+    """Sum of all squares, in float64."""
+    return float(sum(np.square(grad.numpy(), dtype=np.float64).sum() for grad in grads if grad is not None))
+
+
+def scale(grads: Sequence[Any], factor: float) -> list[Any]:
+    """The gradients times a number."""
+    return [None if grad is None else grad * factor for grad in grads]
+
+
+def limit(grads: Sequence[Any], bound: float) -> list[Any]:
+    """The gradients limited to [-bound, bound]."""
+    return [None if grad is None else _tf().clip_by_value(grad, -bound, bound) for grad in grads]
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def losses() -> dict[str, Any]:
+    """Name to loss: the classes and functions of ``keras.losses``."""
+    found = vars(need("keras.losses", "a Keras loss"))
+    return {
+        name: value for name, value in found.items() if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value))
+    }
+
+
+def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, Any]) -> Any:
+    """A loss object of a class; a function stays itself. Keras takes (targets, outputs): the order is turned round."""
+    if not isinstance(found, type):
+        return Turned(found, dict(kwargs))
+    return Turned(found(**{"reduction": None if reduction == "none" else reduction, **kwargs}), {})
+
+
+class Turned:
+    """A Keras loss called with outputs first, as the other frameworks are."""
+
+    def __init__(self, loss: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+        self.loss, self._kwargs = loss, kwargs
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        return self.loss(targets, outputs, **self._kwargs)
+
+
+def wants_classes(loss: Any) -> bool:
+    """Whether a loss takes class numbers as targets."""
+    inner = getattr(loss, "loss", loss)
+    return "sparse_categorical" in getattr(inner, "__name__", "") or "SparseCategorical" in type(inner).__name__

@@ -13,7 +13,7 @@ from keydnn.experiment.backends.backend import Backend
 
 ADAPTERS = {  # a backend -> the file that knows its tensors
     Backend.NUMPY: "keydnn.experiment.backends.numpy",
-    Backend.SCIKIT: "keydnn.experiment.backends.numpy",
+    Backend.SCIKIT: "keydnn.experiment.backends.scikit",
     Backend.NONE: "keydnn.experiment.backends.numpy",
     Backend.TORCH: "keydnn.experiment.backends.torch",
     Backend.TENSORFLOW: "keydnn.experiment.backends.tensorflow",
@@ -39,6 +39,11 @@ def backend_of(value: Any) -> Backend:
     raise TypeError(f"a tensor of NumPy, torch, TensorFlow or keydnn is expected, got {type(value).__name__}")
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of any framework."""
+    return any(adapter(backend).is_tensor(value) for backend in _TENSOR_BACKENDS)
+
+
 def to_numpy(value: Any) -> np.ndarray:
     """Any tensor, or anything array-like, as an array."""
     for backend in _TENSOR_BACKENDS:
@@ -58,7 +63,7 @@ def to_backend(value: Any, backend: Backend) -> Any:
     if goal.is_tensor(value):
         return value
     array = to_numpy(value)
-    if goal is adapter(Backend.NUMPY):
+    if goal.is_tensor(array):
         return array
     return goal.to_tensor(for_framework(array))
 
@@ -81,9 +86,9 @@ def detach(value: Any) -> Any:
     return adapter(backend_of(value)).detach(value)
 
 
-def concat(values: Sequence[Any], backend: Backend | None = None) -> Any:
-    """Tensors joined along axis 0, in ``backend`` or, with None, in their own framework (NumPy if they are mixed)."""
+def concat(values: Sequence[Any], backend: Backend | None = None, axis: int = 0) -> Any:
+    """Tensors joined along an axis, in ``backend`` or, with None, in their own framework (NumPy if they are mixed)."""
     if backend is None:
         owners = {backend_of(value) for value in values}
         backend = owners.pop() if len(owners) == 1 else Backend.NUMPY
-    return adapter(backend).concat([to_backend(value, backend) for value in values])
+    return adapter(backend).concat([to_backend(value, backend) for value in values], axis)

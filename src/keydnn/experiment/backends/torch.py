@@ -1,14 +1,19 @@
-"""PyTorch: tensors in and out."""
+"""PyTorch: tensors, models, optimizers, losses and gradients, under the names that every adapter uses (``contracts.IBackend``)."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends.state import plain
 from keydnn.experiment.optional import need
+
+_WHOLE_TARGETS = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
+
+# -- tensors ----------------------------------------------------------------------------------------------------------
 
 
 def is_tensor(value: Any) -> bool:
@@ -33,6 +38,268 @@ def detach(tensor: Any) -> Any:
     return tensor.detach().clone()
 
 
-def concat(tensors: Sequence[Any]) -> Any:
-    """Tensors joined along axis 0."""
-    return need("torch", "joining torch tensors").cat(list(tensors), dim=0)
+def cut(tensor: Any) -> Any:
+    """The same values without history, not copied."""
+    return tensor.detach()
+
+
+def concat(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """Tensors joined along an axis."""
+    return need("torch", "joining torch tensors").cat(list(tensors), dim=axis)
+
+
+def reshape(tensor: Any, shape: Sequence[int]) -> Any:
+    """The values under another shape."""
+    return tensor.reshape(tuple(shape))
+
+
+def take(tensor: Any, places: Sequence[int], axis: int) -> Any:
+    """The entries at some places of an axis."""
+    return tensor.index_select(axis, need("torch", "indexing").as_tensor(list(places), device=tensor.device))
+
+
+def constant(like: Any, shape: Sequence[int], value: float) -> Any:
+    """A tensor full of one value, of the dtype and device of another."""
+    return like.new_full(tuple(shape), value)
+
+
+def is_whole(tensor: Any) -> bool:
+    """Whether a tensor holds integers."""
+    return not tensor.is_floating_point() and not tensor.is_complex()
+
+
+def to_whole(tensor: Any) -> Any:
+    """The values as int64."""
+    return tensor.long()
+
+
+def row_means(tensor: Any) -> Any:
+    """Mean over all axes but the first."""
+    return tensor.reshape(tensor.shape[0], -1).mean(1)
+
+
+def weighted_sum(values: Any, weights: np.ndarray) -> Any:
+    """``sum_i weights[i] values[i]`` as a scalar with history."""
+    return (values * values.new_tensor(weights)).sum()
+
+
+def total(tensor: Any) -> Any:
+    """Sum of all values as a scalar with history."""
+    return tensor.sum()
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is a torch module."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def no_gradient() -> Any:
+    """A block whose results have no history."""
+    return need("torch", "a forward pass").no_grad()
+
+
+def set_trainable(parameters: Sequence[Any], flags: Sequence[bool]) -> None:
+    """Say for each parameter whether it wants a gradient."""
+    for parameter, flag in zip(parameters, flags, strict=True):
+        parameter.requires_grad_(flag)
+
+
+def is_trainable(parameter: Any) -> bool:
+    """Whether a parameter wants a gradient."""
+    return parameter.requires_grad
+
+
+def parameters(model: Any) -> list[Any]:
+    """The parameters of a module."""
+    return list(model.parameters())
+
+
+def get_weights(model: Any) -> dict[str, np.ndarray]:
+    """Parameters and buffers by name, copied."""
+    return {name: to_numpy(value).copy() for name, value in model.state_dict().items()}
+
+
+def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
+    """Take back :func:`get_weights`."""
+    model.load_state_dict({name: to_tensor(np.array(value)) for name, value in weights.items()})
+
+
+def renew(model: Any) -> None:
+    """Fresh weights wherever a module knows how."""
+    for module in model.modules():
+        if callable(getattr(module, "reset_parameters", None)):
+            module.reset_parameters()
+
+
+def modes(model: Any) -> list[bool]:
+    """Of every module, whether it is in training mode."""
+    return [module.training for module in model.modules()]
+
+
+def set_modes(model: Any, training: bool | Sequence[bool]) -> None:
+    """Training or evaluation mode, for all modules or one by one."""
+    if isinstance(training, bool):
+        model.train(training)
+        return
+    for module, flag in zip(model.modules(), training, strict=True):
+        module.training = flag
+
+
+def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
+    """Batches to try a module with: of its dtype on its device, and of integers for modules that look things up."""
+    first = next(model.parameters(), None)
+    torch = need("torch", "a torch model")
+    device = "cpu" if first is None else first.device
+    dtype = torch.float32 if first is None or not first.is_floating_point() else first.dtype
+    return [torch.zeros((n, *shape), dtype=dtype, device=device), torch.zeros((n, *shape), dtype=torch.long, device=device)]
+
+
+def call(model: Any, x: Any, training: bool = False) -> Any:
+    """A forward pass; torch keeps the mode on the module."""
+    return model(x)
+
+
+def place(tensor: Any, accelerator: Any) -> Any:
+    """A tensor on a device."""
+    return accelerator.move_torch_tensor(tensor)
+
+
+def place_model(model: Any, accelerator: Any) -> None:
+    """Move a module to a device."""
+    accelerator.setup_torch_model(model)
+
+
+# -- gradients --------------------------------------------------------------------------------------------------------
+
+
+class Recording:
+    """A block whose results keep their history; torch keeps it on the tensors."""
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def leaf(self, tensor: Any) -> Any:
+        """A tensor whose gradient will be asked for."""
+        return tensor.detach().requires_grad_(True)
+
+    def backward(self, roots: Sequence[Any], seeds: Sequence[Any], sources: Sequence[Any]) -> list[Any]:
+        """Gradients of ``sum_k <seeds[k], roots[k]>`` by the sources, added to their ``.grad``; a seed None stands for 1."""
+        torch = need("torch", "a backward pass")
+        wanted = [(root, seed) for root, seed in zip(roots, seeds, strict=True) if root.requires_grad]
+        if wanted:
+            torch.autograd.backward([root for root, _ in wanted], [seed for _, seed in wanted])
+        return [source.grad for source in sources]
+
+
+# -- optimizers -------------------------------------------------------------------------------------------------------
+
+
+def optimizers() -> dict[str, type]:
+    """Name to optimizer class."""
+    module = need("torch.optim", "a torch optimizer")
+    found = {name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, module.Optimizer)}
+    return {name: value for name, value in found.items() if value is not module.Optimizer}
+
+
+def optimize(optimizer: Any, grads: Sequence[Any] | None = None, variables: Sequence[Any] | None = None) -> None:
+    """One step of an optimizer."""
+    optimizer.step()
+
+
+def zero_grad(optimizer: Any) -> None:
+    """Forget the gradients."""
+    optimizer.zero_grad(set_to_none=True)
+
+
+def rates(optimizer: Any) -> list[float]:
+    """The learning rates, one per group."""
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def set_rates(optimizer: Any, values: Sequence[float]) -> None:
+    """Set the learning rates."""
+    for group, value in zip(optimizer.param_groups, values, strict=True):
+        group["lr"] = value
+
+
+def optimizer_state(optimizer: Any) -> dict[str, Any]:
+    """What an optimizer has learned, as plain values and arrays."""
+    state = optimizer.state_dict()
+    slots = {str(place): plain(entries, is_tensor, _copied) for place, entries in state["state"].items()}
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    return {"slots": slots, "groups": plain(groups, is_tensor, _copied)}
+
+
+def set_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:
+    """Take back :func:`optimizer_state`."""
+    here = optimizer.state_dict()["param_groups"]
+    groups = [{**group, "params": own["params"]} for group, own in zip(state["groups"], here, strict=True)]
+    for group in groups:
+        group["betas"] = tuple(group["betas"]) if "betas" in group else None
+        if group["betas"] is None:
+            del group["betas"]
+    slots = {int(place): {name: _tensor(value) for name, value in entries.items()} for place, entries in state["slots"].items()}
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _copied(tensor: Any) -> np.ndarray:
+    return to_numpy(tensor).copy()
+
+
+def _tensor(value: Any) -> Any:
+    return to_tensor(np.array(value)) if isinstance(value, np.ndarray) else value
+
+
+def carry_over(old: Any, new: Any) -> None:
+    """Give a new optimizer what an old one learned about the parameters that both have."""
+    for group in new.param_groups:
+        for parameter in group["params"]:
+            if parameter in old.state:
+                new.state[parameter] = old.state[parameter]
+    set_rates(new, [old.param_groups[0]["lr"]] * len(new.param_groups))
+
+
+def gradients(parameters: Sequence[Any]) -> list[Any]:
+    """The gradients of the parameters that have one."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def squared_norm(grads: Sequence[Any]) -> float:
+    """Sum of all squares, in float64."""
+    return float(sum(float(grad.double().square().sum()) for grad in grads))
+
+
+def scale(grads: Sequence[Any], factor: float) -> list[Any]:
+    """The gradients times a number, in place."""
+    return [grad.mul_(factor) for grad in grads]
+
+
+def limit(grads: Sequence[Any], bound: float) -> list[Any]:
+    """The gradients limited to [-bound, bound], in place."""
+    return [grad.clamp_(-bound, bound) for grad in grads]
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def losses() -> dict[str, type]:
+    """Name to loss class: every class of ``torch.nn`` whose name ends in Loss."""
+    module = need("torch.nn", "a torch loss")
+    return {name: value for name, value in vars(module).items() if isinstance(value, type) and name.endswith("Loss")}
+
+
+def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, Any]) -> Any:
+    """A loss object of a class, with the reduction that was asked for."""
+    return found(**{"reduction": reduction, **kwargs})
+
+
+def wants_classes(loss: Any) -> bool:
+    """Whether a loss takes class numbers as targets."""
+    return type(loss).__name__ in _WHOLE_TARGETS

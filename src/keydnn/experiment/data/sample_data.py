@@ -194,6 +194,11 @@ class SampleData:
             raise AttributeError(f"data of kind {self.kind!r} have no outputs")
         return self.features
 
+    def with_domains(self, changed: Mapping[str, Any], kind: str | None = None) -> Self:
+        """A new object with some domains replaced; None drops one."""
+        told = {domain: value for domain, value in {**self._data, **changed}.items() if value is not None}
+        return type(self)(told, kind=self.kind if kind is None else kind)
+
     @property
     def domains(self) -> list[str]:
         """Domains that are stored."""

@@ -1,0 +1,80 @@
+"""scikit-learn: arrays in and out, estimators as models, functions of :mod:`sklearn.metrics` and of users as losses."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from keydnn.experiment.backends.numpy import (
+    concat,
+    constant,
+    cut,
+    detach,
+    is_tensor,
+    is_whole,
+    no_gradient,
+    reshape,
+    row_means,
+    take,
+    to_numpy,
+    to_tensor,
+    to_whole,
+    total,
+    weighted_sum,
+)
+
+__all__ = [
+    "concat",
+    "constant",
+    "cut",
+    "detach",
+    "is_model",
+    "is_tensor",
+    "is_whole",
+    "losses",
+    "make_loss",
+    "no_gradient",
+    "reshape",
+    "row_means",
+    "take",
+    "to_numpy",
+    "to_tensor",
+    "to_whole",
+    "total",
+    "wants_classes",
+    "weighted_sum",
+]
+
+
+def is_model(value: Any) -> bool:
+    """Whether a value is an estimator; scikit-learn is not imported for the question."""
+    base = sys.modules.get("sklearn.base")
+    return base is not None and isinstance(value, base.BaseEstimator)
+
+
+def squared_error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """``(p - y)^2`` per element."""
+    return np.square(outputs - targets)
+
+
+def absolute_error(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """``|p - y|`` per element."""
+    return np.abs(outputs - targets)
+
+
+def losses() -> dict[str, Any]:
+    """Name to loss: ``mse`` and ``mae``, a value per element."""
+    return {"mse": squared_error, "mae": absolute_error}
+
+
+def make_loss(found: Any, reduction: str, kwargs: Any) -> Any:
+    """The function itself, or its mean or sum."""
+    reduce = {"none": lambda raw: raw, "mean": np.mean, "sum": np.sum}[reduction]
+    return lambda outputs, targets: reduce(found(outputs, targets, **kwargs))
+
+
+def wants_classes(loss: Any) -> bool:
+    """False."""
+    return False

@@ -1,0 +1,20 @@
+"""Graphs of models: nodes, the graph, its steps."""
+
+from keydnn.experiment.graph.merge_node import AddNode, ConcatNode, MeanNode, MergeNode, MergeStrategy, MultiplyNode, PadMode
+from keydnn.experiment.graph.model_graph import ModelGraph
+from keydnn.experiment.graph.model_node import ModelNode
+from keydnn.experiment.graph.nodes import ComputeNode, GraphNode
+
+__all__ = [
+    "AddNode",
+    "ComputeNode",
+    "ConcatNode",
+    "GraphNode",
+    "MeanNode",
+    "MergeNode",
+    "MergeStrategy",
+    "ModelGraph",
+    "ModelNode",
+    "MultiplyNode",
+    "PadMode",
+]

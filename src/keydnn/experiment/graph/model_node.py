@@ -1,0 +1,471 @@
+"""ModelNode: a model in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.tensors import adapter, to_backend
+from keydnn.experiment.data import ExecutionContext, SampleData
+from keydnn.experiment.errors import BackendMismatchError
+from keydnn.experiment.graph.flow import Flow, as_batch, by_role, checked, mapped
+from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape
+from keydnn.experiment.graph.shapes import source_shapes
+from keydnn.experiment.models import BaseModel, wrap_model
+from keydnn.experiment.names import DOMAIN_FEATURES
+from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
+
+
+class ModelNode(ComputeNode):
+    """A model with one input.
+
+    Args:
+        label: Name.
+        model: A BaseModel, or a model of torch, Keras, scikit-learn or keydnn, which is wrapped.
+        upstream_ref: What it reads: a FeatureSet (all its columns), a FeatureSetReference, another node or its reference.
+        optimizer: Of its own, for training stage by stage.
+        accelerator: Where it stands; None leaves that to the phase.
+        node_id: Given only when a node is loaded.
+        register: Whether the active context learns about the node.
+
+    Raises:
+        TypeError: ``upstream_ref`` or ``optimizer`` is something else.
+        ValueError: The input cannot be found.
+        BackendMismatchError: The optimizer is of another backend.
+        NotImplementedError: A model of no known framework.
+
+    Example:
+        >>> from keydnn.experiment import FeatureSet
+        >>> from keydnn.experiment.graph import ModelNode
+        >>> cells = FeatureSet.from_dict("readings", {"u": np.ones((8, 4)), "age": np.ones(8)}, "u", "age")
+        >>> node = ModelNode("net", keydnn.Sequential(keydnn.Dense(1)), cells)
+        >>> node.build_model((1, 4))
+        >>> node.output_shape
+        (1, 1)
+    """
+
+    max_upstream_refs = 1
+
+    def __init__(
+        self,
+        label: str,
+        model: Any,
+        upstream_ref: Any,
+        optimizer: Optimizer | None = None,
+        accelerator: Accelerator | str | None = None,
+        *,
+        node_id: str | None = None,
+        register: bool = True,
+    ) -> None:
+        wrapped = wrap_model(model)
+        if isinstance(upstream_ref, list | tuple):
+            raise TypeError(f"node {label!r} reads exactly one input, got {len(upstream_ref)}; put a merge node between")
+        self._model, self._accelerator = wrapped, Accelerator.from_value(accelerator)
+        self._optimizer = self._fitting(optimizer, label)
+        self._flags: list[bool] | None = None  # of the parameters before the node was frozen
+        self._is_frozen = False
+        super().__init__(label, upstream_ref, node_id=node_id, register=register)
+
+    def _fitting(self, optimizer: Optimizer | None, label: str) -> Optimizer | None:
+        if optimizer is None:
+            return None
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"the optimizer of node {label!r} must be an Optimizer, got {type(optimizer).__name__}")
+        if optimizer.backend is None:
+            optimizer.backend = self._model.backend
+        if optimizer.backend is not self._model.backend:
+            raise BackendMismatchError(
+                f"node {label!r} is of backend {self._model.backend.value!r}, its optimizer of {optimizer.backend.value!r}",
+                expected=self._model.backend,
+                received=optimizer.backend,
+            )
+        return optimizer
+
+    # -- what it is
+
+    @property
+    def model(self) -> BaseModel:
+        """The model."""
+        return self._model
+
+    @property
+    def backend(self) -> Backend:
+        """Whose model it is."""
+        return self._model.backend
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """Shape of an input without the batch axis; None until it is known."""
+        return self._model.input_shape
+
+    @property
+    def output_shape(self) -> Shape | None:
+        """Shape of an output without the batch axis; None until it is known."""
+        return self._model.output_shape
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the model is built."""
+        return self._model.is_built
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """Its own optimizer."""
+        return self._optimizer
+
+    def drop_optimizer(self) -> None:
+        """Go without an optimizer of its own."""
+        self._optimizer = None
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """Where it stands, if that was said."""
+        return self._accelerator
+
+    @property
+    def face(self) -> Any:
+        """The adapter of its framework."""
+        return adapter(self.backend)
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether gradients pass through it and its parameters learn from them."""
+        return self.backend.needs_optimizer
+
+    def parameters(self) -> list[Any]:
+        """Parameters of the framework; none for scikit-learn and before it is built."""
+        return self.face.parameters(self._model.module) if self.has_gradients and self._model.module is not None else []
+
+    def trainable_parameters(self) -> list[Any]:
+        """The parameters that want gradients."""
+        return [parameter for parameter in self.parameters() if self.face.is_trainable(parameter)]
+
+    # -- building
+
+    def build(self, input_shapes: Mapping[Reference, Shape] | None = None, output_shape: Shape | None = None, **kwargs: Any) -> None:
+        """Build for the shape of its one input."""
+        shape = None if not input_shapes else input_shapes[self.upstream_ref]
+        self.build_model(shape, output_shape, **kwargs)
+
+    def build_model(self, input_shape: Shape | None = None, output_shape: Shape | None = None, *, force: bool = False) -> None:
+        """Build the model and its optimizer.
+
+        Args:
+            input_shape: None takes what is known.
+            output_shape: None leaves it to the model.
+            force: Whether a built model is built again, with fresh weights.
+        """
+        fresh = force or not self._model.is_built
+        self._model.build(input_shape, output_shape, force=force)
+        if self._is_frozen and fresh:
+            self._flags = None
+            self.freeze()
+        if self._optimizer is not None and (fresh or not self._optimizer.is_built):
+            self._optimizer.build(parameters=self.parameters(), force_rebuild=True)
+
+    def _build_from_upstream(self) -> None:
+        source = self.upstream_ref
+        if not isinstance(source, FeatureSetReference):
+            raise RuntimeError(f"node {self.label!r} is not built, and its input is another node: build the graph first")
+        features, targets = source_shapes(source)
+        self.build_model(features, targets if self._model.takes_any_output_shape and self._model.output_shape is None else None)
+
+    # -- forward
+
+    def forward(self, inputs: Mapping[Reference, Flow], **kwargs: Any) -> Flow:
+        """The data of its one input through the model."""
+        (data,) = inputs.values()
+        return self.forward_single(data, **kwargs)
+
+    def forward_single(self, x: Flow, **kwargs: Any) -> Flow:
+        """Features through the model; targets, tags, ids, weights and masks pass.
+
+        Args:
+            x: SampleData, RoleData or a Batch, in any format.
+            **kwargs: Arguments of the model's forward.
+
+        Raises:
+            RuntimeError: The model is not built and cannot be built from the node's input.
+        """
+        data = checked(x, f"the input of node {self.label!r}")
+        if not self.is_built:
+            self._build_from_upstream()
+        return mapped(data, lambda samples: self._run(samples, kwargs))
+
+    def _run(self, samples: SampleData, kwargs: Mapping[str, Any]) -> SampleData:
+        if samples.features is None:
+            raise ValueError(f"node {self.label!r} needs features, the data have {', '.join(samples.domains)}")
+        features = to_backend(samples.features, self.backend)
+        return samples.with_domains({DOMAIN_FEATURES: self._model(features, **kwargs)}, kind="output")
+
+    def __call__(self, x: Flow, **kwargs: Any) -> Flow:
+        return self.forward_single(x, **kwargs)
+
+    # -- freezing
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it does not learn."""
+        return self._is_frozen
+
+    def freeze(self) -> None:
+        """Stop learning: parameters want no gradient, the model runs in evaluation mode."""
+        parameters = self.parameters()
+        if parameters and self._flags is None:
+            self._flags = [self.face.is_trainable(parameter) for parameter in parameters]
+            self.face.set_trainable(parameters, [False] * len(parameters))
+        self._is_frozen = True
+
+    def unfreeze(self) -> None:
+        """Learn again: each parameter gets its own flag back."""
+        if self._flags is not None:
+            self.face.set_trainable(self.parameters(), self._flags)
+            self._flags = None
+        self._is_frozen = False
+
+    def set_mode(self, training: bool) -> None:
+        """Training or evaluation mode of the framework's model."""
+        if self.has_gradients and self._model.module is not None:
+            self.face.set_modes(self._model.module, training)
+
+    # -- steps
+
+    def train_step(
+        self,
+        ctx: ExecutionContext,
+        losses: Sequence[AppliedLoss],
+        *,
+        accelerator: Accelerator | str | None = None,
+        data: Flow | None = None,
+    ) -> None:
+        """Forward, its losses, backward, a step of its own optimizer; output and losses go into ``ctx``.
+
+        Args:
+            ctx: The step, with the node's input.
+            losses: Losses of the phase; those of other nodes are left out.
+            accelerator: Where the node stands if it does not say itself.
+            data: The input, if it is not in ``ctx``.
+
+        Raises:
+            RuntimeError: The node is frozen, or has no optimizer and needs one.
+            ValueError: There is no loss on it.
+        """
+        if self._is_frozen:
+            raise RuntimeError(f"node {self.label!r} is frozen: unfreeze it, or use eval_step")
+        batch = self._input(ctx, accelerator, data)
+        if not self.has_gradients:
+            self._learn_batch(ctx, batch, losses)
+            return
+        if self._optimizer is None:
+            raise RuntimeError(f"node {self.label!r} has no optimizer: give it one, or train the graph with a global one")
+        if not self.is_built or not self._optimizer.is_built:
+            self._build_for(batch)
+        mine = self._own(losses)
+        if not mine:
+            raise ValueError(f"there is no loss on node {self.label!r}")
+        self.set_mode(True)
+        self._optimizer.zero_grad()
+        with self.face.Recording() as recording:
+            output = as_batch(self.forward_single(batch, **self._training_argument(True)))
+            ctx.set_output(node_id=self.node_id, batch=output)
+            values = [loss.compute(ctx) for loss in mine]
+            total = sum(values[1:], values[0])
+        variables = self.trainable_parameters()
+        grads = recording.backward([total], [None], variables)
+        self._optimizer.step(*((grads, variables) if self.backend is Backend.TENSORFLOW else ()))
+        ctx.outputs[self.node_id] = cut(output, self.face)
+        self._record(ctx, mine, values, "trainable")
+
+    def eval_step(
+        self,
+        ctx: ExecutionContext,
+        losses: Sequence[AppliedLoss] | None = None,
+        *,
+        accelerator: Accelerator | str | None = None,
+        data: Flow | None = None,
+    ) -> None:
+        """Forward without gradients in evaluation mode; losses are auxiliary.
+
+        Raises:
+            RuntimeError: The node is not frozen.
+        """
+        if not self._is_frozen:
+            raise RuntimeError(f"node {self.label!r} is not frozen: freeze it first, or use train_step")
+        self.run_without_gradients(ctx, losses, accelerator=accelerator, data=data)
+
+    def run_without_gradients(
+        self,
+        ctx: ExecutionContext,
+        losses: Sequence[AppliedLoss] | None = None,
+        *,
+        accelerator: Accelerator | str | None = None,
+        data: Flow | None = None,
+        training: bool = False,
+    ) -> None:
+        """Forward without gradients, in a mode; output and auxiliary losses go into ``ctx``."""
+        batch = self._input(ctx, accelerator, data)
+        if not self.is_built:
+            self._build_for(batch)
+        self.set_mode(training)
+        with self.face.no_gradient():
+            output = as_batch(self.forward_single(batch, **self._training_argument(training)))
+            ctx.set_output(node_id=self.node_id, batch=output)
+            mine = self._own(losses or [])
+            values = [loss.compute(ctx) for loss in mine]
+        self._record(ctx, mine, values, "auxiliary")
+
+    def fit_step(
+        self,
+        ctx: ExecutionContext,
+        losses: Sequence[AppliedLoss] | None = None,
+        *,
+        accelerator: Accelerator | str | None = None,
+        data: Flow | None = None,
+    ) -> None:
+        """``model.fit`` on the whole input, all roles joined, then forward and auxiliary losses.
+
+        Raises:
+            RuntimeError: The node is frozen.
+            AttributeError: The model cannot fit.
+        """
+        if self._is_frozen:
+            raise RuntimeError(f"node {self.label!r} is frozen: unfreeze it before a fit step")
+        if not self.can_fit:
+            raise AttributeError(f"the model of node {self.label!r}, a {type(self._model).__name__}, has no fit method")
+        batch = self._input(ctx, accelerator, data)
+        if not self.is_built:
+            self._build_for(batch)
+        self._model.fit(*_joined(batch))  # type: ignore[attr-defined]
+        self.run_without_gradients(ctx, losses, data=batch)
+
+    @property
+    def can_fit(self) -> bool:
+        """Whether the model learns from all rows at once."""
+        return callable(getattr(self._model, "fit", None))
+
+    def _learn_batch(self, ctx: ExecutionContext, batch: Flow, losses: Sequence[AppliedLoss]) -> None:
+        """A step of a model that learns batch by batch without gradients."""
+        if not getattr(self._model, "supports_partial_fit", False):
+            raise RuntimeError(f"node {self.label!r} cannot learn batch by batch: freeze it, or use a fit step")
+        if not self.is_built:
+            self._build_for(batch)
+        self._model.partial_fit(*_joined(batch))  # type: ignore[attr-defined]
+        self.run_without_gradients(ctx, losses, data=batch)
+
+    def _input(self, ctx: ExecutionContext, accelerator: Accelerator | str | None, data: Flow | None) -> Flow:
+        where = self._accelerator or Accelerator.from_value(accelerator)
+        if where is not None and self.has_gradients and self._model.module is not None:
+            self.face.place_model(self._model.module, where)
+        if data is not None:
+            return data
+        (found,) = self.get_input_data(ctx.inputs, ctx.outputs, accelerator=where).values()
+        return found
+
+    def _build_for(self, batch: Flow) -> None:
+        samples = next(iter(by_role(batch).values()))
+        targets = None if samples.targets is None else tuple(samples.targets.shape[1:])
+        free = self._model.takes_any_output_shape and self._model.output_shape is None
+        self.build_model(self._model.input_shape or tuple(samples.features.shape[1:]), targets if free else None)
+
+    def _own(self, losses: Sequence[AppliedLoss]) -> list[AppliedLoss]:
+        return [loss for loss in losses if loss.node_id == self.node_id]
+
+    def _training_argument(self, training: bool) -> dict[str, Any]:
+        """Keras takes the mode with the call."""
+        return {"training": training} if self.backend is Backend.TENSORFLOW else {}
+
+    @staticmethod
+    def _record(ctx: ExecutionContext, losses: Sequence[AppliedLoss], values: Sequence[Any], kind: str) -> None:
+        records = [LossRecord(loss.label, loss.node_id, **{kind: value}) for loss, value in zip(losses, values, strict=True)]
+        if records:
+            ctx.add_losses(LossCollection(records))
+
+    # -- weights, config, state
+
+    def reset_weights(self) -> None:
+        """Fresh weights and optimizer state; frozen stays frozen."""
+        frozen = self._is_frozen
+        self.unfreeze()
+        self._model.reset_weights()
+        if self._optimizer is not None:
+            self._optimizer.reset()
+            if self.is_built:
+                self._optimizer.build(parameters=self.parameters())
+        if frozen:
+            self.freeze()
+
+    def get_config(self) -> dict[str, Any]:
+        """Label, id, input, and the configs of model, optimizer and accelerator."""
+        config = super().get_config()
+        config["upstream_ref"] = config.pop("upstream_refs")[0]
+        config["model"] = self._model.get_config()
+        config["optimizer"] = None if self._optimizer is None else self._optimizer.get_config()
+        config["accelerator"] = None if self._accelerator is None else self._accelerator.get_config()
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], *, register: bool = True) -> ModelNode:
+        """The node a config describes."""
+        optimizer, accelerator = config["optimizer"], config["accelerator"]
+        return cls(
+            config["label"],
+            config["model"]["model_class"].from_config(config["model"]),
+            config["upstream_ref"],
+            None if optimizer is None else Optimizer.from_config(optimizer),
+            None if accelerator is None else Accelerator.from_config(accelerator),
+            node_id=config.get("node_id"),
+            register=register,
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """Label, connections, shapes, weights, optimizer, frozen."""
+        return {
+            **super().get_state(),
+            "shapes": (self.input_shape, self.output_shape) if self.is_built else None,
+            "model": self._model.get_state(),
+            "optimizer": None if self._optimizer is None else self._optimizer.get_state(),
+            "frozen": self._is_frozen,
+            "flags": None if self._flags is None else list(self._flags),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state; an unbuilt model is built first."""
+        super().set_state(state)
+        if state["shapes"] is not None and not self.is_built:
+            features, outputs = state["shapes"]
+            self.build_model(features, outputs if self._model.takes_any_output_shape else None)
+        self._model.set_state(state["model"])
+        self.unfreeze()
+        if state["frozen"]:
+            self.freeze()
+            self._flags = None if state["flags"] is None else list(state["flags"])
+        if self._optimizer is not None and state["optimizer"] is not None:
+            self._optimizer.set_state(state["optimizer"])
+
+    def _summary_rows(self) -> list[tuple[str, Any]]:
+        shapes = f"{self.input_shape} -> {self.output_shape}" if self.is_built else "not built"
+        source = self.upstream_ref.node_label if self.upstream_ref is not None else None
+        facts = [("model", repr(self._model)), ("backend", self.backend.value), ("shapes", shapes), ("input", source)]
+        return [*super()._summary_rows(), *facts, ("frozen", self._is_frozen), ("optimizer", repr(self._optimizer))]
+
+    def __repr__(self) -> str:
+        return f"ModelNode({self.label!r}, {self._model!r})"
+
+
+def cut(output: Any, face: Any) -> Any:
+    """An output without history."""
+    return mapped(output, lambda samples: samples.with_domains({DOMAIN_FEATURES: face.cut(samples.features)}))
+
+
+def _joined(batch: Flow) -> tuple[Any, Any]:
+    """Features and targets of all roles as arrays, one under the other."""
+    samples = list(by_role(batch).values())
+    features = np.concatenate([to_backend(one.features, Backend.NUMPY) for one in samples])
+    if any(one.targets is None for one in samples):
+        return features, None
+    return features, np.concatenate([to_backend(one.targets, Backend.NUMPY) for one in samples])

@@ -1,0 +1,297 @@
+"""Nodes of a graph: what they read and who reads them."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.tensors import adapter, to_backend
+from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.contracts import IColumns
+from keydnn.experiment.data import DataFormat
+from keydnn.experiment.data.formats import backend_of_format
+from keydnn.experiment.errors import GraphNodeInputError, GraphNodeOutputError, ResolutionError
+from keydnn.experiment.graph.flow import Flow, checked, mapped
+from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_TARGETS
+from keydnn.experiment.node import ExperimentNode
+from keydnn.experiment.references import FeatureSetReference, GraphNodeReference
+
+Reference = FeatureSetReference | GraphNodeReference
+Shape = tuple[int, ...]
+
+
+def as_reference(value: Any, what: str) -> Reference:
+    """A reference to what a node may read: a FeatureSet (all its columns), a graph node, the label or id of one, or a reference.
+
+    Raises:
+        TypeError: Something else.
+        KeyError: A label that nobody has.
+    """
+    if isinstance(value, FeatureSetReference | GraphNodeReference):
+        return value
+    if isinstance(value, str):
+        return as_reference(ExperimentContext.get_active().get_node(value), what)
+    if isinstance(value, GraphNode):
+        return value.reference()
+    if isinstance(value, IColumns):
+        return value.reference()  # type: ignore[attr-defined, no-any-return]
+    raise TypeError(f"{what} must be a FeatureSet, a graph node or a reference to one, got {type(value).__name__}")
+
+
+class GraphNode(ExperimentNode, abc.ABC):
+    """A node with inputs and consumers; users give the inputs, the graph keeps the consumers.
+
+    Args:
+        label: Name.
+        upstream_refs: What it reads: references, feature sets, nodes, or their labels.
+        downstream_refs: Who reads it.
+        node_id: Given only when a node is loaded.
+        register: Whether the active context learns about the node.
+
+    Raises:
+        ValueError: A reference that does not resolve.
+        TypeError: Something that is no reference.
+        GraphNodeInputError: Too many inputs.
+        GraphNodeOutputError: Too many consumers.
+    """
+
+    max_upstream_refs: ClassVar[int | None] = None
+    max_downstream_refs: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        label: str,
+        upstream_refs: Sequence[Any] | Any = None,
+        downstream_refs: Sequence[Any] | Any = None,
+        *,
+        node_id: str | None = None,
+        register: bool = True,
+    ) -> None:
+        upstream = self._resolvable(upstream_refs, label)
+        downstream = self._resolvable(downstream_refs, label)
+        self._check_count(upstream, self.max_upstream_refs, "inputs", GraphNodeInputError, label)
+        self._check_count(downstream, self.max_downstream_refs, "consumers", GraphNodeOutputError, label)
+        self._upstream, self._downstream = upstream, downstream
+        super().__init__(label, node_id=node_id, register=register)
+
+    @staticmethod
+    def _resolvable(values: Any, label: str) -> list[Reference]:
+        listed = [] if values is None else list(values) if isinstance(values, list | tuple) else [values]
+        try:
+            references = [as_reference(value, f"an input of node {label!r}") for value in listed]
+            for reference in references:
+                reference.resolve()
+        except (ResolutionError, KeyError) as error:
+            raise ValueError(f"node {label!r}: {error}") from error
+        return references
+
+    @staticmethod
+    def _check_count(references: Sequence[Any], most: int | None, what: str, error: type[Exception], label: str) -> None:
+        if most is not None and len(references) > most:
+            raise error(f"node {label!r} takes at most {most} {what}, got {len(references)}")
+
+    def reference(self) -> GraphNodeReference:
+        """A value that names this node without holding it."""
+        return GraphNodeReference(node_label=self.label, node_id=self.node_id)
+
+    # -- inputs and consumers
+
+    @staticmethod
+    def _single(references: list[Reference], most: int | None, what: str) -> Reference | None:
+        if most != 1:
+            raise RuntimeError(f"{what} exists only where at most one is allowed; use get_{what}s()")
+        return references[0] if references else None
+
+    @property
+    def upstream_ref(self) -> Any:
+        """The input.
+
+        Raises:
+            RuntimeError: The node may have several.
+        """
+        return self._single(self._upstream, self.max_upstream_refs, "upstream_ref")
+
+    @property
+    def downstream_ref(self) -> Any:
+        """The consumer.
+
+        Raises:
+            RuntimeError: The node may have several.
+        """
+        return self._single(self._downstream, self.max_downstream_refs, "downstream_ref")
+
+    def get_upstream_refs(self) -> list[Reference]:
+        """The inputs, in order."""
+        return list(self._upstream)
+
+    def get_downstream_refs(self) -> list[Reference]:
+        """The consumers."""
+        return list(self._downstream)
+
+    def set_upstream_refs(self, references: Sequence[Any]) -> None:
+        """Replace the inputs.
+
+        Raises:
+            GraphNodeInputError: Too many.
+        """
+        wanted = [as_reference(value, f"an input of node {self.label!r}") for value in references]
+        self._check_count(wanted, self.max_upstream_refs, "inputs", GraphNodeInputError, self.label)
+        self._upstream = wanted
+
+    def add_upstream_ref(self, reference: Any) -> None:
+        """Add an input.
+
+        Raises:
+            GraphNodeInputError: Too many.
+        """
+        self.set_upstream_refs([*self._upstream, reference])
+
+    def remove_upstream_ref(self, reference: Any) -> None:
+        """Drop an input.
+
+        Raises:
+            ValueError: It is none.
+        """
+        self._upstream = _without(self._upstream, as_reference(reference, "an input"), f"input of node {self.label!r}")
+
+    def clear_upstream_refs(self) -> None:
+        """Drop all inputs."""
+        self._upstream = []
+
+    def set_downstream_refs(self, references: Sequence[Any]) -> None:
+        """Replace the consumers.
+
+        Raises:
+            GraphNodeOutputError: Too many.
+        """
+        wanted = [as_reference(value, f"a consumer of node {self.label!r}") for value in references]
+        self._check_count(wanted, self.max_downstream_refs, "consumers", GraphNodeOutputError, self.label)
+        self._downstream = wanted
+
+    def add_downstream_ref(self, reference: Any) -> None:
+        """Add a consumer.
+
+        Raises:
+            GraphNodeOutputError: Too many.
+        """
+        self.set_downstream_refs([*self._downstream, reference])
+
+    def remove_downstream_ref(self, reference: Any) -> None:
+        """Drop a consumer.
+
+        Raises:
+            ValueError: It is none.
+        """
+        self._downstream = _without(self._downstream, as_reference(reference, "a consumer"), f"consumer of node {self.label!r}")
+
+    def clear_downstream_refs(self) -> None:
+        """Drop all consumers."""
+        self._downstream = []
+
+    # -- config and state
+
+    def get_config(self) -> dict[str, Any]:
+        """Label, id and inputs."""
+        return {**super().get_config(), "upstream_refs": self.get_upstream_refs()}
+
+    def get_state(self) -> dict[str, Any]:
+        """Label and connections."""
+        return {**super().get_state(), "upstream_refs": self.get_upstream_refs(), "downstream_refs": self.get_downstream_refs()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        super().set_state(state)
+        self._upstream, self._downstream = list(state["upstream_refs"]), list(state["downstream_refs"])
+
+
+def _without(references: list[Reference], gone: Reference, what: str) -> list[Reference]:
+    if gone not in references:
+        raise ValueError(f"{gone.to_string()!r} is no {what}")
+    return [reference for reference in references if reference != gone]
+
+
+class ComputeNode(GraphNode):
+    """A node that makes data of data."""
+
+    @property
+    @abc.abstractmethod
+    def backend(self) -> Backend:
+        """Whose tensors it works on."""
+
+    @property
+    @abc.abstractmethod
+    def is_built(self) -> bool:
+        """Whether its shapes are known."""
+
+    @property
+    @abc.abstractmethod
+    def output_shape(self) -> Shape | None:
+        """Shape of its outputs without the batch axis; None until it is known."""
+
+    @abc.abstractmethod
+    def forward(self, inputs: Mapping[Reference, Flow], **kwargs: Any) -> Flow:
+        """Data by input reference to data of the same type."""
+
+    @abc.abstractmethod
+    def build(self, input_shapes: Mapping[Reference, Shape] | None = None, output_shape: Shape | None = None, **kwargs: Any) -> None:
+        """Get ready for shapes by input reference."""
+
+    def get_input_data(
+        self,
+        inputs: Mapping[tuple[str, FeatureSetReference], Any],
+        outputs: Mapping[str, Flow],
+        *,
+        fmt: DataFormat | str | None = None,
+        accelerator: Accelerator | str | None = None,
+        backend: Backend | str | None = None,
+    ) -> dict[Reference, Flow]:
+        """What this node reads in a step.
+
+        Args:
+            inputs: (node id, reference) to the data of head nodes.
+            outputs: Node id to what nodes before this one produced.
+            fmt: Tensor-like format of features and targets.
+            accelerator: Where the tensors go.
+            backend: Instead of ``fmt``: whose tensors; None takes the node's.
+
+        Raises:
+            KeyError: An input is missing; the message names node and feature set.
+        """
+        goal = (
+            Backend.from_value(backend)
+            if backend is not None
+            else self.backend
+            if fmt is None
+            else backend_of_format(DataFormat.from_value(fmt))
+        )
+        where = Accelerator.from_value(accelerator)
+        return {
+            reference: mapped(self._input_of(reference, inputs, outputs), lambda samples: _placed(samples, goal, where))
+            for reference in self._upstream
+        }
+
+    def _input_of(self, reference: Reference, inputs: Mapping[Any, Any], outputs: Mapping[str, Flow]) -> Flow:
+        if isinstance(reference, GraphNodeReference):
+            if reference.node_id in outputs:
+                return outputs[str(reference.node_id)]
+            raise KeyError(f"node {self.label!r} reads {reference.node_label!r}, which has no output in this step")
+        if (self.node_id, reference) in inputs:
+            return checked(inputs[self.node_id, reference], f"the input of node {self.label!r}")
+        given = ", ".join(f"({node_id!r}, {ref.to_string()!r})" for node_id, ref in inputs) or "nothing"
+        raise KeyError(
+            f"node {self.label!r} needs data of feature set {reference.node_label!r} under (node id, its reference); given: {given}"
+        )
+
+
+def _placed(samples: Any, backend: Backend, accelerator: Accelerator | None) -> Any:
+    changed = {}
+    for domain in (DOMAIN_FEATURES, DOMAIN_TARGETS):
+        value = samples.get_domain_data(domain)
+        if value is None:
+            continue
+        value = to_backend(value, backend)
+        changed[domain] = value if accelerator is None or not backend.needs_optimizer else adapter(backend).place(value, accelerator)
+    return samples.with_domains(changed)

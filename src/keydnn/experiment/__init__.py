@@ -11,23 +11,52 @@ from keydnn.experiment.optional import need as _need
 
 _need("pyarrow", "keydnn.experiment")
 
-from keydnn.experiment.backends import Backend  # noqa: E402 - pyarrow first, with one clear error if it is missing
+from typing import Any as _Any  # noqa: E402 - pyarrow first, with one clear error if it is missing
+
+from keydnn.experiment.backends import Backend  # noqa: E402
+from keydnn.experiment.backends.accelerator import Accelerator  # noqa: E402
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy  # noqa: E402
 from keydnn.experiment.data import Batch, DataFormat, FeatureSet, FeatureSetView, SampleData  # noqa: E402
+from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode  # noqa: E402
+from keydnn.experiment.models import BaseModel, KeydnnBaseModel, wrap_model  # noqa: E402
+from keydnn.experiment.references import ModelOutputReference  # noqa: E402
 from keydnn.experiment.samplers import SimilarityCondition  # noqa: E402
 from keydnn.experiment.scalers import Scaler, scaler_registry, supported_scalers  # noqa: E402
+from keydnn.experiment.training import AppliedLoss, Loss, Optimizer  # noqa: E402
 
 __all__ = [
+    "Accelerator",
+    "AppliedLoss",
     "Backend",
+    "BaseModel",
     "Batch",
+    "ConcatNode",
     "DataFormat",
     "ExperimentContext",
     "FeatureSet",
     "FeatureSetView",
+    "KeydnnBaseModel",
+    "Loss",
+    "ModelGraph",
+    "ModelNode",
+    "ModelOutputReference",
+    "Optimizer",
     "RegistrationPolicy",
     "SampleData",
     "Scaler",
     "SimilarityCondition",
+    "TensorflowBaseModel",  # noqa: F822 - through __getattr__
+    "TorchBaseModel",  # noqa: F822 - through __getattr__
     "scaler_registry",
     "supported_scalers",
+    "wrap_model",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """The bases that need a framework."""
+    if name in ("TensorflowBaseModel", "TorchBaseModel"):
+        from keydnn.experiment import models
+
+        return getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

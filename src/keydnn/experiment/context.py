@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from keydnn.experiment.contracts import IStateful
+from keydnn.experiment.contracts import INode, IStateful
 
 POLICY_VARIABLE = "KEYDNN_EXP_REGISTRATION_POLICY"
 NODE_KINDS = ("ExperimentNode", "GraphNode", "ComputeNode", "ModelNode", "MergeNode", "FeatureSet")
@@ -228,7 +228,8 @@ class ExperimentContext:
         self._nodes[node.node_id] = node
 
     def _settle(self, node: Any, other: Any) -> None:
-        text = f"a {type(other).__name__} with label {other.label!r} and id {other.node_id} is registered"
+        known_by = f" and id {other.node_id}" if isinstance(other, INode) else ""
+        text = f"a {type(other).__name__} with label {other.label!r}{known_by} is registered"
         if self._policy is RegistrationPolicy.ERROR:
             raise ValueError(f"{text}; {node.label!r} needs another label, or the policy 'overwrite'")
         if self._policy is RegistrationPolicy.OVERWRITE_WARN:

@@ -18,6 +18,9 @@ _PACKAGES = {
 }
 
 
+_NEUTRAL = ("keydnn.experiment", "keydnn.testing")  # of this package, yet not the engine
+
+
 def infer_backend(value: Any) -> Backend | None:
     """The backend a tensor, object, class or function belongs to: by the packages of its class and the bases; None if they tell nothing.
 
@@ -33,6 +36,6 @@ def infer_backend(value: Any) -> Backend | None:
     kinds = [value] if inspect.isfunction(value) else (value if isinstance(value, type) else type(value)).__mro__
     for kind in kinds:
         package = str(kind.__module__).partition(".")[0]
-        if package in _PACKAGES and not str(kind.__module__).startswith("keydnn.experiment"):
+        if package in _PACKAGES and not str(kind.__module__).startswith(_NEUTRAL):
             return _PACKAGES[package]
     return None

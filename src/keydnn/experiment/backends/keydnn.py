@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 import keydnn
-from keydnn import ops
+from keydnn import nn, ops
 from keydnn.nn import MAE, CrossEntropy, Hinge, Huber, KLDivergence, Module
 from keydnn.optim import OPTIMIZERS
+from keydnn.saving.config import module_from_config, module_to_config
+from keydnn.training.building import building
 
 _EPSILON = 1e-7  # probabilities are limited to [epsilon, 1 - epsilon], as the engine's own losses do
 
@@ -126,9 +128,11 @@ def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict(dict(weights))
 
 
-def renew(model: Any) -> None:
-    """Fresh weights: those of a new module with the same config."""
-    model.load_state_dict(type(model).from_config(model.get_config()).state_dict())
+def renew(model: Any, batch: Any) -> None:
+    """Fresh weights: those of a new module with the same config, made ready by a batch."""
+    twin = module_from_config(module_to_config(model), root=type(model))
+    attempt(twin, batch)
+    model.load_state_dict(twin.state_dict())
 
 
 def modes(model: Any) -> list[bool]:
@@ -150,6 +154,12 @@ def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
     first = next(iter(model.parameters()), None)
     dtype = np.float32 if first is None else first.dtype
     return [keydnn.tensor(np.zeros((n, *shape)), dtype=kind) for kind in (dtype, np.int64)]
+
+
+def attempt(model: Any, batch: Any) -> Any:
+    """A forward pass without history in which lazy layers make their parameters."""
+    with building(model), keydnn.no_grad():
+        return model(batch)
 
 
 def call(model: Any, x: Any, training: bool = False) -> Any:
@@ -344,3 +354,8 @@ class Reduced:
 def wants_classes(loss: Any) -> bool:
     """Whether a loss takes class numbers as targets."""
     return isinstance(loss, CrossEntropy) or getattr(loss, "fn", None) is categorical_cross_entropy
+
+
+def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
+    """A model with dropout, to check this adapter with."""
+    return keydnn.Sequential(nn.Flatten(), nn.Linear(n_in, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, n_out))

@@ -25,6 +25,8 @@ from keydnn.experiment.backends.numpy import (
     weighted_sum,
 )
 
+from keydnn.experiment.optional import need
+
 __all__ = [
     "concat",
     "constant",
@@ -38,6 +40,7 @@ __all__ = [
     "no_gradient",
     "reshape",
     "row_means",
+    "small_model",
     "take",
     "to_numpy",
     "to_tensor",
@@ -78,3 +81,8 @@ def make_loss(found: Any, reduction: str, kwargs: Any) -> Any:
 def wants_classes(loss: Any) -> bool:
     """False."""
     return False
+
+
+def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
+    """A model that learns batch by batch, to check this adapter with."""
+    return need("sklearn.linear_model", "a scikit-learn model").SGDRegressor(random_state=0)

@@ -120,8 +120,8 @@ def is_trainable(parameter: Any) -> bool:
 
 
 def parameters(model: Any) -> list[Any]:
-    """The variables of a model that gradients may be asked for."""
-    return list(model.trainable_variables)
+    """The weights of a model, frozen or not."""
+    return list(model.weights)
 
 
 def get_weights(model: Any) -> dict[str, np.ndarray]:
@@ -143,10 +143,10 @@ def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
         here[path].assign(value)
 
 
-def renew(model: Any) -> None:
-    """Fresh weights: those of a new model with the same config."""
+def renew(model: Any, batch: Any) -> None:
+    """Fresh weights: those of a new model with the same config, made ready by a batch."""
     twin = type(model).from_config(model.get_config())
-    twin.build(model.input_shape)
+    twin(batch)
     model.set_weights(twin.get_weights())
 
 
@@ -162,6 +162,11 @@ def set_modes(model: Any, training: bool | Sequence[bool]) -> None:
 def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
     """Batches to try a model with: floats, and integers for models that look things up."""
     return [_tf().zeros((n, *shape), dtype=kind) for kind in (_tf().float32, _tf().int64)]
+
+
+def attempt(model: Any, batch: Any) -> Any:
+    """A forward pass without history in which lazy layers make their parameters."""
+    return model(batch)
 
 
 def call(model: Any, x: Any, training: bool = False) -> Any:
@@ -308,3 +313,10 @@ def wants_classes(loss: Any) -> bool:
     """Whether a loss takes class numbers as targets."""
     inner = getattr(loss, "loss", loss)
     return "sparse_categorical" in getattr(inner, "__name__", "") or "SparseCategorical" in type(inner).__name__
+
+
+def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
+    """A model with dropout, to check this adapter with."""
+    layers = need("keras.layers", "a Keras model")
+    stack = [layers.Flatten(), layers.Dense(8, activation="tanh"), layers.Dropout(dropout), layers.Dense(n_out)]
+    return need("keras", "a Keras model").Sequential(stack)

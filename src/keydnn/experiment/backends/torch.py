@@ -128,7 +128,7 @@ def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict({name: to_tensor(np.array(value)) for name, value in weights.items()})
 
 
-def renew(model: Any) -> None:
+def renew(model: Any, batch: Any) -> None:
     """Fresh weights wherever a module knows how."""
     for module in model.modules():
         if callable(getattr(module, "reset_parameters", None)):
@@ -156,6 +156,12 @@ def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
     device = "cpu" if first is None else first.device
     dtype = torch.float32 if first is None or not first.is_floating_point() else first.dtype
     return [torch.zeros((n, *shape), dtype=dtype, device=device), torch.zeros((n, *shape), dtype=torch.long, device=device)]
+
+
+def attempt(model: Any, batch: Any) -> Any:
+    """A forward pass without history in which lazy layers make their parameters."""
+    with no_gradient():
+        return model(batch)
 
 
 def call(model: Any, x: Any, training: bool = False) -> Any:
@@ -303,3 +309,9 @@ def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, An
 def wants_classes(loss: Any) -> bool:
     """Whether a loss takes class numbers as targets."""
     return type(loss).__name__ in _WHOLE_TARGETS
+
+
+def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
+    """A model with dropout, to check this adapter with."""
+    nn = need("torch.nn", "a torch model")
+    return nn.Sequential(nn.Flatten(), nn.Linear(n_in, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, n_out))

@@ -381,8 +381,8 @@ class ConcatNode(MergeNode):
             )
             return None
         if isinstance(strategy, int) and domain == DOMAIN_TARGETS and values[0] is not None and self._repeats(values):
-            hint = f"node {self.label!r}: its inputs have the same targets, joined they stand {len(values)} times; concat_axis_targets='first' keeps one"
-            self._tell("hint", hint)
+            times = f"its inputs have the same targets, joined they stand {len(values)} times"
+            self._tell("hint", f"node {self.label!r}: {times}; concat_axis_targets='first' keeps one")
         return super()._side(samples, domain)
 
     @staticmethod

@@ -389,7 +389,7 @@ class ModelGraph:
             node.unfreeze()
 
     def get_optimizer_parameters(self) -> dict[str, Any]:
-        """What the optimizer for all nodes works on: ``backend``, ``contributing_nodes`` (ids) and ``parameters`` (TensorFlow: ``variables``).
+        """What the optimizer for all nodes works on: ``backend``, ``contributing_nodes`` (ids), ``parameters`` (or ``variables``).
 
         Raises:
             ValueError: There is no optimizer for all nodes.

@@ -56,6 +56,7 @@ class ModuleWrapper(BaseModel):
         self._names = {inject_input_shape_as: "input_shape", inject_output_shape_as: "output_shape"}
         self._input_shape: Shape | None = None
         self._output_shape: Shape | None = None
+        self._example: Any = None  # a batch that the model takes
         if model_class is not None:
             self._check_names()
 
@@ -118,7 +119,7 @@ class ModuleWrapper(BaseModel):
         if wanted_out is not None and found != wanted_out:
             raise RuntimeError(f"{self!r} gives outputs of shape {found} for inputs of shape {wanted_in}, {wanted_out} was asked for")
         if self._is_instance and self.is_built and force:
-            self._face.renew(model)
+            self._face.renew(model, self._example)
         self._model, self._input_shape, self._output_shape = model, wanted_in, found
 
     def _constructed(self, input_shape: Shape, output_shape: Shape | None) -> Any:
@@ -142,13 +143,13 @@ class ModuleWrapper(BaseModel):
         try:
             for batch in self._face.examples(model, input_shape, _PROBE):
                 try:
-                    with self._face.no_gradient():
-                        out = self._face.call(model, batch)
+                    out = self._face.attempt(model, batch)
                 except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, ArithmeticError) as error:
                     problems.append(str(error))
                     continue
                 if not self._face.is_tensor(out):
                     raise RuntimeError(f"{self!r} gives {type(out).__name__}, one tensor is expected")
+                self._example = batch
                 return tuple(int(n) for n in out.shape[1:])
         finally:
             self._face.set_modes(model, modes if len(modes) == len(self._face.modes(model)) else True)
@@ -196,9 +197,9 @@ class ModuleWrapper(BaseModel):
         self._face.set_weights(self._model, weights)
 
     def reset_weights(self) -> None:
-        """Fresh weights: of an instance in place, of a class by constructing it again."""
-        if self._is_instance:
-            self._face.renew(self._model)
+        """Fresh weights: of an instance in place, of a class by constructing it again; a model that is not built is left alone."""
+        if self._is_instance and self._example is not None:
+            self._face.renew(self._model, self._example)
         elif self.is_built:
             self.build(self._input_shape, None, force=True)
 

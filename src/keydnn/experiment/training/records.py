@@ -133,7 +133,7 @@ class LossCollection(AxisSeries):
         return super().at(**coords)
 
     def _node_ids(self, wanted: Any) -> Any:
-        if callable(wanted):
+        if callable(wanted) and not isinstance(wanted, INode):
             return wanted
         single = wanted is None or isinstance(wanted, str | INode)
         known = set(self.axis_values("node")) if "node" in self.axes else set()

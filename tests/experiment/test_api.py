@@ -16,12 +16,31 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+import keydnn
 from keydnn.experiment import errors
+from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.samplers import SimpleSampler
 from keydnn.experiment.scalers import PerSampleZeroStart
+from keydnn.experiment.training import Optimizer
 
 API = tomllib.loads((Path(__file__).parent / "api.toml").read_text(encoding="utf-8"))
-MODULES = ("data", "context", "references", "splitters", "predicates", "samplers", "scalers", "io", "visualization", "errors", "utils")
+MODULES = (
+    "data",
+    "context",
+    "references",
+    "splitters",
+    "predicates",
+    "samplers",
+    "scalers",
+    "io",
+    "visualization",
+    "errors",
+    "utils",
+    "models",
+    "graph",
+    "training",
+    "results",
+)
 
 
 def found(name):
@@ -79,6 +98,9 @@ def names(ten, context, tmp_path):
     fitted.fit_transform(np.ones((3, 2)))
     known = {"fs": ten, "view": ten.take([1, 2]), "ctx": context, "sampler": sampler, "fitted": fitted, "tmp": tmp_path}
     known |= {"np": np, "pa": pa, "pd": pd, "batch": sampler.get_batches()[0].materialize_batch()}
+    known["layer"] = keydnn.nn.Linear(2, 1)
+    known["node"] = ModelNode("node", known["layer"], ten)
+    known["graph_of_one"] = ModelGraph([ModelNode("lone", known["layer"], ten)], Optimizer("sgd", backend="keydnn"), register=False)
     for module in MODULES:
         known.setdefault(module, importlib.import_module(f"keydnn.experiment.{module}"))
         known.update({name: getattr(known[module], name) for name in API["names"][module] if name not in known})

@@ -24,7 +24,6 @@ from keydnn.experiment.backends.numpy import (
     total,
     weighted_sum,
 )
-
 from keydnn.experiment.optional import need
 
 __all__ = [
@@ -74,7 +73,7 @@ def losses() -> dict[str, Any]:
 
 def make_loss(found: Any, reduction: str, kwargs: Any) -> Any:
     """The function itself, or its mean or sum."""
-    reduce = {"none": lambda raw: raw, "mean": np.mean, "sum": np.sum}[reduction]
+    reduce: Any = {"none": lambda raw: raw, "mean": np.mean, "sum": np.sum}[reduction]
     return lambda outputs, targets: reduce(found(outputs, targets, **kwargs))
 
 

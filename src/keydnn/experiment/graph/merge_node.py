@@ -256,7 +256,7 @@ class MergeNode(ComputeNode):
         first = ids[0]
         if first is None or any(other is None for other in ids):
             return
-        if not all(np.array_equal(first, other) for other in ids[1:]):
+        if not all(other is not None and np.array_equal(first, other) for other in ids[1:]):
             self._tell(
                 "ids", f"the branches that meet in {self.label!r} are not aligned: their samples differ; the ids of the first are kept"
             )

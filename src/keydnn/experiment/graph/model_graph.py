@@ -148,7 +148,7 @@ class ModelGraph:
             backend = next(iter(backends)) if key is None else Backend.from_value(key)
             if one.backend is None:
                 one.backend = backend
-            if one.backend is not backend:
+            if one.backend is not backend and one.backend is not None:
                 raise BackendMismatchError(
                     f"the nodes are of backend {backend.value!r}, the optimizer of {one.backend.value!r}",
                     expected=backend,
@@ -478,7 +478,7 @@ class ModelGraph:
         before = self._nodes, self._dag
         self._nodes, self._dag = nodes, dag
         try:
-            given: Optimizers = self._optimizer if self._optimizer is not None else self._optimizers or None
+            given: Any = self._optimizer if self._optimizer is not None else self._optimizers or None
             optimizers = self._checked_optimizers(given)
         except (RuntimeError, ValueError, TypeError):
             self._nodes, self._dag = before

@@ -78,7 +78,7 @@ class ModelNode(ComputeNode):
             raise TypeError(f"the optimizer of node {label!r} must be an Optimizer, got {type(optimizer).__name__}")
         if optimizer.backend is None:
             optimizer.backend = self._model.backend
-        if optimizer.backend is not self._model.backend:
+        if optimizer.backend is not self._model.backend and optimizer.backend is not None:
             raise BackendMismatchError(
                 f"node {label!r} is of backend {self._model.backend.value!r}, its optimizer of {optimizer.backend.value!r}",
                 expected=self._model.backend,

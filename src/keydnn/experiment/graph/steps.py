@@ -82,8 +82,8 @@ def train_graph_wise(run: Executed, ctx: ExecutionContext, losses: Sequence[Appl
     gradients = _backward(islands, ctx)
     _update(optimizers, gradients)
     ctx.add_losses(LossCollection([LossRecord(loss.label, loss.node_id, trainable=value) for loss, value in records]))
-    for node in run.nodes:
-        ctx.outputs[node.node_id] = cut(ctx.outputs[node.node_id], adapter(node.backend))
+    for ran in run.nodes:
+        ctx.outputs[ran.node_id] = cut(ctx.outputs[ran.node_id], adapter(ran.backend))
 
 
 def _islands(run: Executed) -> list[_Island]:

@@ -109,14 +109,14 @@ class BuiltIn:
                 raise ValueError(f"{type(self).__name__}: {what} is {known[what]}, {shape} needs force=True")
         if self._made and not force:
             return
-        wanted = {what: shapes[what] or known[what] for what in shapes}
-        if wanted["input_shape"] is None:
+        features, outputs = (shapes[what] or known[what] for what in shapes)
+        if features is None:
             raise ValueError(f"{type(self).__name__} needs input_shape to be built")
-        if wanted["output_shape"] is None:
-            wanted["output_shape"] = (1, self.hidden_dim)
-            warnings.warn(f"{type(self).__name__}: no output_shape, {wanted['output_shape']} is taken", stacklevel=2)
-        self._in, self._out = wanted["input_shape"], wanted["output_shape"]
-        self._make(self._in, self._out)
+        if outputs is None:
+            outputs = (1, self.hidden_dim)
+            warnings.warn(f"{type(self).__name__}: no output_shape, {outputs} is taken", stacklevel=2)
+        self._in, self._out = features, outputs
+        self._make(features, outputs)
         self._made = True
 
 

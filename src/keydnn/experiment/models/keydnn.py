@@ -65,7 +65,7 @@ class SequentialMLP(BuiltIn, KeydnnBaseModel):
         """(B, *input_shape) to (B, *output_shape)."""
         if not self.is_built:
             self.build(tuple(x.shape[1:]))
-        return self.net(x).reshape((x.shape[0], *self._out))
+        return self.net(x).reshape((x.shape[0], *(self._out or ())))
 
 
 class SequentialCNN(BuiltIn, KeydnnBaseModel):
@@ -118,5 +118,5 @@ class SequentialCNN(BuiltIn, KeydnnBaseModel):
         """(B, channels, length) or (B, length) to (B, *output_shape)."""
         if not self.is_built:
             self.build(tuple(x.shape[1:]))
-        maps = x.reshape((x.shape[0], *self._in)) if len(x.shape) == 2 else x
-        return self.net(maps).reshape((x.shape[0], *self._out))
+        maps = x.reshape((x.shape[0], *(self._in or ()))) if len(x.shape) == 2 else x
+        return self.net(maps).reshape((x.shape[0], *(self._out or ())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from keydnn.experiment.backends.backend import Backend
@@ -10,7 +11,7 @@ from keydnn.experiment.models.base import BaseModel
 from keydnn.experiment.models.scikit import ScikitModelWrapper
 from keydnn.experiment.models.wrapper import KeydnnModelWrapper, TensorflowModelWrapper, TorchModelWrapper
 
-_WRAPPERS = {
+_WRAPPERS: dict[Backend, Callable[..., BaseModel]] = {
     Backend.TORCH: lambda model: TorchModelWrapper(model=model),
     Backend.TENSORFLOW: lambda model: TensorflowModelWrapper(model=model),
     Backend.KEYDNN: lambda model: KeydnnModelWrapper(model=model),

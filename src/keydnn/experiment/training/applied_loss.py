@@ -61,7 +61,7 @@ class AppliedLoss:
             raise TypeError(f"on must be a model node, its id or its label, got {type(on).__name__}")
         if isinstance(inputs, str) or not isinstance(inputs, Mapping | Sequence) or not inputs:
             raise TypeError(f"inputs must be a list or a dict of references, got {inputs!r}")
-        node = on if not isinstance(on, str) else ExperimentContext.get_active().get_node(on, enforce_type="ModelNode")
+        node: Any = on if not isinstance(on, str) else ExperimentContext.get_active().get_node(on, enforce_type="ModelNode")
         self.loss, self._node, self.weight = loss, node, float(weight)
         self.inputs: dict[str, Any] = dict(inputs) if isinstance(inputs, Mapping) else {str(i): one for i, one in enumerate(inputs)}
         self._by_position = not isinstance(inputs, Mapping)

@@ -159,7 +159,9 @@ class Loss:
         if isinstance(self._loss, str) or (isinstance(found, type) and self._backend is not None):
             face = adapter(self._backend)  # type: ignore[arg-type]
             return face.make_loss(found, self.reduction, self._kwargs)
-        return found(**self._kwargs) if isinstance(found, type) else _Call(found, self._kwargs) if self._kwargs else found
+        if isinstance(found, type):
+            return found(**self._kwargs)
+        return _Call(found, self._kwargs) if self._kwargs and callable(found) else found
 
     def __call__(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The loss of its inputs.

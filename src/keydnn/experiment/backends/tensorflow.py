@@ -126,7 +126,7 @@ def parameters(model: Any) -> list[Any]:
 
 def get_weights(model: Any) -> dict[str, np.ndarray]:
     """Variables by path, copied."""
-    return {variable.path: np.array(variable) for variable in model.variables}
+    return {variable.path: np.array(variable.numpy()) for variable in model.variables}
 
 
 def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
@@ -244,7 +244,7 @@ def set_rates(optimizer: Any, values: Sequence[float]) -> None:
 
 def optimizer_state(optimizer: Any) -> dict[str, Any]:
     """The variables of an optimizer, as arrays."""
-    return {variable.path: np.asarray(variable) for variable in optimizer.variables}
+    return {variable.path: np.array(variable.numpy()) for variable in optimizer.variables}
 
 
 def set_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import keydnn
 from keydnn.interop import keras_files
 from keydnn.interop.keras import KerasInteropError, UnsupportedKerasLayerError, from_keras
 from keydnn.interop.keras_files import snake_case
+from keydnn.interop.keras_rules import RULES
 
 RNG = np.random.default_rng(0)
 OF_KERAS = pytest.mark.filterwarnings(
@@ -169,6 +172,12 @@ def test_what_has_no_counterpart(kind, settings, weights, text):
     if "allow" not in text and "tanh_shrink" not in text:
         with pytest.warns(UserWarning, match="left out"):
             assert [type(layer).__name__ for layer in from_keras(source, strict=False)] == ["ReLU"]
+
+
+def test_the_documentation_names_every_layer():
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "other-libraries.md").read_text(encoding="utf-8")
+    names = text.partition("Converted are")[2].partition(".\n")[0]
+    assert re.findall(r"`(\w+)`", names) == sorted(RULES)
 
 
 def test_wrong_weights_and_wrong_objects():

@@ -157,12 +157,26 @@ def test_the_split_is_complete_and_keeps_the_shares_of_classes(seed):
         ('"acc"', '"accu"', "training: unknown metric 'accu'"),
         ("epochs = 8", "epochs = 0", "training: "),
         ("epochs = 8", "epochs = 8\nearly_stopping = { patienc = 3 }", "training: "),
+        ("epochs = 8", "epochs = 8\naccumulate = 0", "training: fit: accumulate must be at least 1"),
+        ("epochs = 8", "epochs = 8\nclass_weight = { up = 3.0 }", "training.class_weight: 'up' is none of left, mid, right"),
+        ("epochs = 8", "epochs = 8\nclass_weight = 3", "training.class_weight must be dict[str, Any] or str, got 3"),
     ],
 )
 def test_what_is_wrong_is_said(job, old, new, said):
     result = keydnn("train", rewritten(job, old, new), "--verbose", 0)
     assert result.exit_code in (1, 2) and said in result.output, result.output
     assert not (job.parent / "runs/points/model.json").exists()
+
+
+@pytest.mark.parametrize(("weights", "want"), [("{ right = 3.0, left = 0.5 }", {2: 3.0, 0: 0.5}), ('"balanced"', "balanced")])
+def test_class_weights_and_accumulation_reach_training(job, monkeypatch, weights, want):
+    seen = []
+    fit = train.keydnn.Sequential.fit
+    monkeypatch.setattr(train.keydnn.Sequential, "fit", lambda *args, **options: seen.append(options) or fit(*args, **options))
+    rewritten(job, "epochs = 8", f"epochs = 2\nclass_weight = {weights}\naccumulate = 2")
+    result = keydnn("train", job, "--verbose", 0)
+    assert result.exit_code == 0, result.output
+    assert (seen[-1]["class_weight"], seen[-1]["accumulate"]) == (want, 2)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n", "a,a\n1,2\n", "a,b\n1,2\n3\n", "a,b\n1,2\n1,2,3\n"])

@@ -83,6 +83,8 @@ class Training:
         epochs: Passes over the training rows, at the most.
         batch_size: Rows per step.
         clip_norm: Bound of the common norm of all gradients.
+        accumulate: Batches per update.
+        class_weight: Weight by class, such as ``{ left = 1.0, right = 5.0 }``, or ``"balanced"``.
         early_stopping: Arguments of ``EarlyStopping``; None does not stop early.
     """
 
@@ -93,6 +95,8 @@ class Training:
     epochs: int = 10
     batch_size: int = 32
     clip_norm: float | None = None
+    accumulate: int = 1
+    class_weight: dict[str, Any] | str | None = None
     early_stopping: dict[str, Any] | None = None
 
 

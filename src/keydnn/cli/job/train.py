@@ -149,6 +149,8 @@ def _fit(model: keydnn.Sequential, prepared: Prepared, folder: Path, state: Path
             batch_size=how.batch_size,
             epochs=how.epochs,
             clip_norm=how.clip_norm,
+            accumulate=how.accumulate,
+            class_weight=_class_weight(how.class_weight, prepared.encoding.classes),
             validation_data=(parts["validation"].x, parts["validation"].y) if len(parts["validation"].x) else None,
             callbacks=callbacks,
             resume=state,
@@ -156,6 +158,17 @@ def _fit(model: keydnn.Sequential, prepared: Prepared, folder: Path, state: Path
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"training: {error}") from error
+
+
+def _class_weight(given: dict[str, Any] | str | None, classes: list[str]) -> dict[int, float] | str | None:
+    """Weights by the number of the class; the file may name classes as the data do."""
+    if not isinstance(given, dict):
+        return given
+    places = {name: i for i, name in enumerate(classes)}
+    for name in given:
+        if name not in places and (places or not name.isdigit()):
+            raise ConfigError(f"training.class_weight: {name!r} is none of {', '.join(places) or 'the numbers of the classes'}")
+    return {places[name] if places else int(name): weight for name, weight in given.items()}
 
 
 def measure(model: keydnn.Sequential, prepared: Prepared, part: str) -> dict[str, float]:

@@ -101,7 +101,7 @@ def test_round_trip(name):
         again = module_from_config(json.loads(json.dumps(module_to_config(module))))
         assert type(again) is type(module) and again.get_config() == module.get_config()
         return
-    x = inputs(shape, getattr(module, "dtype", "float32"))
+    x = inputs(shape, getattr(module, "dtype", None) or "float32")
     module(*x)  # builds lazy layers, moves running statistics
     for parameter in module.parameters():
         parameter.copy_from_numpy(np.random.rand(*parameter.shape))

@@ -143,6 +143,8 @@ def test_a_model_comes_back_from_its_file(model, filename):
         again = keydnn.Sequential.load_json(path)
     assert_same(model, again)
     assert places(again) == places(model)
+    if any(isinstance(layer, keydnn.Dense) and not layer.is_built for layer in model.modules()):
+        return  # weights alone need a place to go
     for parameter in again.parameters():
         parameter.fill(0.0)
     again.from_json_payload_(model.to_json_payload())

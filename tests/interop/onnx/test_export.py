@@ -187,6 +187,11 @@ def test_adaptive_windows_of_different_sizes_are_refused():
         to_onnx(S(nn.AdaptiveMaxPool1d(2)), LINE)
 
 
+def test_a_change_of_dtype_is_refused():
+    with pytest.raises(UnsupportedOnnxError, match=r"\(Tanh\) changes the dtype"):
+        to_onnx(S(nn.Linear(4, 4), nn.Tanh(dtype=np.float64)), (1, 4))
+
+
 def test_float64_and_shared_layers(tmp_path):
     layer = nn.Linear(4, 4, dtype=np.float64)
     model = S(layer, nn.Tanh(), layer).eval()

@@ -14,6 +14,7 @@ from keydnn.interop.onnx.export_planes import PLANES
 from keydnn.interop.onnx.rules_recurrent import GATES
 from keydnn.interop.onnx.writer import Rule, State, Writer
 from keydnn.nn import MultiHeadAttention, TransformerEncoderLayer
+from keydnn.nn.layers.layer import Weightless
 from keydnn.nn.module import Module
 from keydnn.training import Sequential
 
@@ -28,6 +29,8 @@ def write_module(writer: Writer, module: Module, x: State, where: str) -> Any:
     if rule is None:
         why = f": {NO_FORM[type(module)]}" if type(module) in NO_FORM else ""
         raise UnsupportedOnnxError(f"to_onnx: {where} ({type(module).__name__}) has no ONNX form{why}")
+    if isinstance(module, Weightless) and isinstance(x, State) and module.dtype is not None and module.dtype != x.value.dtype:
+        raise UnsupportedOnnxError(f"to_onnx: {where} ({type(module).__name__}) changes the dtype, which is not written")
     try:
         return rule(writer, module, x, where)
     except UnsupportedOnnxError as error:

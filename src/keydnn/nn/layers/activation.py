@@ -1,5 +1,7 @@
 """Activation layers: each is one function of the elements (softmaxes: of one axis).
 
+Those without parameters take ``dtype=None``: float32 or float64, to which x is cast first.
+
 The first five keep the input object as the only parent of the result's context; the others are written in operations.
 """
 
@@ -12,41 +14,37 @@ from keydnn._tensor import Tensor
 from keydnn.domain.device import Device
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import floating_dtype, integer, number, positive_int
-from keydnn.nn.layers.layer import Layer, StatelessConfigMixin, layer_device, without_defaults
+from keydnn.nn.layers.layer import Layer, Weightless, layer_device, without_defaults
 from keydnn.nn.parameter import Parameter
 from keydnn.saving.registry import register_module
 
 
-class _Stateless(StatelessConfigMixin, Layer):
-    """A function without hyperparameters."""
-
-
-class _Scaled(Layer):
+class _Scaled(Weightless):
     """A function with a number ``alpha``."""
 
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
+    def __init__(self, alpha: float, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.alpha = number("alpha", alpha, self)
 
     def get_config(self) -> dict[str, Any]:
-        """``alpha``."""
-        return {"alpha": self.alpha}
+        """``alpha``, and ``dtype`` where one was chosen."""
+        return {"alpha": self.alpha, **super().get_config()}
 
 
-class _AlongAxis(Layer):
+class _AlongAxis(Weightless):
     """A function of the elements along one axis."""
 
-    def __init__(self, axis: int = -1) -> None:
-        super().__init__()
+    def __init__(self, axis: int = -1, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.axis = integer("axis", axis, self)
 
     def get_config(self) -> dict[str, Any]:
-        """``axis``."""
-        return {"axis": self.axis}
+        """``axis``, and ``dtype`` where one was chosen."""
+        return {"axis": self.axis, **super().get_config()}
 
 
 @register_module()
-class ReLU(_Stateless):
+class ReLU(Weightless):
     """``max(x, 0)``; the gradient at 0 is 0.
 
     Shapes: x of any shape -> y of the same.
@@ -68,14 +66,15 @@ class LeakyReLU(_Scaled):
 
     Args:
         alpha: Slope for negative x.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x of any shape -> y of the same.
 
     Source: Maas et al. 2013, Rectifier nonlinearities improve neural network acoustic models.
     """
 
-    def __init__(self, alpha: float = 0.01) -> None:
-        super().__init__(alpha)
+    def __init__(self, alpha: float = 0.01, dtype: Any = None) -> None:
+        super().__init__(alpha, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` or ``alpha * x``."""
@@ -83,7 +82,7 @@ class LeakyReLU(_Scaled):
 
 
 @register_module()
-class Sigmoid(_Stateless):
+class Sigmoid(Weightless):
     """``1 / (1 + exp(-x))``, saturating without overflow.
 
     Shapes: x of any shape -> y of the same.
@@ -95,7 +94,7 @@ class Sigmoid(_Stateless):
 
 
 @register_module()
-class Tanh(_Stateless):
+class Tanh(Weightless):
     """``tanh(x)``, saturating.
 
     Shapes: x of any shape -> y of the same.
@@ -112,6 +111,7 @@ class Softmax(_AlongAxis):
 
     Args:
         axis: The axis, negative from the end.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x with that axis -> y of the same shape, sums 1 along it.
 
@@ -138,6 +138,7 @@ class LogSoftmax(_AlongAxis):
 
     Args:
         axis: The axis, negative from the end.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x with that axis -> y of the same shape.
 
@@ -154,7 +155,7 @@ class LogSoftmax(_AlongAxis):
 
 
 @register_module()
-class GELU(_Stateless):
+class GELU(Weightless):
     """``x * Phi(x)`` with the normal distribution function Phi (the exact form).
 
     Shapes: x of any shape -> y of the same.
@@ -168,7 +169,7 @@ class GELU(_Stateless):
 
 
 @register_module()
-class SiLU(_Stateless):
+class SiLU(Weightless):
     """``x * sigmoid(x)``; also called Swish.
 
     Shapes: x of any shape -> y of the same.
@@ -190,14 +191,15 @@ class ELU(_Scaled):
 
     Args:
         alpha: Minus the limit for x towards minus infinity.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x of any shape -> y of the same.
 
     Source: Clevert et al. 2016, https://arxiv.org/abs/1511.07289
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__(alpha)
+    def __init__(self, alpha: float = 1.0, dtype: Any = None) -> None:
+        super().__init__(alpha, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` or ``alpha * (exp(x) - 1)``."""
@@ -205,7 +207,7 @@ class ELU(_Scaled):
 
 
 @register_module()
-class SELU(_Stateless):
+class SELU(Weightless):
     """``scale * elu(x, alpha)`` with the constants that keep mean 0 and variance 1.
 
     Shapes: x of any shape -> y of the same.
@@ -222,7 +224,7 @@ class SELU(_Stateless):
 
 
 @register_module()
-class Softplus(_Stateless):
+class Softplus(Weightless):
     """``log(1 + exp(x))``, finite for every finite x.
 
     Shapes: x of any shape -> y of the same.
@@ -234,7 +236,7 @@ class Softplus(_Stateless):
 
 
 @register_module()
-class Softsign(_Stateless):
+class Softsign(Weightless):
     """``x / (1 + |x|)``.
 
     Shapes: x of any shape -> y of the same.
@@ -246,7 +248,7 @@ class Softsign(_Stateless):
 
 
 @register_module()
-class Mish(_Stateless):
+class Mish(Weightless):
     """``x * tanh(softplus(x))``.
 
     Shapes: x of any shape -> y of the same.
@@ -260,7 +262,7 @@ class Mish(_Stateless):
 
 
 @register_module()
-class ReLU6(_Stateless):
+class ReLU6(Weightless):
     """``min(max(x, 0), 6)``.
 
     Shapes: x of any shape -> y of the same.
@@ -272,7 +274,7 @@ class ReLU6(_Stateless):
 
 
 @register_module()
-class Hardtanh(_Stateless):
+class Hardtanh(Weightless):
     """``min(max(x, -1), 1)``.
 
     Shapes: x of any shape -> y of the same.
@@ -284,7 +286,7 @@ class Hardtanh(_Stateless):
 
 
 @register_module()
-class HardSigmoid(_Stateless):
+class HardSigmoid(Weightless):
     """``min(max(x / 6 + 1 / 2, 0), 1)``.
 
     Shapes: x of any shape -> y of the same.
@@ -296,7 +298,7 @@ class HardSigmoid(_Stateless):
 
 
 @register_module()
-class Hardswish(_Stateless):
+class Hardswish(Weightless):
     """``x * min(max(x + 3, 0), 6) / 6``.
 
     Shapes: x of any shape -> y of the same.

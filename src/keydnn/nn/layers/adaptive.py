@@ -13,7 +13,7 @@ from typing import Any
 from keydnn._tensor import Tensor
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import sizes
-from keydnn.nn.layers.layer import Layer
+from keydnn.nn.layers.layer import Weightless
 from keydnn.ops import avgpool2d, concat, maxpool2d
 from keydnn.saving.registry import register_module
 
@@ -33,18 +33,19 @@ def _along(pool: Pool, x: Tensor, axis: int, n: int) -> Tensor:
     return y.reshape((*x.shape[:axis], n, *x.shape[axis + 1 :]))
 
 
-class _Adaptive(Layer):
+class _Adaptive(Weightless):
     """What the adaptive pools share.
 
     Args:
         output_size: Sizes of the result, one int for all axes or one per axis.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
     """
 
     axes = 0
     _pool: Pool
 
-    def __init__(self, output_size: int | tuple[int, ...] | list[int]) -> None:
-        super().__init__()
+    def __init__(self, output_size: int | tuple[int, ...] | list[int], dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.output_size = sizes("output_size", output_size, self, self.axes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,8 +62,8 @@ class _Adaptive(Layer):
         return x
 
     def get_config(self) -> dict[str, Any]:
-        """``output_size``."""
-        return {"output_size": list(self.output_size)}
+        """``output_size``, and ``dtype`` where one was chosen."""
+        return {"output_size": list(self.output_size), **super().get_config()}
 
 
 @register_module()
@@ -73,6 +74,7 @@ class AdaptiveAvgPool2d(_Adaptive):
 
     Args:
         output_size: Rows and columns of the result, an int or a pair.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y ``(N, C, *output_size)``.
 
@@ -106,6 +108,7 @@ class AdaptiveMaxPool2d(_Adaptive):
 
     Args:
         output_size: Rows and columns of the result, an int or a pair.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y ``(N, C, *output_size)``.
 

@@ -6,17 +6,18 @@ from typing import Any
 
 from keydnn._tensor import Tensor
 from keydnn.nn.arguments import number
-from keydnn.nn.layers.layer import Layer
+from keydnn.nn.layers.layer import Weightless
 from keydnn.ops import dropout
 from keydnn.saving.registry import register_module
 
 
 @register_module()
-class Dropout(Layer):
+class Dropout(Weightless):
     """Training: each element is 0 with probability p, the others are divided by ``1 - p``.  Evaluation: the input object itself.
 
     Args:
         p: Probability, in [0, 1).
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x of any shape -> y of the same.
 
@@ -32,8 +33,8 @@ class Dropout(Layer):
     Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html
     """
 
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, p: float = 0.5, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.p = number("p", p, self)
         if not 0.0 <= self.p < 1.0:
             raise ValueError(f"Dropout: p must be in [0, 1), got {p!r}")
@@ -43,5 +44,5 @@ class Dropout(Layer):
         return dropout(x, self.p) if self.training and self.p else x
 
     def get_config(self) -> dict[str, Any]:
-        """``p``."""
-        return {"p": self.p}
+        """``p``, and ``dtype`` where one was chosen."""
+        return {"p": self.p, **super().get_config()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypeVar
 
+from keydnn._tensor import Tensor
 from keydnn.domain.device import Device, as_device
 from keydnn.domain.errors import ShapeError
+from keydnn.nn.arguments import FLOAT32, floating_dtype
 from keydnn.nn.initializers import as_initializer
 from keydnn.nn.module import Module
 from keydnn.saving.config import known_arguments
@@ -45,6 +47,33 @@ class Layer(ConfigMixin, Module):
     def _blamed(self, error: Exception) -> ShapeError:
         """A shape error of an operation, under the name of this layer."""
         return ShapeError(f"{type(self).__name__}: {str(error).partition(': ')[2]}")
+
+
+class Weightless(Layer):
+    """Base of the layers without parameters: they compute in the dtype of x, or in one that was chosen.
+
+    Args:
+        dtype: float32 or float64, to which x is cast before ``forward``; None keeps its dtype.
+    """
+
+    def __init__(self, dtype: Any = None) -> None:
+        super().__init__()
+        self.dtype = None if dtype is None else floating_dtype(dtype, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call ``forward``, with x in the chosen dtype."""
+        if self.dtype is None:
+            return super().__call__(*args, **kwargs)
+        return super().__call__(*(a.astype(self.dtype) if isinstance(a, Tensor) else a for a in args), **kwargs)
+
+    def extra_repr(self) -> str:
+        """The settings, with ``dtype`` where one was chosen."""
+        rest = super().extra_repr()
+        return rest if self.dtype != FLOAT32 else ", ".join(filter(None, (rest, "dtype=float32")))
+
+    def get_config(self) -> dict[str, Any]:
+        """``dtype`` where one was chosen."""
+        return {} if self.dtype is None else {"dtype": self.dtype.name}
 
 
 class StatelessConfigMixin(ConfigMixin):

@@ -8,7 +8,7 @@ from keydnn._tensor import Tensor
 from keydnn.domain.device import Device
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import floating_dtype, integer, positive_int
-from keydnn.nn.layers.layer import Layer, initializer_config, layer_device, without_defaults
+from keydnn.nn.layers.layer import Layer, Weightless, initializer_config, layer_device, without_defaults
 from keydnn.nn.parameter import Parameter
 from keydnn.ops import avgpool2d, conv2d, maxpool2d
 from keydnn.saving.registry import register_module
@@ -113,13 +113,13 @@ class Conv1d(Layer):
         return without_defaults(config, {"initializer": "kaiming", "dilation": 1, "groups": 1})
 
 
-class _Window1d(Layer):
+class _Window1d(Weightless):
     """A window that slides along the last axis."""
 
     _op: Any = None
 
-    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0) -> None:
-        super().__init__()
+    def __init__(self, kernel_size: int, stride: int | None = None, padding: int = 0, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.kernel_size = positive_int("kernel_size", kernel_size, self)
         self.stride = self.kernel_size if stride is None else positive_int("stride", stride, self)
         self.padding = integer("padding", padding, self, 0)
@@ -133,8 +133,8 @@ class _Window1d(Layer):
             raise self._blamed(error) from None
 
     def get_config(self) -> dict[str, Any]:
-        """``kernel_size, stride, padding``."""
-        return {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}
+        """``kernel_size, stride, padding``, and ``dtype`` where one was chosen."""
+        return {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding, **super().get_config()}
 
 
 @register_module()
@@ -145,6 +145,7 @@ class MaxPool1d(_Window1d):
         kernel_size: Length of the window.
         stride: Step of the window; None is its length.
         padding: Cells added at each end.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, L) -> y (N, C, (L + 2p - k) // s + 1).
 

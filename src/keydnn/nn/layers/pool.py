@@ -10,7 +10,7 @@ from typing import Any
 from keydnn._tensor import Tensor
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import pair
-from keydnn.nn.layers.layer import ConfigMixin, Layer, StatelessConfigMixin
+from keydnn.nn.layers.layer import ConfigMixin, Weightless
 from keydnn.ops import avgpool2d, global_avgpool2d, maxpool2d
 from keydnn.saving.registry import register_module
 
@@ -30,14 +30,18 @@ class Pool2dConfigMixin(ConfigMixin):
         return {"kernel_size": list(self.kernel_size), "stride": list(self.stride), "padding": list(self.padding)}
 
 
-class _Window(Pool2dConfigMixin, Layer):
+class _Window(Pool2dConfigMixin, Weightless):
     """A window that slides over the plane."""
 
-    def __init__(self, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0) -> None:
-        super().__init__()
+    def __init__(self, kernel_size: IntOrPair, stride: IntOrPair | None = None, padding: IntOrPair = 0, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self._kernel_size = pair("kernel_size", kernel_size, self, 1)
         self._stride = self._kernel_size if stride is None else pair("stride", stride, self, 1)
         self._padding = pair("padding", padding, self, 0)
+
+    def get_config(self) -> dict[str, Any]:
+        """``kernel_size, stride, padding``, and ``dtype`` where one was chosen."""
+        return super().get_config() | Weightless.get_config(self)
 
     @property
     def kernel_size(self) -> Pair:  # type: ignore[override]
@@ -63,6 +67,7 @@ class MaxPool2d(_Window):
         kernel_size: Rows and columns of the window, as an int or a pair.
         stride: Step of the window; None is the window's size.
         padding: Rows and columns added at each border; they never win.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y (N, C, H_out, W_out), H_out = (H + 2p - kh) // s + 1.
 
@@ -91,6 +96,7 @@ class AvgPool2d(_Window):
         kernel_size: Rows and columns of the window, as an int or a pair.
         stride: Step of the window; None is the window's size.
         padding: Rows and columns of zeros added at each border.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y (N, C, H_out, W_out), H_out = (H + 2p - kh) // s + 1.
 
@@ -112,8 +118,11 @@ class AvgPool2d(_Window):
 
 
 @register_module()
-class GlobalAvgPool2d(StatelessConfigMixin, Layer):
+class GlobalAvgPool2d(Weightless):
     """Mean of each plane.
+
+    Args:
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y (N, C, 1, 1).
 

@@ -7,7 +7,7 @@ from typing import Any
 from keydnn._tensor import Tensor
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import pair, positive_int, sizes
-from keydnn.nn.layers.layer import Layer, StatelessConfigMixin, without_defaults
+from keydnn.nn.layers.layer import Layer, Weightless, without_defaults
 from keydnn.ops import pad
 from keydnn.saving.registry import register_module
 
@@ -21,8 +21,12 @@ def _image(layer: Layer, x: Tensor) -> tuple[int, int, int, int]:
 
 
 @register_module()
-class Identity(StatelessConfigMixin, Layer):
-    """Gives back its input, the very object: a place for a layer that is not there."""
+class Identity(Weightless):
+    """Gives back its input, the very object: a place for a layer that is not there.
+
+    Args:
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
+    """
 
     def forward(self, x: Any) -> Any:
         """x."""
@@ -30,11 +34,12 @@ class Identity(StatelessConfigMixin, Layer):
 
 
 @register_module()
-class ZeroPad2d(Layer):
+class ZeroPad2d(Weightless):
     """A border of zeros around each plane.
 
     Args:
         padding: Cells at the left, right, top and bottom, an int for all or four.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y (N, C, top + H + bottom, left + W + right).
 
@@ -47,8 +52,8 @@ class ZeroPad2d(Layer):
         (1, 3, 4, 7)
     """
 
-    def __init__(self, padding: int | tuple[int, int, int, int] | list[int]) -> None:
-        super().__init__()
+    def __init__(self, padding: int | tuple[int, int, int, int] | list[int], dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.padding = sizes("padding", padding, self, 4, 0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,12 +63,12 @@ class ZeroPad2d(Layer):
         return pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
 
     def get_config(self) -> dict[str, Any]:
-        """``padding``."""
-        return {"padding": list(self.padding)}
+        """``padding``, and ``dtype`` where one was chosen."""
+        return {"padding": list(self.padding), **super().get_config()}
 
 
 @register_module()
-class Upsample(Layer):
+class Upsample(Weightless):
     """Planes with ``scale_factor`` times as many rows and columns.
 
     ``"nearest"`` repeats each element over a block.  ``"bilinear"`` weighs the two nearest elements along each axis: with n
@@ -74,6 +79,7 @@ class Upsample(Layer):
         scale_factor: Rows and columns per element, an int or a pair.
         mode: ``"nearest"`` or ``"bilinear"``.
         align_corners: Bilinear: whether the outermost elements of input and result stand at the same place.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, H, W) -> y (N, C, H * rows, W * columns).
 
@@ -86,8 +92,10 @@ class Upsample(Layer):
         [[[[0.0, 1.0, 3.0, 4.0]]]]
     """
 
-    def __init__(self, scale_factor: int | tuple[int, int] | list[int], mode: str = "nearest", align_corners: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, scale_factor: int | tuple[int, int] | list[int], mode: str = "nearest", align_corners: bool = False, dtype: Any = None
+    ) -> None:
+        super().__init__(dtype)
         self.scale_factor = pair("scale_factor", scale_factor, self, 1)
         if mode not in ("nearest", "bilinear"):
             raise ValueError(f"Upsample: mode must be 'nearest' or 'bilinear', got {mode!r}")
@@ -107,9 +115,9 @@ class Upsample(Layer):
         return down.matmul(x.reshape((n * c, h, w))).matmul(right.T).reshape((n, c, h * rows, w * columns))
 
     def get_config(self) -> dict[str, Any]:
-        """``scale_factor``; ``mode`` and ``align_corners`` where they differ from their defaults."""
+        """``scale_factor``; ``mode``, ``align_corners`` and ``dtype`` where they differ from their defaults."""
         config = {"scale_factor": list(self.scale_factor), "mode": self.mode, "align_corners": self.align_corners}
-        return without_defaults(config, {"mode": "nearest", "align_corners": False})
+        return without_defaults(config, {"mode": "nearest", "align_corners": False}) | super().get_config()
 
 
 def _interpolation(n: int, m: int, align_corners: bool, like: Tensor) -> Tensor:
@@ -120,11 +128,12 @@ def _interpolation(n: int, m: int, align_corners: bool, like: Tensor) -> Tensor:
 
 
 @register_module()
-class PixelShuffle(Layer):
+class PixelShuffle(Weightless):
     """Channels rearranged into blocks: ``y[n, c, h r + i, w r + j] = x[n, c r r + i r + j, h, w]``.
 
     Args:
         upscale_factor: Rows and columns r of a block.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C * r * r, H, W) -> y (N, C, H * r, W * r).
 
@@ -134,8 +143,8 @@ class PixelShuffle(Layer):
     Source: Shi et al. 2016, https://arxiv.org/abs/1609.05158
     """
 
-    def __init__(self, upscale_factor: int) -> None:
-        super().__init__()
+    def __init__(self, upscale_factor: int, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.upscale_factor = positive_int("upscale_factor", upscale_factor, self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,5 +157,5 @@ class PixelShuffle(Layer):
         return y.reshape((n, c // (r * r), h * r, w * r))
 
     def get_config(self) -> dict[str, Any]:
-        """``upscale_factor``."""
-        return {"upscale_factor": self.upscale_factor}
+        """``upscale_factor``, and ``dtype`` where one was chosen."""
+        return {"upscale_factor": self.upscale_factor, **super().get_config()}

@@ -6,14 +6,17 @@ import math
 
 from keydnn._tensor import Tensor
 from keydnn.domain.errors import ShapeError
-from keydnn.nn.layers.layer import Layer, StatelessConfigMixin
+from keydnn.nn.layers.layer import Weightless
 from keydnn.ops.shape import reshape_p
 from keydnn.saving.registry import register_module
 
 
 @register_module()
-class Flatten(StatelessConfigMixin, Layer):
+class Flatten(Weightless):
     """All axes but the first joined into one.
+
+    Args:
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, d1, d2, ...) -> y (N, d1 * d2 * ...).
 

@@ -17,7 +17,7 @@ from keydnn._tensor import Tensor
 from keydnn.domain.device import Device
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import floating_dtype, positive_int, sizes
-from keydnn.nn.layers.layer import Layer, initializer_config, layer_device, without_defaults
+from keydnn.nn.layers.layer import Layer, Weightless, initializer_config, layer_device, without_defaults
 from keydnn.nn.parameter import Parameter
 from keydnn.ops import avgpool2d, conv2d, maxpool2d, pad, stack
 from keydnn.saving.registry import register_module
@@ -146,13 +146,13 @@ class Conv3d(Layer):
         return without_defaults(config, {"initializer": "kaiming", "dilation": [1, 1, 1], "groups": 1})
 
 
-class _Window3d(Layer):
+class _Window3d(Weightless):
     """A window that slides over the volume."""
 
     _op: Any = None
 
-    def __init__(self, kernel_size: IntOrTriple, stride: IntOrTriple | None = None, padding: IntOrTriple = 0) -> None:
-        super().__init__()
+    def __init__(self, kernel_size: IntOrTriple, stride: IntOrTriple | None = None, padding: IntOrTriple = 0, dtype: Any = None) -> None:
+        super().__init__(dtype)
         self.kernel_size = sizes("kernel_size", kernel_size, self, 3, 1)
         self.stride = self.kernel_size if stride is None else sizes("stride", stride, self, 3, 1)
         self.padding = sizes("padding", padding, self, 3, 0)
@@ -171,8 +171,8 @@ class _Window3d(Layer):
         return y.reshape((n, c, y.shape[2], rows, columns))
 
     def get_config(self) -> dict[str, Any]:
-        """``kernel_size, stride, padding``."""
-        return {"kernel_size": list(self.kernel_size), "stride": list(self.stride), "padding": list(self.padding)}
+        """``kernel_size, stride, padding``, and ``dtype`` where one was chosen."""
+        return {"kernel_size": list(self.kernel_size), "stride": list(self.stride), "padding": list(self.padding), **super().get_config()}
 
 
 @register_module()
@@ -183,6 +183,7 @@ class MaxPool3d(_Window3d):
         kernel_size: Slices, rows and columns of the window, as an int or three.
         stride: Step of the window; None is the window's size.
         padding: Cells added at each border.
+        dtype: float32 or float64, to which x is cast; None keeps its dtype.
 
     Shapes: x (N, C, D, H, W) -> y (N, C, D_out, H_out, W_out), D_out = (D + 2p - kd) // s + 1.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keydnn.experiment.data import collection_file
 from keydnn.experiment.data.collection_reading import CollectionReading
-from keydnn.experiment.data.column import Column
+from keydnn.experiment.data.column import Column, Places
 from keydnn.experiment.data.formats import DataFormat, convert
 from keydnn.experiment.data.row_ids import RowIds, checked_uuids
 from keydnn.experiment.data.schema import SampleSchema, metadata_of
@@ -171,6 +171,20 @@ class SampleCollection(CollectionReading):
     def array(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
         """Values of a column, or ids, of some rows (all for None)."""
         return self.uuids(rows) if name == DOMAIN_SAMPLE_UUIDS else self.column(name).take(rows)
+
+    def arrays(self, names: Sequence[str], rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """:meth:`array` of several columns; where the rows lie among the chunks is worked out once."""
+        places: dict[bytes, Places] = {}
+        found = {}
+        for name in names:
+            if name == DOMAIN_SAMPLE_UUIDS or (reader := self.column(name)).array is not None or not len(rows):
+                found[name] = self.array(name, rows)
+                continue
+            key = reader.starts.tobytes()
+            if key not in places:
+                places[key] = Places(reader.starts, rows)
+            found[name] = reader.take(rows, places[key])
+        return found
 
     def shared_arrays(self, names: Sequence[str]) -> list[NDArray[Any]] | None:
         """The whole columns as shared arrays, if all are that and have one shape and dtype; else None."""

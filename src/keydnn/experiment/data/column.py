@@ -43,35 +43,66 @@ class Column:
         return to_numpy(part).reshape(len(part), *self.shape)
 
     @functools.cached_property
-    def _starts(self) -> Rows:
+    def starts(self) -> Rows:
+        """Where the chunks begin, and the end of the last."""
         return np.cumsum([0, *(len(chunk) for chunk in self._data.chunks)])
 
-    def take(self, rows: Rows | None) -> NDArray[Any]:
-        """The samples of ``rows`` (all for None), shape (n, *shape)."""
+    def take(self, rows: Rows | None, places: Places | None = None) -> NDArray[Any]:
+        """The samples of ``rows`` (all for None), shape (n, *shape).
+
+        Args:
+            rows: Row numbers.
+            places: Where they lie, if that is known from another column with the same chunks.
+        """
         if self.array is not None:
             return self.array if rows is None else self.array.take(rows, axis=0)
         if rows is None:
             parts = self._shared if self._shared is not None else [self._read(chunk) for chunk in self._data.chunks]
             return _read_only(np.concatenate(parts)) if parts else self._read(pa.array([], self._data.type))
-        return self._gather(np.asarray(rows, dtype=np.int64))
-
-    def _gather(self, rows: Rows) -> NDArray[Any]:
-        chunks = self._data.chunks
+        rows = np.asarray(rows, dtype=np.int64)
         if not len(rows):
             return self._read(pa.array([], self._data.type))
-        if len(chunks) == 1 and self._shared is None:
-            return self._read(chunks[0].take(pa.array(rows)))
-        which = np.searchsorted(self._starts, rows, side="right") - 1
-        order = np.argsort(which, kind="stable")
-        touched, first = np.unique(which[order], return_index=True)
-        parts = []
-        for chunk, places in zip(touched.tolist(), np.split(order, first[1:]), strict=True):
-            local = rows[places] - self._starts[chunk]
-            parts.append(self._shared[chunk][local] if self._shared is not None else self._read(chunks[chunk].take(pa.array(local))))
-        joined = np.concatenate(parts)
+        if self._data.num_chunks == 1:
+            return self._read(self._data.chunk(0).take(pa.array(rows)))
+        return self._gather(Places(self.starts, rows) if places is None else places)
+
+    def _gather(self, places: Places) -> NDArray[Any]:
+        if self._shared is None:
+            joined = np.concatenate([self._read(self._data.chunk(i).take(pa.array(local))) for i, local, _ in places.parts])
+        else:
+            joined = np.empty((len(places.order), *self.shape), dtype=self._shared[0].dtype)
+            for i, local, part in places.parts:
+                self._shared[i].take(local, axis=0, out=joined[part], mode="clip")  # "raise" would buffer; the rows are there
         out = np.empty_like(joined)
-        out[order] = joined
+        out[places.order] = joined
         return out
+
+
+class Places:
+    """Where rows lie among chunks, worked out once for all columns with the same chunks.
+
+    Args:
+        starts: Where the chunks begin, and the end of the last.
+        rows: Row numbers.
+
+    Attributes:
+        order: Positions in ``rows``, chunk after chunk.
+        parts: (chunk, row numbers in it, where they stand in the order), for each chunk that holds any.
+
+    Raises:
+        IndexError: A row that is not there.
+    """
+
+    def __init__(self, starts: Rows, rows: Rows) -> None:
+        if rows.min() < 0 or rows.max() >= starts[-1]:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for, there are {starts[-1]}")
+        which = np.searchsorted(starts, rows, side="right") - 1
+        self.order = np.argsort(which, kind="stable")
+        touched, first = np.unique(which[self.order], return_index=True)
+        edges = [*first.tolist(), len(rows)]
+        local = (rows - starts[which])[self.order]
+        bounds = zip(touched.tolist(), edges, edges[1:], strict=False)
+        self.parts = [(chunk, local[begin:end], slice(begin, end)) for chunk, begin, end in bounds]
 
 
 def _has_nulls(chunk: pa.Array) -> bool:

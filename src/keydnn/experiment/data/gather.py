@@ -54,14 +54,16 @@ class Gathering:
         """
         data: dict[str, Any] = {}
         for domain, names, arrays in self._parts:
-            array = self._padded(names, rows) if padded or arrays is None else _taken(arrays, rows)
+            array = self._stacked(names, rows, padded) if padded or arrays is None else _taken(arrays, rows)
             data[domain] = array if domain == DOMAIN_TAGS else float32_tensor(array, backend)
         collection = self._collection
         data[DOMAIN_SAMPLE_UUIDS] = Deferred(lambda: take_padded(collection, DOMAIN_SAMPLE_UUIDS, rows), len(rows))
         return SampleData.trusted(data)
 
-    def _padded(self, names: Sequence[str], rows: Rows) -> NDArray[Any]:
-        return stack_columns({name: take_padded(self._collection, name, rows) for name in names})
+    def _stacked(self, names: Sequence[str], rows: Rows, padded: bool) -> NDArray[Any]:
+        if padded:
+            return stack_columns({name: take_padded(self._collection, name, rows) for name in names})
+        return stack_columns(self._collection.arrays(names, rows))
 
 
 def _taken(arrays: Sequence[NDArray[Any]], rows: Rows) -> NDArray[Any]:

@@ -28,7 +28,7 @@ struct Product {
   bool relu = false;
 };
 
-constexpr int64_t kBlock = 384;       // rows of b that are taken at a time
+constexpr int64_t kBlock = 512;       // rows of b that are taken at a time
 constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
 constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
@@ -163,7 +163,7 @@ template <class T>
 int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* shared) {
   constexpr int64_t lanes = kLanes<T>;
   const bool crowded = p.a.row * int64_t(sizeof(T)) % 4096 == 0 || (!p.a.strip && p.a.row == 1 && p.a.col * int64_t(sizeof(T)) % 512 == 0);
-  const bool pack_a = !p.a.strip && i1 - i0 > 2 * kTileRows && (p1 - p0 > 3 || crowded) && p.k * (p1 - p0) > 64;
+  const bool pack_a = !p.a.strip && i1 - i0 > 2 * kTileRows && (crowded || (p.a.col != 1 && p1 - p0 > 3)) && p.k * (p1 - p0) > 64;
   const bool pack_b = !shared && (p.b.col != 1 || i1 - i0 > 32);
   const int64_t depth = lesser(kBlock, p.k);
   const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : depth * kTileVecs * lanes);

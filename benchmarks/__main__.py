@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import busy, data, data_memory, kernels, ops, steps, tables
+from benchmarks import busy, data, data_memory, kernels, ops, stability, steps, tables
 from benchmarks.contestants import PEERS
 from benchmarks.measure import machine
 from benchmarks.options import Options
@@ -46,6 +46,7 @@ RUNS = {
     "data": _data,
     "kernels": lambda options: {"results": _plain(kernels.run(**_given(options)))},
     "ops": _ops,
+    "stability": stability.run,
     "steps": _steps,
 }
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import stability
 from benchmarks.goals import goal_of, standing, verdict
 from benchmarks.measure import Result, readable
 
@@ -64,6 +65,13 @@ def memory_table(figures: list[dict[str, Any]]) -> str:
     return _table(["memory", *names], lines)
 
 
+def stability_table(results: list[Result], figures: list[dict[str, Any]]) -> str:
+    """Steps beside TensorFlow, then speeds of quantisers and the sweep."""
+    steps = _table(["row", "ours (goal)", "tensorflow", "tensorflow / ours (goal)"], [stability.step_cells(result) for result in results])
+    lines = [[figure["name"], f"{figure['text']} ({figure['verdict']})"] for figure in figures]
+    return steps + "\n\n" + _table(["row", "ours (goal)"], lines)
+
+
 def busy_table(times: dict[str, dict[str, float]]) -> str:
     """Steps beside a busy process, over the time of one thread."""
     lines = [
@@ -82,6 +90,8 @@ def render(kept: dict[str, Any]) -> str:
     if kept["name"] == "busy":
         return f"{head}\n\n{busy_table(kept['results'])}"
     results = [Result(**result) for result in kept["results"]]
+    if kept["name"] == "stability":
+        return "\n\n".join(part for part in (head, stability_table(results, kept["figures"]), remarks(results)) if part)
     parts = [head, main_table(results), "Medians and half of the spread:", full_table(results), remarks(results)]
     if kept.get("figures"):
         parts.append(memory_table(kept["figures"]))

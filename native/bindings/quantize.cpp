@@ -29,7 +29,7 @@ bool read_int(handle h, int64_t* value) {
 bool is_known(const keydnn_fixed& a) {
   const int64_t f = a.wl - a.iwl;
   return a.rounding >= 0 && a.rounding < 7 && a.overflow >= 0 && a.overflow < 5 && a.wl >= 1 && a.wl <= KEYDNN_QUANTIZE_MOST_BITS &&
-         f >= 0 && f <= KEYDNN_QUANTIZE_MOST_FRACTION && a.sat_bits >= 0 && a.sat_bits < a.wl;
+         f >= -KEYDNN_QUANTIZE_MOST_FRACTION && f <= KEYDNN_QUANTIZE_MOST_FRACTION && a.sat_bits >= 0 && a.sat_bits < a.wl;
 }
 
 object quantized(handle hx, const keydnn_fixed& a) {

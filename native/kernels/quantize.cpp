@@ -70,14 +70,22 @@ KEYDNN_INLINE C low_bits(C v, const Format& a) {
   return v - modulus * below(v * (C(1) / modulus));
 }
 
+// x in quanta.  Quanta above 1 could make a small x vanish, which would hide its sign; unscaled it rounds alike.
+template <bool is_coarse, class C>
+KEYDNN_INLINE C scaled(C x, C scale) {
+  const C t = x * scale;
+  if constexpr (is_coarse) return t == C(0) ? x : t;
+  return t;
+}
+
 // kind: SAT (also SYM, with its own lower rail), SAT_ZERO, WRAP
-template <int rounding, int kind, class C, class T>
+template <int rounding, int kind, class C, bool is_coarse, class T>
 KEYDNN_INLINE void run_range(const T* x, T* y, int64_t begin, int64_t end, const Format& a) {
   const C scale = static_cast<C>(a.scale), quantum = static_cast<C>(a.quantum), low = static_cast<C>(a.low), high = static_cast<C>(a.high);
   const C modulus = static_cast<C>(a.modulus);
 #pragma GCC ivdep
   for (int64_t i = begin; i < end; ++i) {
-    const C t = static_cast<C>(x[i]) * scale;
+    const C t = scaled<is_coarse>(static_cast<C>(x[i]), scale);
     C v = rounded<rounding>(t);
     if constexpr (kind == KEYDNN_SAT) {
       v = v < low ? low : v;  // NaN stays
@@ -98,7 +106,7 @@ KEYDNN_INLINE void run_range(const T* x, T* y, int64_t begin, int64_t end, const
 template <int rounding, class T>
 void run_rare(const T* x, T* y, int64_t begin, int64_t end, const Format& a, bool is_sm) {
   for (int64_t i = begin; i < end; ++i) {
-    const double value = static_cast<double>(x[i]), t = value * a.scale;
+    const double value = static_cast<double>(x[i]), t = scaled<true>(value, a.scale);
     if (!(t <= 1e35 && t >= -1e35)) {  // all low bits are zero; NaN and infinities become NaN
       const bool is_number = value - value == 0;
       const double v = is_number ? wrapped(0, 0, value < 0, a, is_sm) * a.quantum + 0.0 : __builtin_nan("");
@@ -114,32 +122,33 @@ void run_rare(const T* x, T* y, int64_t begin, int64_t end, const Format& a, boo
   }
 }
 
+template <int rounding, class C, bool is_coarse, class T>
+void run_common(const T* x, T* y, int64_t begin, int64_t end, const Format& a, int64_t overflow) {
+  if (overflow == KEYDNN_WRAP) run_range<rounding, KEYDNN_WRAP, double, is_coarse>(x, y, begin, end, a);
+  else if (overflow == KEYDNN_SAT_ZERO) run_range<rounding, KEYDNN_SAT_ZERO, C, is_coarse>(x, y, begin, end, a);
+  else run_range<rounding, KEYDNN_SAT, C, is_coarse>(x, y, begin, end, a);
+}
+
 template <int rounding, class T>
 void run(const T* x, T* y, int64_t n, const Format& a, int64_t overflow) {
   const bool is_rare = overflow == KEYDNN_WRAP_SM || (overflow == KEYDNN_WRAP && a.n > 0);
-  const bool is_narrow = sizeof(T) == 4 && a.wl <= 24 && overflow != KEYDNN_WRAP;
+  const bool is_coarse = a.scale < 1, is_narrow = sizeof(T) == 4 && a.wl <= 24 && !is_coarse;
   parallel_ranges(n, kGrain, (is_rare ? 8.0 : 0.5) * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-    if (is_rare) {
-      run_rare<rounding>(x, y, begin, end, a, overflow == KEYDNN_WRAP_SM);
-    } else if (overflow == KEYDNN_WRAP) {
-      run_range<rounding, KEYDNN_WRAP, double>(x, y, begin, end, a);
-    } else if (overflow == KEYDNN_SAT_ZERO) {
-      if (is_narrow) run_range<rounding, KEYDNN_SAT_ZERO, T>(x, y, begin, end, a);
-      else run_range<rounding, KEYDNN_SAT_ZERO, double>(x, y, begin, end, a);
-    } else {
-      if (is_narrow) run_range<rounding, KEYDNN_SAT, T>(x, y, begin, end, a);
-      else run_range<rounding, KEYDNN_SAT, double>(x, y, begin, end, a);
-    }
+    if (is_rare) run_rare<rounding>(x, y, begin, end, a, overflow == KEYDNN_WRAP_SM);
+    else if (is_coarse) run_common<rounding, double, true>(x, y, begin, end, a, overflow);
+    else if (is_narrow) run_common<rounding, T, false>(x, y, begin, end, a, overflow);
+    else run_common<rounding, double, false>(x, y, begin, end, a, overflow);
   });
 }
 
 template <class T>
 int quantize_fixed(const T* x, T* y, int64_t n, const keydnn_fixed* format) {
   const int64_t wl = format->wl, f = wl - format->iwl;
-  if (wl < 1 || wl > KEYDNN_QUANTIZE_MOST_BITS || f < 0 || f > KEYDNN_QUANTIZE_MOST_FRACTION) return KEYDNN_BAD_SHAPE;
+  if (wl < 1 || wl > KEYDNN_QUANTIZE_MOST_BITS || f < -KEYDNN_QUANTIZE_MOST_FRACTION || f > KEYDNN_QUANTIZE_MOST_FRACTION) return KEYDNN_BAD_SHAPE;
   Format a;
-  a.scale = static_cast<double>(int64_t(1) << f);
-  a.quantum = 1.0 / a.scale;
+  const double power = static_cast<double>(int64_t(1) << (f < 0 ? -f : f));
+  a.scale = f < 0 ? 1.0 / power : power;
+  a.quantum = f < 0 ? power : 1.0 / power;
   a.modulus = static_cast<double>(int64_t(1) << wl);
   a.high = static_cast<double>((int64_t(1) << (format->is_signed ? wl - 1 : wl)) - 1);
   a.low = format->is_signed ? -static_cast<double>(int64_t(1) << (wl - 1)) : 0.0;

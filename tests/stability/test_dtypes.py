@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keydnn.domain.device import CPU
+from keydnn.kernels import reference
+from keydnn.kernels.dispatch import tables
 from keydnn.stability.dtypes import VALID_OMODES, VALID_QMODES, HLSDataType, ap_fixed, ap_int, ap_ufixed, ap_uint
 from tests.stability.integer_rounding import OMODES, QMODES, store
 
@@ -226,3 +229,19 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="SR_BITS"):
         ap_fixed(8, 3, SR_BITS=4)
     assert set(QMODES) == VALID_QMODES and set(OMODES) == VALID_OMODES
+
+
+@pytest.mark.parametrize("fraction", [-1, -7, -30, -60])
+@pytest.mark.parametrize("signed", [True, False])
+def test_quanta_above_one_keep_the_sign_of_what_vanishes(fraction, signed):
+    tiny = [5e-324, 1e-310, 1e-300, 1e-45, 1e-38, 1e-30, 0.3, 1.0, 2.0**-fraction / 2, 2.0**-fraction, 3.7 * 2.0**-fraction]
+    for dtype in (np.float32, np.float64):
+        with np.errstate(all="ignore"):
+            x = np.array([s * v for v in [0.0, *tiny, 1e35, np.inf] for s in (1.0, -1.0)] + [np.nan], dtype)
+        for qmode in sorted(VALID_QMODES):
+            for omode in sorted(VALID_OMODES - (set() if signed else {"AP_WRAP_SM"})):
+                for bits, n in ((3, 0), (12, 2), (30, 0)):
+                    how = {"wl": bits, "iwl": bits - fraction, "signed": signed, "qmode": qmode, "omode": omode, "sat_bits": n}
+                    mine, meant = tables[CPU].quantize_fixed(x, **how), reference.quantize_fixed(x, **how)
+                    np.testing.assert_array_equal(mine, meant, err_msg=f"{how} {dtype.__name__}")
+                    assert not np.signbit(mine[mine == 0]).any()

@@ -1,6 +1,6 @@
 /* Rounding to fixed point: y = overflow(round(x / q)) * q, see kernels/reference/quantize.py.  n counts elements; y may be x. */
 #define KEYDNN_QUANTIZE_MOST_BITS 53     /* wl: wider integers are no double */
-#define KEYDNN_QUANTIZE_MOST_FRACTION 60 /* wl - iwl, from 0 */
+#define KEYDNN_QUANTIZE_MOST_FRACTION 60 /* wl - iwl, from minus this */
 typedef enum keydnn_rounding {
   KEYDNN_TRN,
   KEYDNN_TRN_ZERO,

@@ -142,7 +142,7 @@ def quantize_fixed(op: Op) -> list[Row]:
     """Rounding to fixed point; integers: elements, wl, iwl, signed, rounding, overflow, saturated bits."""
     rows: list[Row] = []
     x, p = contiguous(op.operands[0], rows), op.params
-    if p["wl"] > 53 or not 0 <= p["wl"] - p["iwl"] <= 60:
+    if p["wl"] > 53 or not -60 <= p["wl"] - p["iwl"] <= 60:
         raise Unplannable(f"{op.label}: a format of {p['wl']} bits, {p['iwl']} before the point")
     n = [x.size, p["wl"], p["iwl"], int(p["signed"]), ROUNDING.index(p["qmode"]), OVERFLOW.index(p["omode"]), p["sat_bits"]]
     return [*rows, Row(f"quantize_fixed:{type_of(op)}", [x, op.results[0]], n, [], op.label, 1)]

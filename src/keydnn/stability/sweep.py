@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.stability.configs import outcome, run_config
+from keydnn.threads import set_threads
 
 Cell = dict[str, Any]
 Runner = Callable[[Cell], Mapping[str, Any]]
@@ -82,7 +83,7 @@ class PrecisionSweep:
 
         Args:
             resume: Whether to go on with a file that exists.
-            workers: Processes; results are written in the order of the cells all the same.
+            workers: Processes, of one thread each if there are several; results are written in the order of the cells all the same.
             progress: Called with (finished, total) after each cell.
 
         Returns:
@@ -111,7 +112,7 @@ class PrecisionSweep:
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), set_threads, (1,)) as pool:
             yield from pool.map(self.runs, cells)
 
     def _begin(self, resume: bool) -> int:

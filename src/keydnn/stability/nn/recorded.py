@@ -72,14 +72,15 @@ def why_eager(run: Any) -> str | None:
         "a master copy of the weights": all(run.format_of(layer, "master_weight") is None for layer, _ in run.places),
     }
     missing = [reason for reason, holds in reasons.items() if not holds]
-    unfit = [f"the format {f}" for fields in (run.precision or {}).values() for f in fields.values() if not _has_plan(f)]
+    scopes = {} if run.precision is None else {scope: fields for scope, fields in run.precision.items() if scope != "loss"}
+    unfit = [f"the format {f}" for fields in scopes.values() for f in fields.values() if not _has_plan(f)]
     return next(iter([*missing, *unfit]), None)
 
 
 def _has_plan(dtype: Any) -> bool:
     if dtype is None:
         return True
-    return isinstance(dtype, HLSDataType) and not dtype.is_stochastic and dtype.WL <= 53 and 0 <= dtype.fractional_bits <= 60
+    return isinstance(dtype, HLSDataType) and not dtype.is_stochastic and dtype.WL <= 53 and -60 <= dtype.fractional_bits <= 60
 
 
 _PROGRAMS: dict[Any, Program] = {}  # that are not at work, the latest last

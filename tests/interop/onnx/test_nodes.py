@@ -249,6 +249,8 @@ def test_loops():
         ("Expand", [X[:, :1], np.array([1, 2**40, 1])], {}, "asks for an array|do not fit"),
         ("ConstantOfShape", [np.array([2**20, 2**20])], {}, "asks for an array"),
         ("Tile", [X, np.array([2**20, 2**20, 1])], {}, "asks for an array"),
+        ("Concat", [np.broadcast_to(np.int8(1), (2**26,))] * 3, {"axis": 0}, "asks for an array"),
+        ("Mul", [np.broadcast_to(np.int8(1), (2**60, 1)), np.array([[1, 2, 3]], np.int8)], {}, "do not fit"),
         ("Range", [np.array(0), np.array(2**50), np.array(1)], {}, "asks for an array"),
         ("Range", [np.array(0), np.array(5), np.array(0)], {}, "step of 0"),
         ("Pad", [X, np.array([2**40, 0, 0, 0, 0, 0])], {}, "asks for an array"),

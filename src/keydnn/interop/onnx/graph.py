@@ -137,7 +137,7 @@ def _computed(call: Call, inputs: list[Any], scope: Scope) -> tuple[Any, ...]:
         node.check_all_were_asked()
     except OnnxError:
         raise
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
         shapes = [None if x is None else (str(x.dtype), x.shape) for x in inputs]
         raise OnnxError(f"ONNX operator {call.node.op} {call.node.name!r}: inputs {shapes} do not fit: {error}") from error
     return found if isinstance(found, tuple) else (found,)

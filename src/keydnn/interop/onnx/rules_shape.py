@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,7 @@ def _transpose(node: Node, x: Value) -> Value:
 
 def _concat(node: Node, *inputs: Value) -> Value:
     axis = node.get("axis")
+    checked_size([sum(math.prod(x.shape) for x in inputs)])  # loops may double what they have
     if not any(isinstance(x, Tensor) for x in inputs):
         return np.concatenate(inputs, axis)
     return ops.concat(tensors(*inputs), axis)

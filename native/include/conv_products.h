@@ -20,6 +20,12 @@ constexpr int64_t kImagesApart = 8;  // from so many images on, each is a chunk 
 constexpr int64_t kLeastTaps = 32;   // for outputs side by side
 constexpr int64_t kTapsAtOnce = 144; // of packed weights: they and the stage stay in the first cache
 
+// Where an output goes that has fewer positions than its product, or a place of its own: element (r, q), r < rows, q < cols,
+// to out[at + r * out_row + q * out_col].
+struct Place {
+  int64_t at, rows, cols;
+};
+
 // One product: n_out planes from n_k taps.  All strides in elements.
 template <class T>
 struct Product {
@@ -32,6 +38,7 @@ struct Product {
   T* out;
   int64_t out_plane, out_row, out_col;  // element (o, r, q) goes to out[o * out_plane + r * out_row + q * out_col]
   bool is_packed;
+  const Place* place;                   // of each output, instead of o * out_plane; not packed.  Or null
 };
 
 // Whether outputs should lie side by side: they fill two registers, and unpacking them is little beside the taps.
@@ -102,20 +109,22 @@ void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int6
         position_tile<T, mr.value, nr.value>(p, o, r0 * p.pitch + first, stage + first, width);
       });
     }
-    for (int m = 0; m < mr.value; ++m)
-      for (int64_t r = r0; r < r1; ++r) {
+    for (int m = 0; m < mr.value; ++m) {
+      const Place place = p.place ? p.place[o + m] : Place{(o + m) * p.out_plane, p.rows, p.cols};
+      for (int64_t r = r0; r < lesser(r1, place.rows); ++r) {
         const T* const from = stage + m * width + (r - r0) * p.pitch;
-        T* const to = p.out + (o + m) * p.out_plane + r * p.out_row;
+        T* const to = p.out + place.at + r * p.out_row;
         if (p.out_col == 1) {
-          copy_run<T, 1>(to, from, p.cols);
+          copy_run<T, 1>(to, from, place.cols);
         } else {
-          for (int64_t q = 0; q < p.cols; ++q) to[q * p.out_col] = from[q];
+          for (int64_t q = 0; q < place.cols; ++q) to[q * p.out_col] = from[q];
         }
       }
+    }
   });
 }
 
-// How a product is cut: rows evenly, so that a block has some 256 positions (128 with outputs side by side), and planes so
+// How a product is cut: rows evenly, so that a block has some 256 positions, and planes so
 // that it is worth claiming.
 template <class T>
 struct Cut {
@@ -124,7 +133,7 @@ struct Cut {
   int64_t stage;       // elements that a block works in
   explicit Cut(const Product<T>& p) {
     const int64_t unit = p.is_packed ? kBlockVecs * kLanes<T> : kTileRows;
-    rows = ceil_div(p.rows, greater(int64_t(1), p.is_packed ? (p.rows * p.cols + 64) >> 7 : p.rows * p.pitch >> 8));
+    rows = ceil_div(p.rows, greater(int64_t(1), p.is_packed ? (p.rows * p.cols + 128) >> 8 : p.rows * p.pitch >> 8));
     const double macs_per_out = double(rows) * p.pitch * greater(p.n_k, int64_t(1));
     outs = lesser(round_up(p.n_out, unit), round_up(int64_t(2e5 / macs_per_out) + 1, unit));
     down = ceil_div(p.rows, rows);

@@ -8,7 +8,8 @@
 //
 // The gradient to x is the same product over planes of g: input row i = sh q + r meets exactly the taps with
 // (r + ph - dh u) divisible by sh, at row q + (r + ph - dh u) / sh of g.  So each of the sh * sw phases of x is a
-// stride-one convolution of g with its own subset of taps.
+// stride-one convolution of g with its own subset of taps.  Of few channels, all phases are computed together, as more outputs
+// of one convolution over the window of g that any of them meets, with zeros for the taps that a phase does not meet.
 //
 // Numerics: bias first, then taps in the order (c, u, v) resp. (o, u, v), in the array's precision.
 // Meaning: kernels/reference, functions of the same names.
@@ -42,7 +43,7 @@ int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv
   auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T* own) {
     return Product<T>{image_planes + group * in_c * planes.channel(), offset.data, n_k, w + group * group_w,
                       bias ? bias + group * out_c : nullptr, out_c, s.oh, s.ow, planes.pitch,
-                      (own ? own : y + image * s.o * out) + group * out_c * out, out, s.ow, 1, pack};
+                      (own ? own : y + image * s.o * out) + group * out_c * out, out, s.ow, 1, pack, nullptr};
   };
   return own_size ? solve_images(problem, fill, product, own_size, after) : solve(problem, fill, product);
 }
@@ -78,19 +79,21 @@ int conv2d_relu_maxpool(const T* x, const T* weight, const T* bias, T* y, uint8_
 // One axis of the gradient: which taps a phase of x meets, and where in g.
 struct Axis {
   int64_t size, out, kernel, stride, padding, dilation;  // size of x, of g
-  int64_t low, high;                                     // rows of g that any phase reads
+  int64_t low, window;                                   // the smallest shift, and to the largest
   Axis(int64_t size_, int64_t out_, int64_t kernel_, int64_t stride_, int64_t padding_, int64_t dilation_)
-      : size(size_), out(out_), kernel(kernel_), stride(stride_), padding(padding_), dilation(dilation_), low(0), high(1) {
+      : size(size_), out(out_), kernel(kernel_), stride(stride_), padding(padding_), dilation(dilation_), low(0), window(1) {
     bool first = true;
+    int64_t top = 0;
     for (int64_t r = 0; r < phases(); ++r)
       for (int64_t u = 0; u < kernel; ++u)
         if (meets(r, u)) {
           low = first ? shift(r, u) : lesser(low, shift(r, u));
-          high = first ? shift(r, u) + count(r) : greater(high, shift(r, u) + count(r));
+          top = first ? shift(r, u) : greater(top, shift(r, u));
           first = false;
         }
-    high = greater(high, low + count(0));
+    window = top - low + 1;
   }
+  int64_t reach() const { return window - 1 + count(0); }  // rows of g, from low on, that any phase may read
   int64_t phases() const { return lesser(stride, size); }
   int64_t count(int64_t r) const { return ceil_div(size - r, stride); }  // rows of x in phase r
   bool meets(int64_t r, int64_t u) const { return stride == 1 || (r + padding - dilation * u) % stride == 0; }
@@ -106,6 +109,8 @@ struct Phase {
   bool pack;           // the weights are packed
 };
 
+constexpr int64_t kJoinedWaste = 2;  // times the products that are needed, at most, where phases are computed together
+
 // Everything about conv2d_grad_x that does not depend on the numbers in g.
 template <class T>
 struct GradX {
@@ -120,10 +125,14 @@ struct GradX {
   Scratch<T> w;
   explicit GradX(const keydnn_conv_shape& shape)
       : s(shape), down(s.h, s.oh, s.kh, s.sh, s.ph, s.dh), across(s.w, s.ow, s.kw, s.sw, s.pw, s.dw), in_c(s.c / s.groups),
-        out_c(s.o / s.groups), taps(s.kh * s.kw), rows(down.high - down.low), pitch(across.high - across.low), size(rows * pitch),
+        out_c(s.o / s.groups), taps(s.kh * s.kw), rows(down.reach()), pitch(across.reach()), size(rows * pitch),
         n_phases(down.phases() * across.phases()), lanes(in_c), phases(n_phases), offset(out_c * taps), met(taps),
         w(s.groups * lanes.lanes * out_c * taps) {}
   explicit operator bool() const { return phases && offset && met && w; }
+  // Whether the phases together fill the rows of a tile better, and meet enough of their common window.
+  bool joins() const {
+    return n_phases > 1 && in_c < kTileRows && n_phases * down.window * across.window <= kJoinedWaste * taps;
+  }
 
   void prepare(const T* weight) {
     int64_t first_k = 0;
@@ -169,6 +178,50 @@ struct GradX {
   }
 };
 
+// The phases of x as outputs (phase, channel) of one convolution over g.
+template <class T>
+struct Joined {
+  const GradX<T>& q;
+  int64_t n_window, n_k, n_out;  // n_k taps for each of n_out outputs of a group
+  Scratch<int64_t> offset;
+  Scratch<Place> place;
+  Scratch<T> w;
+  explicit Joined(const GradX<T>& g)
+      : q(g), n_window(q.down.window * q.across.window), n_k(q.out_c * n_window), n_out(q.n_phases * q.in_c), offset(n_k), place(n_out),
+        w(q.s.groups * n_out * n_k) {}
+  explicit operator bool() const { return offset && place && w; }
+
+  // Window element (a, b) lies a rows and b columns before its end, so that taps keep their order.
+  void prepare(const T* weight) {
+    const keydnn_conv_shape& s = q.s;
+    for (int64_t i = 0; i < n_k; ++i) {
+      const int64_t a = i % n_window / q.across.window, b = i % q.across.window;
+      offset.data[i] = i / n_window * q.size + (q.down.window - 1 - a) * q.pitch + q.across.window - 1 - b;
+    }
+    for (int64_t out = 0; out < n_out; ++out) {
+      const int64_t phase = out / q.in_c, c = out % q.in_c, r = phase / q.across.phases(), col = phase % q.across.phases();
+      place.data[out] = Place{(c * s.h + r) * s.w + col, q.down.count(r), q.across.count(col)};
+    }
+    parallel_for(s.groups * n_out, 1.0 * s.groups * n_out * n_k, [&](int64_t i) { gather(weight, i / n_out, i % n_out); });
+  }
+
+ private:
+  void gather(const T* weight, int64_t group, int64_t out) const {
+    const keydnn_conv_shape& s = q.s;
+    const int64_t phase = out / q.in_c, c = out % q.in_c, r = phase / q.across.phases(), col = phase % q.across.phases();
+    T* const to = w.data + (group * n_out + out) * n_k;
+    memset(to, 0, sizeof(T) * static_cast<size_t>(n_k));
+    for (int64_t o = 0; o < q.out_c; ++o)
+      for (int64_t u = 0; u < s.kh; ++u)
+        for (int64_t v = 0; v < s.kw && q.down.meets(r, u); ++v) {
+          if (!q.across.meets(col, v)) continue;
+          const int64_t a = q.down.window - 1 - (q.down.shift(r, u) - q.down.low);
+          const int64_t b = q.across.window - 1 - (q.across.shift(col, v) - q.across.low);
+          to[o * n_window + a * q.across.window + b] = weight[((group * q.out_c + o) * q.in_c + c) * q.taps + u * s.kw + v];
+        }
+  }
+};
+
 // Whether all are finite: 0 * inf and 0 * NaN are NaN.
 template <class T>
 bool is_finite(const T* p, int64_t n) {
@@ -204,13 +257,54 @@ void by_taps(const GradX<T>& q, const T* g, const T* weight, T* dx) {
   });
 }
 
+// The planes of g that all phases read.
+template <class T>
+void fill_g(const GradX<T>& q, const T* g, int64_t image, int64_t channel, T* to) {
+  const keydnn_conv_shape& s = q.s;
+  const Frame frame{s.oh, s.ow, q.down.low, q.across.low, 1, 1, q.rows, q.pitch};
+  fill_plane(g + (image * s.o + channel) * s.oh * s.ow, frame, to);
+}
+
+template <class T>
+int by_phases(GradX<T>& q, const T* g, const T* weight, T* dx) {
+  const keydnn_conv_shape& s = q.s;
+  q.prepare(weight);
+  const Problem<T> problem{s.n, s.groups, s.o, q.size, q.n_phases, double(s.n) * s.o * s.oh * s.ow * q.in_c * q.taps};
+  auto fill = [&](int64_t image, int64_t channel, T* to) { fill_g(q, g, image, channel, to); };
+  auto product = [&](int64_t image, int64_t group, int64_t i, const T* image_planes, T*) {
+    const Phase& f = q.phases.data[i];
+    return Product<T>{image_planes + group * q.out_c * q.size, q.offset.data + f.first_k, f.n_k,
+                      q.w.data + f.first_w + group * q.group_w(f), nullptr, q.in_c, q.down.count(f.r), q.across.count(f.q), q.pitch,
+                      dx + ((image * s.c + group * q.in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw, f.pack, nullptr};
+  };
+  return solve(problem, fill, product);
+}
+
+template <class T>
+int joined_phases(const GradX<T>& q, const T* g, const T* weight, T* dx) {
+  const keydnn_conv_shape& s = q.s;
+  Joined<T> all(q);
+  if (!all) return KEYDNN_NO_MEMORY;
+  all.prepare(weight);
+  const int64_t rows = q.down.count(0), cols = q.across.count(0);
+  const Problem<T> problem{s.n, s.groups, s.o, q.size, 1, double(s.n) * s.groups * all.n_out * all.n_k * rows * cols};
+  auto fill = [&](int64_t image, int64_t channel, T* to) { fill_g(q, g, image, channel, to); };
+  auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T*) {
+    return Product<T>{image_planes + group * q.out_c * q.size, all.offset.data, all.n_k, all.w.data + group * all.n_out * all.n_k,
+                      nullptr, all.n_out, rows, cols, q.pitch, dx + (image * s.c + group * q.in_c) * s.h * s.w, 0, s.sh * s.w, s.sw,
+                      false, all.place.data};
+  };
+  return solve(problem, fill, product);
+}
+
 template <class T>
 int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* shape) {
   const keydnn_conv_shape& s = *shape;
+  const int64_t size = s.n * s.c * s.h * s.w;
   if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
-  if (s.n * s.c * s.h * s.w == 0) return KEYDNN_OK;
+  if (size == 0) return KEYDNN_OK;
   if (s.o * s.oh * s.ow == 0) {
-    memset(dx, 0, sizeof(T) * static_cast<size_t>(s.n * s.c * s.h * s.w));
+    memset(dx, 0, sizeof(T) * static_cast<size_t>(size));
     return KEYDNN_OK;
   }
   GradX<T> q(s);
@@ -219,19 +313,12 @@ int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* s
     by_taps(q, g, weight, dx);
     return KEYDNN_OK;
   }
-  q.prepare(weight);
-  const Problem<T> problem{s.n, s.groups, s.o, q.size, q.n_phases, double(s.n) * s.o * s.oh * s.ow * q.in_c * q.taps};
-  auto fill = [&](int64_t image, int64_t channel, T* to) {
-    const Frame frame{s.oh, s.ow, q.down.low, q.across.low, 1, 1, q.rows, q.pitch};
-    fill_plane(g + (image * s.o + channel) * s.oh * s.ow, frame, to);
-  };
-  auto product = [&](int64_t image, int64_t group, int64_t i, const T* image_planes, T*) {
-    const Phase& f = q.phases.data[i];
-    return Product<T>{image_planes + group * q.out_c * q.size, q.offset.data + f.first_k, f.n_k,
-                      q.w.data + f.first_w + group * q.group_w(f), nullptr, q.in_c, q.down.count(f.r), q.across.count(f.q), q.pitch,
-                      dx + ((image * s.c + group * q.in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw, f.pack};
-  };
-  return solve(problem, fill, product);
+  if (q.joins()) {
+    const int status = joined_phases(q, g, weight, dx);
+    // an infinity or NaN in g also met zeros in the place of taps
+    if (status != KEYDNN_OK || is_finite(dx, size)) return status;
+  }
+  return by_phases(q, g, weight, dx);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #pragma once
 #include "pixel_tiles.h"
 #include "planes.h"
+#include "relu_windows.h"
 #include "tile.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -26,6 +27,15 @@ struct Place {
   int64_t at, rows, cols;
 };
 
+// What becomes of the results y before they are stored.  Pointers are to values per output, or null.
+template <class T>
+struct Finish {
+  const T *mean, *scale, *beta;  // where there is a mean: (y - mean) * scale, then + beta; each rounded by itself
+  bool relu;
+  T* pooled;                     // not null: relu and 2x2 maximum pooling of y (relu_windows.h), and its code, plane by plane
+  uint8_t* code;
+};
+
 // One product: n_out planes from n_k taps.  All strides in elements.
 template <class T>
 struct Product {
@@ -39,6 +49,7 @@ struct Product {
   int64_t out_plane, out_row, out_col;  // element (o, r, q) goes to out[o * out_plane + r * out_row + q * out_col]
   bool is_packed;
   const Place* place;                   // of each output, instead of o * out_plane; not packed.  Or null
+  Finish<T> finish;
 };
 
 // Whether outputs should lie side by side: they fill two registers, and unpacking them is little beside the taps.
@@ -62,6 +73,41 @@ KEYDNN_INLINE void position_tile(const Product<T>& p, int64_t o, int64_t positio
     for (int v = 0; v < NR; ++v) store(stage + r * stage_row + v * kLanes<T>, acc[r][v]);
 }
 
+// `finish` of n positions with W outputs from o on side by side, of which `count` exist.  Sums are a pass of their own, so that
+// no product is fused with one.
+template <class T, int64_t W>
+void finish_lanes(const Finish<T>& finish, int64_t o, int64_t count, T* y, int64_t n) {
+  if (finish.mean) {
+    T mean[W] = {}, scale[W] = {};
+    for (int64_t i = 0; i < count; ++i) mean[i] = finish.mean[o + i], scale[i] = finish.scale[o + i];
+    for (int64_t at = 0; at < n * W; at += W)
+      for (int64_t i = 0; i < W; ++i) y[at + i] = (y[at + i] - mean[i]) * scale[i];
+  }
+  if (finish.beta) {
+    T beta[W] = {};
+    for (int64_t i = 0; i < count; ++i) beta[i] = finish.beta[o + i];
+    for (int64_t at = 0; at < n * W; at += W)
+      for (int64_t i = 0; i < W; ++i) y[at + i] += beta[i];
+  }
+  for (int64_t i = 0; finish.relu && i < n * W; ++i) y[i] = y[i] <= 0 ? T(0) : y[i];
+}
+// Of n neighbouring positions of output o.
+template <class T>
+void finish_row(const Finish<T>& finish, int64_t o, T* y, int64_t n) {
+  if (finish.mean)
+    for (int64_t i = 0; i < n; ++i) y[i] = (y[i] - finish.mean[o]) * finish.scale[o];
+  for (int64_t i = 0; finish.beta && i < n; ++i) y[i] += finish.beta[o];
+  for (int64_t i = 0; finish.relu && i < n; ++i) y[i] = y[i] <= 0 ? T(0) : y[i];
+}
+// Of rows [r0, r1) of planes [o0, o1), r0 even.
+template <class T>
+void finish_pooling(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int64_t r1) {
+  for (int64_t o = o0; o < o1; ++o) {
+    const int64_t to = (o * (p.rows / 2) + r0 / 2) * (p.cols / 2);
+    relu_maxpool_plane(p.out + o * p.out_plane + r0 * p.out_row, p.finish.pooled + to, p.finish.code + to, r1 - r0, p.cols);
+  }
+}
+
 // A block of lanes of packed outputs, rows [r0, r1): the sums of a piece of the taps after the other in a stage, which then
 // goes to its planes.
 template <class T, int NR>
@@ -76,6 +122,7 @@ void packed_rows(const Product<T>& p, int64_t block, int64_t r0, int64_t r1, T* 
     for (int64_t r = r0; r < r1; ++r) {
       T* const to = stage + (r - r0) * row_size;
       row.run(p.planes + r * p.pitch, p.offset + k, lesser(kTapsAtOnce, p.n_k - k), p.w + o * p.n_k + k * W, k ? to : start, k ? W : 0, to);
+      if (k + kTapsAtOnce >= p.n_k) finish_lanes<T, W>(p.finish, o, count, to, p.cols);
     }
   T* const out = p.out + o * p.out_plane;
   if (p.out_col == 1 && p.out_row == p.cols)
@@ -112,7 +159,8 @@ void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int6
     for (int m = 0; m < mr.value; ++m) {
       const Place place = p.place ? p.place[o + m] : Place{(o + m) * p.out_plane, p.rows, p.cols};
       for (int64_t r = r0; r < lesser(r1, place.rows); ++r) {
-        const T* const from = stage + m * width + (r - r0) * p.pitch;
+        T* const from = stage + m * width + (r - r0) * p.pitch;
+        finish_row(p.finish, o + m, from, place.cols);
         T* const to = p.out + place.at + r * p.out_row;
         if (p.out_col == 1) {
           copy_run<T, 1>(to, from, place.cols);
@@ -124,16 +172,19 @@ void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int6
   });
 }
 
-// How a product is cut: rows evenly, so that a block has some 256 positions, and planes so
-// that it is worth claiming.
+// How a product is cut: rows evenly, so that a block has some 256 positions (half of them where outputs lie side by side and
+// blocks are what threads share), and planes so that it is worth claiming.
 template <class T>
 struct Cut {
   int64_t rows, outs;  // of a block
   int64_t down, across;
   int64_t stage;       // elements that a block works in
-  explicit Cut(const Product<T>& p) {
+  Cut(const Product<T>& p, bool is_shared) {
     const int64_t unit = p.is_packed ? kBlockVecs * kLanes<T> : kTileRows;
-    rows = ceil_div(p.rows, greater(int64_t(1), p.is_packed ? (p.rows * p.cols + 128) >> 8 : p.rows * p.pitch >> 8));
+    const int64_t positions = is_shared ? 128 : 256;
+    const int64_t blocks = p.is_packed ? (p.rows * p.cols + positions / 2) / positions : p.rows * p.pitch >> 8;
+    rows = ceil_div(p.rows, greater(int64_t(1), blocks));
+    if (p.finish.pooled) rows = round_up(rows, 2);
     const double macs_per_out = double(rows) * p.pitch * greater(p.n_k, int64_t(1));
     outs = lesser(round_up(p.n_out, unit), round_up(int64_t(2e5 / macs_per_out) + 1, unit));
     down = ceil_div(p.rows, rows);
@@ -146,7 +197,9 @@ struct Cut {
 template <class T>
 void run_block(const Product<T>& p, const Cut<T>& cut, int64_t block, T* stage) {
   const int64_t r0 = block / cut.across * cut.rows, o0 = block % cut.across * cut.outs;
-  product_block(p, o0, lesser(o0 + cut.outs, p.n_out), r0, lesser(r0 + cut.rows, p.rows), stage);
+  const int64_t r1 = lesser(r0 + cut.rows, p.rows), o1 = lesser(o0 + cut.outs, p.n_out);
+  product_block(p, o0, o1, r0, r1, stage);
+  if (p.finish.pooled) finish_pooling(p, o0, o1, r0, r1);
 }
 
 // A convolution-like problem: `items` = images x groups, each with planes that `fill` makes and products that `product`
@@ -160,10 +213,11 @@ struct Problem {
 };
 
 // fill(image, channel, to) makes a channel's planes; product(image, group, index, planes, own) describes a product on the
-// image's planes.  Many images: one is finished before the next.  Where own_size is not 0, an image's results go to `own`
-// memory of so many elements, from which after(image, own) takes them while they are in the cache.
-template <class T, class Fill, class MakeProduct, class After>
-int solve_images(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size, After after) {
+// image's planes.  Where own_size is not 0, an image's results go to `own` memory of so many elements.
+//
+// Many images: one is finished before the next, and `own` stays in the cache.
+template <class T, class Fill, class MakeProduct>
+int solve_images(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size) {
   constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
   const int64_t image_size = q.channels * q.channel_size;
   const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
@@ -175,35 +229,34 @@ int solve_images(const Problem<T>& q, Fill fill, MakeProduct product, int64_t ow
     for (int64_t i = 0; i < slack; ++i) planes.data[image_size + i] = T(0);
     for (int64_t i = 0; i < q.groups * q.n_products; ++i) {
       const Product<T> p = product(image, i / q.n_products, i % q.n_products, static_cast<const T*>(planes.data), own.data);
-      const Cut<T> cut(p);
+      const Cut<T> cut(p, false);
       Scratch<T> stage(cut.stage);
       if (!stage) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
       for (int64_t block = 0; block < cut.count(); ++block) run_block(p, cut, block, stage.data);
     }
-    after(image, static_cast<const T*>(own.data));
   });
   return status;
 }
 
 template <class T, class Fill, class MakeProduct>
-int solve(const Problem<T>& q, Fill fill, MakeProduct product) {
-  if (q.images >= kImagesApart) return solve_images(q, fill, product, 0, [](int64_t, const T*) {});
+int solve(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size) {
+  if (q.images >= kImagesApart) return solve_images(q, fill, product, own_size);
   constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
   const int64_t image_size = q.channels * q.channel_size;
   const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
   int status = KEYDNN_OK;
-  Scratch<T> planes(q.images * image_size + slack);
-  if (!planes) return KEYDNN_NO_MEMORY;
+  Scratch<T> planes(q.images * image_size + slack), own(q.images * own_size);
+  if (!planes || (own_size && !own)) return KEYDNN_NO_MEMORY;
   parallel_for(q.images * q.channels, fill_cost, [&](int64_t i) {
     fill(i / q.channels, i % q.channels, planes.data + i * q.channel_size);
   });
   for (int64_t i = 0; i < slack; ++i) planes.data[q.images * image_size + i] = T(0);
   for (int64_t i = 0; i < q.n_products; ++i) {
     auto at = [&](int64_t item) {
-      return product(item / q.groups, item % q.groups, i, static_cast<const T*>(planes.data + item / q.groups * image_size),
-                     static_cast<T*>(nullptr));
+      const int64_t image = item / q.groups;
+      return product(image, item % q.groups, i, static_cast<const T*>(planes.data + image * image_size), own.data + image * own_size);
     };
-    const Cut<T> cut(at(0));
+    const Cut<T> cut(at(0), true);
     parallel_for(q.images * q.groups * cut.count(), cost / q.n_products, [&](int64_t chunk) {
       const Product<T> p = at(chunk / cut.count());
       Scratch<T> stage(cut.stage);

@@ -14,14 +14,23 @@
 // Numerics: bias first, then taps in the order (c, u, v) resp. (o, u, v), in the array's precision.
 // Meaning: kernels/reference, functions of the same names.
 #include "conv_products.h"
-#include "relu_windows.h"
+#include "keydnn/conv_finish.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-// y, or where own_size is not 0 what after(image, own) makes of each image's y: see solve_images.
-template <class T, class After>
-int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape& s, int64_t own_size, After after) {
+// The same for the outputs of a group of an image.
+template <class T>
+Finish<T> finish_of(const Finish<T>& all, int64_t group, int64_t image, const keydnn_conv_shape& s) {
+  const int64_t out_c = s.o / s.groups, first = group * out_c, pooled = (image * s.o + first) * (s.oh / 2) * (s.ow / 2);
+  auto from = [=](const T* p) { return p ? p + first : nullptr; };
+  return {from(all.mean), from(all.scale), from(all.beta), all.relu, all.pooled ? all.pooled + pooled : nullptr,
+          all.code ? all.code + pooled : nullptr};
+}
+
+// y is not written where results are pooled.
+template <class T>
+int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape& s, const Finish<T>& finish) {
   const int64_t out = s.oh * s.ow, in_c = s.c / s.groups, out_c = s.o / s.groups, n_k = in_c * s.kh * s.kw;
   const InputPlanes planes(s);
   const bool pack = packs<T>(out_c, n_k, s.ow);
@@ -43,35 +52,31 @@ int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv
   auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T* own) {
     return Product<T>{image_planes + group * in_c * planes.channel(), offset.data, n_k, w + group * group_w,
                       bias ? bias + group * out_c : nullptr, out_c, s.oh, s.ow, planes.pitch,
-                      (own ? own : y + image * s.o * out) + group * out_c * out, out, s.ow, 1, pack, nullptr};
+                      (finish.pooled ? own : y + image * s.o * out) + group * out_c * out, out, s.ow, 1, pack, nullptr,
+                      finish_of(finish, group, image, s)};
   };
-  return own_size ? solve_images(problem, fill, product, own_size, after) : solve(problem, fill, product);
+  return solve(problem, fill, product, finish.pooled ? s.o * out : 0);
 }
 
 template <class T>
 int conv2d(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape* shape) {
   if (!is_sane(*shape)) return KEYDNN_BAD_SHAPE;
   if (shape->n * shape->o * shape->oh * shape->ow == 0) return KEYDNN_OK;
-  return convolve(x, weight, bias, y, *shape, 0, [](int64_t, const T*) {});
+  return convolve(x, weight, bias, y, *shape, Finish<T>{});
 }
 
-// y and code of relu_maxpool on the convolution's result, which itself stays in the cache.
 template <class T>
-int conv2d_relu_maxpool(const T* x, const T* weight, const T* bias, T* y, uint8_t* code, const keydnn_conv_shape* shape) {
+int conv2d_finish(const T* x, const T* weight, const T* bias, const T* mean, const T* scale, const T* beta, T* y, uint8_t* code,
+                  const keydnn_conv_shape* shape, int relu) {
   const keydnn_conv_shape& s = *shape;
   if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
-  const int64_t size = s.oh * s.ow, pooled = (s.oh / 2) * (s.ow / 2);
-  if (s.n * s.o * pooled == 0) return KEYDNN_OK;
-  auto pool = [=](int64_t image, const T* own) {
-    for (int64_t o = 0, to = image * s.o * pooled; o < s.o; ++o, to += pooled)
-      relu_maxpool_plane(own + o * size, y + to, code + to, s.oh, s.ow);
-  };
-  if (s.n >= kImagesApart) return convolve<T>(x, weight, bias, nullptr, s, s.o * size, pool);
-  Scratch<T> between(s.n * s.o * size);
-  if (!between) return KEYDNN_NO_MEMORY;
-  const int status = convolve(x, weight, bias, between.data, s, 0, pool);
-  for (int64_t image = 0; image < s.n; ++image) pool(image, between.data + image * s.o * size);
-  return status;
+  if (s.n * s.o * (code ? (s.oh / 2) * (s.ow / 2) : s.oh * s.ow) == 0) return KEYDNN_OK;
+  return convolve(x, weight, bias, y, s, Finish<T>{mean, scale, beta, relu && !code, code ? y : nullptr, code});
+}
+
+template <class T>
+int conv2d_relu_maxpool(const T* x, const T* weight, const T* bias, T* y, uint8_t* code, const keydnn_conv_shape* shape) {
+  return conv2d_finish<T>(x, weight, bias, nullptr, nullptr, nullptr, y, code, shape, 0);
 }
 
 // ---- gradient to the input -----------------------------------------------------------------------------------------
@@ -275,9 +280,10 @@ int by_phases(GradX<T>& q, const T* g, const T* weight, T* dx) {
     const Phase& f = q.phases.data[i];
     return Product<T>{image_planes + group * q.out_c * q.size, q.offset.data + f.first_k, f.n_k,
                       q.w.data + f.first_w + group * q.group_w(f), nullptr, q.in_c, q.down.count(f.r), q.across.count(f.q), q.pitch,
-                      dx + ((image * s.c + group * q.in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw, f.pack, nullptr};
+                      dx + ((image * s.c + group * q.in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw, f.pack, nullptr,
+                      Finish<T>{}};
   };
-  return solve(problem, fill, product);
+  return solve(problem, fill, product, 0);
 }
 
 template <class T>
@@ -292,9 +298,9 @@ int joined_phases(const GradX<T>& q, const T* g, const T* weight, T* dx) {
   auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T*) {
     return Product<T>{image_planes + group * q.out_c * q.size, all.offset.data, all.n_k, all.w.data + group * all.n_out * all.n_k,
                       nullptr, all.n_out, rows, cols, q.pitch, dx + (image * s.c + group * q.in_c) * s.h * s.w, 0, s.sh * s.w, s.sw,
-                      false, all.place.data};
+                      false, all.place.data, Finish<T>{}};
   };
-  return solve(problem, fill, product);
+  return solve(problem, fill, product, 0);
 }
 
 template <class T>
@@ -325,3 +331,4 @@ int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* s
 }  // namespace keydnn::KEYDNN_NS
 
 KEYDNN_EXPORT(KEYDNN_CONV)
+KEYDNN_EXPORT(KEYDNN_CONV_FINISH)

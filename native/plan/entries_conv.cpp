@@ -1,5 +1,6 @@
 // Convolution and pooling.  integers of the convolutions: the fields of keydnn_conv_shape in their order.
 #include "entries.h"
+#include "keydnn/conv_finish.h"
 
 namespace keydnn::plan {
 namespace {
@@ -22,6 +23,14 @@ template <class T>
 int conv2d_relu_maxpool(const Call& call) {
   const keydnn_conv_shape s = shape_of(call);
   return api::conv2d_relu_maxpool(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<T>(call, 3), at<uint8_t>(call, 4), &s);
+}
+
+// places: x, w, bias or null, mean or null, scale or null, beta or null, y, code (uint8) or null; one more integer: relu
+template <class T>
+int conv2d_finish(const Call& call) {
+  const keydnn_conv_shape s = shape_of(call);
+  return api::conv2d_finish(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<const T>(call, 3), at<const T>(call, 4),
+                            at<const T>(call, 5), at<T>(call, 6), at<uint8_t>(call, 7), &s, static_cast<int>(call.n[16]));
 }
 
 // places: g, w, dx
@@ -102,6 +111,7 @@ int relu_maxpool_grad(const Call& call) {
 void add_conv(Table& table) {
   KEYDNN_ENTER(table, conv2d);
   KEYDNN_ENTER(table, conv2d_relu_maxpool);
+  KEYDNN_ENTER(table, conv2d_finish);
   KEYDNN_ENTER(table, conv2d_grad_x);
   KEYDNN_ENTER(table, conv2d_grad_w);
   KEYDNN_ENTER(table, conv2d_grad_wb);

@@ -276,6 +276,49 @@ def test_convolutions_are_pooled_in_the_cache(n, channels, groups, dtype):
     same_bits_for_threads(bits)
 
 
+@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (24, 1), (6, 2), (80, 1)])
+@pytest.mark.parametrize("after", ["norm", "relu", "norm, relu", "plain norm, relu", "norm, relu, pool"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_follows_a_convolution_is_done_in_the_cache(n, channels, groups, after, dtype):
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((n, 4, 13, 9), (channels, 4 // groups, 3, 3), (channels,)))
+    mean, var, gamma, beta = (rng.uniform(0.5, 1.5, channels).astype(dtype) for _ in range(4))
+    x[0, 0, 0, 0], x[-1, 1, 6, 6] = np.nan, np.inf
+
+    def function(x, w, b, mean, var, gamma, beta):
+        y = ops.conv2d(x, w, b, padding=(1, 1), groups=groups)
+        if "norm" in after:
+            y = ops.normalize_by(y, mean, var, *(() if "plain" in after else (gamma, beta)))
+        y = ops.relu(y) if "relu" in after else y
+        return ops.maxpool2d(y, (2, 2)) if "pool" in after else y
+
+    tensors = [keydnn.Tensor(data=a) for a in (x, w, b, mean, var, gamma, beta)]
+
+    def bits():
+        assert [entry for entry in compiled(function, *tensors) if entry != "fused"] == ["conv2d_finish"]
+        return function(*tensors).numpy()
+
+    same_bits_for_threads(bits)
+
+
+def test_normalisation_that_others_read_ends_what_follows_a_convolution():
+    def function(x, w, mean, var):
+        y = ops.normalize_by(ops.conv2d(x, w), mean, var)
+        return ops.relu(y) + y
+
+    x, w, mean, var = (keydnn.Tensor.rand(shape) for shape in ((2, 1, 8, 8), (3, 1, 3, 3), (3,), (3,)))
+    assert compiled(function, x, w, mean, var) == ["fused", "conv2d_finish", "fused"]
+
+
+def test_values_that_differ_along_rows_do_not_follow_a_convolution():
+    def function(x, w, row):
+        return ops.relu((ops.conv2d(x, w) - row) * row)
+
+    x, w, row = keydnn.Tensor.rand((2, 1, 5, 5)), keydnn.Tensor.rand((3, 1, 3, 3)), keydnn.Tensor.rand((3,))
+    assert "conv2d" in compiled(function, x, w, row)
+
+
 def test_a_convolution_that_others_read_is_kept():
     def function(x, w):
         y = ops.conv2d(x, w)

@@ -75,14 +75,17 @@ def conv2d(op: Op) -> list[Row]:
     return [*rows, Row(f"conv2d:{kind}", [x, w, b, y], _shape(x.shape, w.shape, y.shape, op.params), [], op.label, 3)]
 
 
-@lowers("conv2d_relu_maxpool")
-def conv2d_relu_maxpool(op: Op) -> list[Row]:
-    """Convolution with bias, relu and 2x2 pooling."""
+@lowers("conv2d_finish")
+def conv2d_finish(op: Op) -> list[Row]:
+    """Convolution with bias, and what follows it."""
     kind, rows = type_of(op, *op.reads(), op.results[0]), []  # type: ignore[var-annotated]
-    x, w = contiguous(op.operands[0], rows), contiguous(op.operands[1], rows)
-    b = None if op.operands[2] is None else contiguous(op.operands[2], rows)
-    integers = _shape(x.shape, w.shape, op.params["between"], op.params)
-    return [*rows, Row(f"conv2d_relu_maxpool:{kind}", [x, w, b, *op.results], integers, [], op.label, 3)]
+    x, w, *others = (None if v is None else contiguous(v, rows) for v in op.operands)
+    assert x is not None and w is not None
+    shape = _shape(x.shape, w.shape, op.params["between"], op.params)
+    if len(op.results) == 2 and others[1:] == [None, None, None]:
+        return [*rows, Row(f"conv2d_relu_maxpool:{kind}", [x, w, others[0], *op.results], shape, [], op.label, 3)]
+    results = (*op.results, None)[:2]
+    return [*rows, Row(f"conv2d_finish:{kind}", [x, w, *others, *results], [*shape, int(op.params["relu"])], [], op.label, 6)]
 
 
 @lowers("conv2d_grad_x")

@@ -6,7 +6,7 @@ from keydnn.compiler.ir import Step
 from keydnn.compiler.passes.chains import fuse_chains
 from keydnn.compiler.passes.constants import fold_constants
 from keydnn.compiler.passes.conv_bias import join_bias_gradients
-from keydnn.compiler.passes.conv_pool import pool_convolutions
+from keydnn.compiler.passes.conv_finish import finish_convolutions
 from keydnn.compiler.passes.dead import remove_dead
 from keydnn.compiler.passes.linear_relu import fuse_linear_relu
 from keydnn.compiler.passes.relu_pool import fuse_relu_pool
@@ -17,7 +17,7 @@ _EXACT = (  # these keep every bit
     remove_dead,
     fuse_linear_relu,
     fuse_relu_pool,
-    pool_convolutions,
+    finish_convolutions,
     merge_updates,
     fuse_chains,
 )

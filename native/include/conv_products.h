@@ -34,6 +34,7 @@ struct Finish {
   bool relu;
   T* pooled;                     // not null: relu and 2x2 maximum pooling of y (relu_windows.h), and its code, plane by plane
   uint8_t* code;
+  bool changes() const { return mean || beta || relu; }
 };
 
 // One product: n_out planes from n_k taps.  All strides in elements.
@@ -118,11 +119,12 @@ void packed_rows(const Product<T>& p, int64_t block, int64_t r0, int64_t r1, T* 
   T start[W] = {};
   for (int64_t i = 0; p.bias && i < count; ++i) start[i] = p.bias[o + i];
   const PixelRow<T, NR> row(p.cols);
+  const bool finishes = p.finish.changes();
   for (int64_t k = 0; k == 0 || k < p.n_k; k += kTapsAtOnce)
     for (int64_t r = r0; r < r1; ++r) {
       T* const to = stage + (r - r0) * row_size;
       row.run(p.planes + r * p.pitch, p.offset + k, lesser(kTapsAtOnce, p.n_k - k), p.w + o * p.n_k + k * W, k ? to : start, k ? W : 0, to);
-      if (k + kTapsAtOnce >= p.n_k) finish_lanes<T, W>(p.finish, o, count, to, p.cols);
+      if (finishes && k + kTapsAtOnce >= p.n_k) finish_lanes<T, W>(p.finish, o, count, to, p.cols);
     }
   T* const out = p.out + o * p.out_plane;
   if (p.out_col == 1 && p.out_row == p.cols)
@@ -147,6 +149,7 @@ void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int6
     return;
   }
   const int64_t width = stage_row(p, r1 - r0);
+  const bool finishes = p.finish.changes();
   const Panels panels(ceil_div((r1 - r0 - 1) * p.pitch + p.cols, kLanes<T>));
   for_tile_rows(o1 - o0, [&](auto mr, int64_t i) {
     const int64_t o = o0 + i;
@@ -160,7 +163,7 @@ void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int6
       const Place place = p.place ? p.place[o + m] : Place{(o + m) * p.out_plane, p.rows, p.cols};
       for (int64_t r = r0; r < lesser(r1, place.rows); ++r) {
         T* const from = stage + m * width + (r - r0) * p.pitch;
-        finish_row(p.finish, o + m, from, place.cols);
+        if (finishes) finish_row(p.finish, o + m, from, place.cols);
         T* const to = p.out + place.at + r * p.out_row;
         if (p.out_col == 1) {
           copy_run<T, 1>(to, from, place.cols);

@@ -228,6 +228,8 @@ class ExperimentContext:
         self._nodes[node.node_id] = node
 
     def _settle(self, node: Any, other: Any) -> None:
+        if self._policy is RegistrationPolicy.OVERWRITE:
+            return
         known_by = f" and id {other.node_id}" if isinstance(other, INode) else ""
         text = f"a {type(other).__name__} with label {other.label!r}{known_by} is registered"
         if self._policy is RegistrationPolicy.ERROR:

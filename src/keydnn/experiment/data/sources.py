@@ -41,7 +41,7 @@ def from_columns(values: Mapping[str, Any], features: Keys, targets: Keys, tags:
 
 def _plain_column(values: Any) -> Any:
     """Lists and arrays as they are; tensors and Series as arrays; other iterables as lists."""
-    if isinstance(values, np.ndarray | list):
+    if isinstance(values, (np.ndarray, list)):  # a union of types would be made anew at every call
         return values
     if type(values).__module__.partition(".")[0] == "pandas":
         return series_values(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -99,3 +99,22 @@ class Registry(dict[str, Any]):
             if value is cls or value == path or (isinstance(value, str) and value.rpartition(":")[2] == cls.__name__ and self[name] is cls):
                 return name
         return None
+
+    def described(self, config: Mapping[str, Any], called: type, base: type) -> tuple[Any, dict[str, Any]]:
+        """The class that a config describes, and its arguments.
+
+        Args:
+            config: Arguments, and the name under ``"<what>_name"``.
+            called: The class that was asked; only the base looks at the name.
+            base: The class all others derive from.
+
+        Raises:
+            ValueError: Unknown name.
+        """
+        arguments = dict(config)
+        name = arguments.pop(f"{self.what}_name", None)
+        if called is not base:
+            return called, arguments
+        if name not in self:
+            raise ValueError(f"unknown {self.what} {name!r}; known: {', '.join(sorted(self))}")
+        return self[name], arguments

@@ -292,13 +292,7 @@ class BaseSampler(Saved):
         Raises:
             ValueError: Unknown name.
         """
-        arguments = dict(config)
-        name = arguments.pop("sampler_name", None)
-        made: Any = cls
-        if cls is BaseSampler:
-            if name not in sampler_registry:
-                raise ValueError(f"unknown sampler {name!r}; known: {', '.join(sorted(sampler_registry))}")
-            made = sampler_registry[name]
+        made, arguments = sampler_registry.described(config, cls, BaseSampler)
         return made(**arguments)
 
     def get_state(self) -> dict[str, Any]:

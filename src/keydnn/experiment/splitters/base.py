@@ -64,13 +64,7 @@ class BaseSplitter(Saved):
         Raises:
             ValueError: Unknown name.
         """
-        arguments = dict(config)
-        name = arguments.pop("splitter_name", None)
-        made: Any = cls
-        if cls is BaseSplitter:
-            if name not in splitter_registry:
-                raise ValueError(f"unknown splitter {name!r}; known: {', '.join(sorted(splitter_registry))}")
-            made = splitter_registry[name]
+        made, arguments = splitter_registry.described(config, cls, BaseSplitter)
         return made._from_arguments(arguments)
 
     @classmethod

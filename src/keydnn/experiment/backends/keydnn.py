@@ -272,6 +272,16 @@ def scale(grads: Sequence[Any], factor: float) -> list[Any]:
     return list(grads)
 
 
+def clip(grads: Sequence[Any], bound: float) -> list[Any]:
+    """The gradients, in place, scaled so that their common norm is at most ``bound``; nothing is read back, so it can be recorded."""
+    with keydnn.no_grad():
+        norm = ops.norm(ops.stack([ops.norm(grad) for grad in grads]))
+        factor = (bound / (norm + 1e-6)).clamp(max=1.0)
+        for grad in grads:
+            grad *= factor
+    return list(grads)
+
+
 def limit(grads: Sequence[Any], bound: float) -> list[Any]:
     """The gradients limited to [-bound, bound], in place."""
     with keydnn.no_grad():

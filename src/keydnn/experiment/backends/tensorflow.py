@@ -276,6 +276,11 @@ def scale(grads: Sequence[Any], factor: float) -> list[Any]:
     return [None if grad is None else grad * factor for grad in grads]
 
 
+def clip(grads: Sequence[Any], bound: float) -> list[Any]:
+    """The gradients scaled so that their common norm is at most ``bound``."""
+    return scale(grads, min(1.0, bound / (squared_norm(grads) ** 0.5 + 1e-6)))
+
+
 def limit(grads: Sequence[Any], bound: float) -> list[Any]:
     """The gradients limited to [-bound, bound]."""
     return [None if grad is None else _tf().clip_by_value(grad, -bound, bound) for grad in grads]

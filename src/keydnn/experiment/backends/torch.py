@@ -287,6 +287,11 @@ def scale(grads: Sequence[Any], factor: float) -> list[Any]:
     return [grad.mul_(factor) for grad in grads]
 
 
+def clip(grads: Sequence[Any], bound: float) -> list[Any]:
+    """The gradients, in place, scaled so that their common norm is at most ``bound``."""
+    return scale(grads, min(1.0, bound / (squared_norm(grads) ** 0.5 + 1e-6)))
+
+
 def limit(grads: Sequence[Any], bound: float) -> list[Any]:
     """The gradients limited to [-bound, bound], in place."""
     return [grad.clamp_(-bound, bound) for grad in grads]

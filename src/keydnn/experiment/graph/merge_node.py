@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import enum
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -238,6 +238,17 @@ class MergeNode(ComputeNode):
         kind = "output" if any(one.kind == "output" for one in samples) else "input"
         return samples[0].with_domains(told, kind=kind)
 
+    def passed_on(self, samples: Sequence[SampleData], made: Iterator[Any]) -> SampleData:
+        """The merged samples of a step that made the tensors elsewhere: its features, then its targets if there are any."""
+        features = next(made)
+        self._look_at_ids(samples)
+        targets = next(made) if self._has_targets(samples) else None
+        told = {DOMAIN_FEATURES: features, DOMAIN_TARGETS: targets, DOMAIN_TAGS: self._side(samples, DOMAIN_TAGS)}
+        return samples[0].with_domains(told, kind="output")
+
+    def _has_targets(self, samples: Sequence[SampleData]) -> bool:
+        return any(one.targets is not None for one in samples)
+
     def _tensor(self, value: Any) -> Any:
         return to_backend(value, self._backend) if self._backend is not None else value
 
@@ -384,6 +395,13 @@ class ConcatNode(MergeNode):
             times = f"its inputs have the same targets, joined they stand {len(values)} times"
             self._tell("hint", f"node {self.label!r}: {times}; concat_axis_targets='first' keeps one")
         return super()._side(samples, domain)
+
+    def _has_targets(self, samples: Sequence[SampleData]) -> bool:
+        if isinstance(self.target_strategy, int):
+            return all(one.targets is not None for one in samples)
+        if isinstance(self.target_strategy, MergeStrategy):
+            return super()._has_targets(samples)
+        return samples[self._upstream.index(self.target_strategy)].targets is not None
 
     @staticmethod
     def _repeats(values: Sequence[Any]) -> bool:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from keydnn.compiler.report import report
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.context import ExperimentContext
@@ -19,6 +20,7 @@ from keydnn.experiment.graph.flow import Flow
 from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode, Reference
+from keydnn.experiment.graph.recorded import GraphPlans
 from keydnn.experiment.references import FeatureSetReference, GraphNodeReference
 from keydnn.experiment.training import AppliedLoss, Optimizer
 from keydnn.experiment.visualization.summary import summary_box
@@ -63,6 +65,7 @@ class ModelGraph:
         self._optimizers = self._checked_optimizers(optimizer)
         self._optimizer = optimizer if isinstance(optimizer, Optimizer) else None
         self._is_built = False
+        self._plans = GraphPlans()
         self._contributing: set[str] = set()
         self._write_connections()
         self._warn_about_shape()
@@ -345,7 +348,8 @@ class ModelGraph:
             steps.train_stage_wise(run, ctx, mine)
             return
         self._contributing = {node_id for node_id in learning if self._nodes[node_id].backend in self._optimizers}
-        steps.train_graph_wise(run, ctx, mine, self._optimizers)
+        if self._optimizer is None or not self._plans.train(run, ctx, mine, self._optimizer):
+            steps.train_graph_wise(run, ctx, mine, self._optimizers)
 
     def eval_step(
         self,
@@ -549,6 +553,10 @@ class ModelGraph:
         for backend, optimizer in self._optimizers.items():
             optimizer.set_state(state["optimizers"].get(backend.value, {}))
         self._contributing = set(state["contributing_nodes"])
+
+    def plan_report(self) -> str:
+        """What became of the latest step of engine nodes: fused operations, memory, time, or why it runs eagerly."""
+        return report(self._plans.latest)
 
     def summary(self, max_width: int = 88) -> str:
         """A box of text: every node with what it reads, its shape and whether it is frozen."""

@@ -167,7 +167,7 @@ def _update(optimizers: Mapping[Backend, Optimizer], gradients: Mapping[Backend,
     wanted = {backend: optimizer for backend, optimizer in optimizers.items() if gradients.get(backend)}
     pairs = {backend: _added(gradients[backend]) for backend in wanted}
     norm = None
-    if any(optimizer.clip_norm is not None for optimizer in wanted.values()):
+    if len(wanted) > 1 and any(optimizer.clip_norm is not None for optimizer in wanted.values()):
         norm = math.sqrt(sum(optimizer.squared_norm([g for _, g in pairs[backend]]) for backend, optimizer in wanted.items()))
     for backend, optimizer in wanted.items():
         given = ([g for _, g in pairs[backend]], [p for p, _ in pairs[backend]]) if backend is Backend.TENSORFLOW else ()

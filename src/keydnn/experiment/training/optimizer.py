@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -241,18 +240,30 @@ class Optimizer:
             OptimizerNotSetError: Not built.
             ValueError: TensorFlow without gradients and variables.
         """
-        face = self._built()
+        self._built()
         if self._backend is Backend.TENSORFLOW and (grads is None or variables is None):
             raise ValueError(f"{self!r}: a TensorFlow step needs grads and variables")
+        self.before_update()
+        self.update(grads, variables, norm=norm)
+        self.after_update()
+
+    def before_update(self) -> None:
+        """The first part of :meth:`step`: the learning rate."""
         if callable(self.schedule) and self._scheduler is None:
-            face.set_rates(self._instance, [rate * self.schedule(self._steps) for rate in self._base_rates])
+            self._built().set_rates(self._instance, [rate * self.schedule(self._steps) for rate in self._base_rates])
+
+    def update(self, grads: Sequence[Any] | None = None, variables: Sequence[Any] | None = None, *, norm: float | None = None) -> None:
+        """The second part of :meth:`step`: clipping and the framework's update."""
+        face = self._built()
         own = face.gradients(self._parameters) if grads is None else list(grads)
         if self.clip_value is not None:
             own = face.limit(own, self.clip_value)
         if self.clip_norm is not None:
-            whole = math.sqrt(face.squared_norm(own)) if norm is None else norm
-            own = face.scale(own, min(1.0, self.clip_norm / (whole + _TINY)))
+            own = face.clip(own, self.clip_norm) if norm is None else face.scale(own, min(1.0, self.clip_norm / (norm + _TINY)))
         face.optimize(self._instance, own, variables)
+
+    def after_update(self) -> None:
+        """The last part of :meth:`step`: counting."""
         self._steps += 1
         if self._scheduler is not None:
             self._scheduler.step()

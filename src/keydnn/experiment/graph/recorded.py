@@ -1,0 +1,170 @@
+"""Steps of graphs whose nodes are all the engine's, recorded once per signature and then run as native plans.
+
+The signature: shapes of the inputs, which nodes run and are frozen, the losses, the optimizer.  Batches with weights or masks other than 1
+run eagerly, and so does what the recorder cannot follow; both give the numbers of the eager step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keydnn.compiler.step import RecordedStep, usable
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.data import Batch, ExecutionContext, RoleData, SampleData
+from keydnn.experiment.graph import steps
+from keydnn.experiment.graph.flow import as_batch, by_role
+from keydnn.experiment.graph.merge_node import MergeNode
+from keydnn.experiment.graph.model_node import ModelNode
+from keydnn.experiment.graph.nodes import ComputeNode
+from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_TARGETS
+from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
+
+_MOST = 16  # signatures kept per graph
+_DOMAINS = (DOMAIN_FEATURES, DOMAIN_TARGETS)
+Slot = tuple[Any, str, str]  # key of an input (or id of a node), role, domain
+
+
+class _Update:
+    """An optimizer inside a recorded step: the update alone; rates and counts are the caller's."""
+
+    clip_norm = None
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.zero_grad, self._optimizer = optimizer.zero_grad, optimizer
+
+    def step(self, *given: Any, norm: float | None = None) -> None:
+        self._optimizer.update()
+
+
+class GraphPlans:
+    """The recorded steps of one graph."""
+
+    def __init__(self) -> None:
+        self._steps: dict[Any, RecordedStep] = {}
+        self.latest: RecordedStep | None = None
+
+    def train(self, run: steps.Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> bool:
+        """A graph-wise step by a plan, or by the eager call that is recorded; False if it has to run outside."""
+        data = _inputs(run, ctx) if usable() and all(node.backend is Backend.KEYDNN for node in run.nodes) else None
+        if data is None or not all(_is_local(loss) for loss in losses):
+            return False
+        for node in run.models:
+            node.set_mode(not node.is_frozen)
+        slots, tensors = _flat(data)
+        key = self._key(run, slots, tensors, losses, optimizer)
+        step = self._steps.get(key)
+        if step is None or not (step.plan is None or step.holds()):
+            if len(self._steps) >= _MOST:
+                del self._steps[next(iter(self._steps))]
+            step = self._steps[key] = _recorded(run, slots, losses, optimizer)
+        self.latest = step
+        optimizer.before_update()
+        found = step.fresh(tensors) if step.is_checked else [_owned(value) for value in step(*tensors)]
+        optimizer.after_update()
+        _deliver(run, ctx, data, losses, [_tensor(value, tensors[0]) for value in found])
+        return True
+
+    @staticmethod
+    def _key(run: steps.Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer) -> Any:
+        nodes = tuple((node.node_id, isinstance(node, ModelNode) and node.is_frozen) for node in run.nodes)
+        shapes = tuple((tuple(t.shape), t.dtype) for t in tensors)
+        applied = tuple((id(loss), loss.weight) for loss in losses)
+        return nodes, tuple(slots), shapes, applied, id(optimizer.instance), optimizer.clip_norm, optimizer.clip_value
+
+
+def _is_local(loss: AppliedLoss) -> bool:
+    """Whether a loss reads outputs and targets of its node alone, which are inside the step."""
+    return all(isinstance(one, str) and one.split(".")[0] in ("outputs", "targets") for one in loss.inputs.values())
+
+
+def _inputs(run: steps.Executed, ctx: ExecutionContext) -> dict[Any, Batch] | None:
+    """(node id, reference) to the batch each head reads, as tensors of the engine; None if some weight or mask is not 1."""
+    found: dict[Any, Batch] = {}
+    for node in run.nodes:
+        if not any(isinstance(reference, FeatureSetReference) for reference in node.get_upstream_refs()):
+            continue
+        if any(not isinstance(reference, FeatureSetReference) for reference in node.get_upstream_refs()):
+            return None  # a merge of rows and outputs
+        own = node.accelerator if isinstance(node, ModelNode) else None
+        for reference, flow in node.get_input_data(ctx.inputs, {}, accelerator=own or run.accelerator).items():
+            batch = as_batch(flow)
+            arrays = [*batch.role_weights.values(), *batch.role_masks.values()]
+            if not all(np.all(np.asarray(array) == 1) for array in arrays):
+                return None
+            found[node.node_id, reference] = batch
+    return found
+
+
+def _flat(data: dict[Any, Batch]) -> tuple[list[Slot], list[Any]]:
+    slots, tensors = [], []
+    for key, batch in data.items():
+        for role, samples in by_role(batch).items():
+            for domain in _DOMAINS:
+                value = samples.get_domain_data(domain)
+                if value is not None:
+                    slots.append((key, role, domain))
+                    tensors.append(value)
+    return slots, tensors
+
+
+def _recorded(run: steps.Executed, slots: Sequence[Slot], losses: Sequence[AppliedLoss], optimizer: Optimizer) -> RecordedStep:
+    optimizers: Any = {Backend.KEYDNN: _Update(optimizer)}
+
+    def function(*tensors: Any) -> Sequence[Any]:
+        ctx = ExecutionContext("step", 0, 0)
+        inputs: dict[Any, dict[str, dict[str, Any]]] = {}
+        for (key, role, domain), tensor in zip(slots, tensors, strict=True):
+            inputs.setdefault(key, {}).setdefault(role, {})[domain] = tensor
+        for key, roles in inputs.items():
+            ctx.inputs[key] = as_batch(RoleData({role: SampleData(told) for role, told in roles.items()}))
+        steps.train_graph_wise(run, ctx, losses, optimizers)
+        values = [ctx.losses.at(node=loss.node_id, label=loss.label).trainable for loss in _distinct(losses)]
+        return [*values, *(tensor for node in run.nodes for tensor in _results(node, ctx.outputs[node.node_id]))]
+
+    step = RecordedStep(function, [*optimizer.parameters])
+    step.keep_alive = (list(losses), optimizer.instance)
+    return step
+
+
+def _distinct(losses: Sequence[AppliedLoss]) -> list[AppliedLoss]:
+    return list({(loss.node_id, loss.label): loss for loss in losses}.values())
+
+
+def _results(node: ComputeNode, output: Batch) -> list[Any]:
+    """What a node makes: features of each role, and of a merge the targets too."""
+    domains = _DOMAINS if isinstance(node, MergeNode) else (DOMAIN_FEATURES,)
+    values = [samples.get_domain_data(domain) for samples in by_role(output).values() for domain in domains]
+    return [value for value in values if value is not None]
+
+
+def _deliver(run: steps.Executed, ctx: ExecutionContext, data: dict[Any, Batch], losses: Sequence[AppliedLoss], found: list[Any]) -> None:
+    """Losses and outputs of a step into its context, with the ids and tags of this batch."""
+    rest = iter(found)
+    records = [LossRecord(loss.label, loss.node_id, trainable=next(rest)) for loss in _distinct(losses)]
+    for node in run.nodes:
+        read = [
+            data[node.node_id, reference] if isinstance(reference, FeatureSetReference) else ctx.outputs[str(reference.node_id)]
+            for reference in node.get_upstream_refs()
+        ]
+        samples = {}
+        for role in by_role(read[0]):
+            mine = [by_role(batch)[role] for batch in read]
+            samples[role] = node.passed_on(mine, rest) if isinstance(node, MergeNode) else _output(mine[0], next(rest))
+        ctx.set_output(node_id=node.node_id, batch=as_batch(RoleData(samples)))
+    ctx.add_losses(LossCollection(records))
+
+
+def _output(samples: SampleData, features: Any) -> SampleData:
+    return samples.with_domains({DOMAIN_FEATURES: features}, kind="output")
+
+
+def _owned(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value.detach()
+
+
+def _tensor(value: Any, like: Any) -> Any:
+    return like._from_op(value, None) if isinstance(value, np.ndarray) else value

@@ -551,3 +551,71 @@ def test_a_diamond_trains(rows):
     graph = ModelGraph([a, left, right, both, ModelNode("out", linear(4, 1), both)], sgd())
     losses = [step(graph, rows, "train", [on("out")]).losses.to_float() for _ in range(40)]
     assert losses[-1] < 0.8 * losses[0] and both.output_shape == (4,) and both.backend.value == "keydnn"
+
+
+# -- recorded steps
+
+
+def diamond(rows):
+    a = ModelNode("a", SequentialMLP(n_layers=1, output_shape=(1, 3)), rows)
+    left, right = (ModelNode(name, SequentialMLP(n_layers=1, output_shape=(1, 2)), a) for name in ("left", "right"))
+    both = ConcatNode("both", [left, right], -1, concat_axis_targets="first")
+    nodes = [a, left, right, both, ModelNode("out", SequentialMLP(dropout=0.3, output_shape=(1, 1)), both)]
+    schedule = {"clip_norm": 0.5, "schedule": lambda step: 1.0 / (1 + step)}
+    return ModelGraph(nodes, Optimizer("adam", opt_kwargs={"lr": 0.01}, backend="keydnn", **schedule))
+
+
+def test_recorded_steps_equal_eager_ones(rows, monkeypatch, context):
+    from keydnn.experiment.graph import recorded
+    from keydnn.kernels.dispatch import native_status
+
+    told = {}
+    for is_recorded in (True, False):
+        if not is_recorded:
+            monkeypatch.setattr(recorded, "usable", lambda: False)
+        np.random.seed(3)
+        graph = diamond(rows)
+        losses = [AppliedLoss(Loss("mse", backend="keydnn"), "out", ["outputs", "targets"], weight=0.5)]
+        told[is_recorded] = []
+        for i in range(8):
+            if i == 5:
+                graph.freeze("left")
+            ctx = step(graph, rows, "train", losses, n=8 if i < 7 else 5)
+            (both,) = [ctx.outputs[n] for n in graph.nodes if graph.nodes[n].label == "both"]
+            told[is_recorded].append((ctx.losses.to_float(), both.outputs.numpy(), both.targets.numpy(), both.sample_uuids))
+        told[is_recorded].append(weights(graph))
+        if is_recorded and native_status().loaded:
+            assert graph.plan_report().startswith("plan of")
+        context.remove_model_graph()
+        for node_id in list(graph.nodes):
+            context.remove_node(node_id=node_id)
+    for (loss, outputs, targets, ids), (loss2, outputs2, targets2, ids2) in zip(told[True][:-1], told[False][:-1], strict=True):
+        assert loss == pytest.approx(loss2, rel=1e-5) and np.allclose(outputs, outputs2, rtol=1e-4, atol=1e-6)
+        assert np.array_equal(targets, targets2) and np.array_equal(ids, ids2)
+    for name, values in told[True][-1].items():
+        for key, value in values.items():
+            assert np.allclose(value, told[False][-1][name][key], rtol=1e-4, atol=1e-6), (name, key)
+
+
+def test_outputs_of_recorded_steps_stay(rows):
+    graph = chain(rows)
+    first, *_ = [step(graph, rows, "train", [on("c")]) for _ in range(5)]
+    before = {node_id: batch.outputs.numpy().copy() for node_id, batch in first.outputs.items()}
+    fourth = step(graph, rows, "train", [on("c")])
+    kept = {node_id: batch.outputs.numpy().copy() for node_id, batch in fourth.outputs.items()}
+    step(graph, rows, "train", [on("c")])
+    assert all(np.array_equal(kept[node_id], fourth.outputs[node_id].outputs.numpy()) for node_id in kept)
+    assert all(np.array_equal(before[node_id], first.outputs[node_id].outputs.numpy()) for node_id in before)
+
+
+def test_weighted_batches_are_not_recorded_and_count_as_they_should(rows):
+    graph = chain(rows)
+    graph.build()
+    batch = BatchView(rows, {"default": np.arange(4)}, {"default": np.array([1.0, 0.0, 0.0, 0.0])}).materialize_batch()
+    ctx = ExecutionContext("p", 0, 0)
+    head = next(iter(graph.head_nodes.values()))
+    ctx.set_input(node_id=head.node_id, upstream=head.upstream_ref, batch=batch)
+    out = graph({(head.node_id, head.upstream_ref): batch})[next(iter(graph.tail_nodes))].outputs.numpy()
+    graph.train_step(ctx, [on("c")])
+    assert ctx.losses.to_float() == pytest.approx(float((out[0, 0] - batch.targets[0, 0]) ** 2) / 4, rel=1e-5)
+    assert graph.plan_report() == "no step has run yet"

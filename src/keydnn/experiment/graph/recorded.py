@@ -69,7 +69,9 @@ class GraphPlans:
         return True
 
     @staticmethod
-    def _key(run: steps.Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer) -> Any:
+    def _key(
+        run: steps.Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer
+    ) -> Any:
         nodes = tuple((node.node_id, isinstance(node, ModelNode) and node.is_frozen) for node in run.nodes)
         shapes = tuple((tuple(t.shape), t.dtype) for t in tensors)
         applied = tuple((id(loss), loss.weight) for loss in losses)

@@ -6,6 +6,7 @@ import operator
 import numpy as np
 
 from keydnn import Tensor, ops
+from keydnn.kernels.reference.quantize import OVERFLOW, ROUNDING
 from keydnn.ops import quantize
 from tests.ops.op_cases import Case, distinct, given, normal, positive, uniform
 
@@ -245,11 +246,13 @@ PIECES = [
 # Rounding to a grid so fine that the straight-through gradient is the gradient; coarse grids have tests of their own.
 FINE = {"wl": 52, "iwl": 4, "signed": True, "omode": "AP_SAT", "sat_bits": 0}
 KEY = Tensor(data=np.asarray(5), dtype=np.int64)
+FORMAT = Tensor(data=np.array([52, 4, 1, ROUNDING.index("AP_RND"), OVERFLOW.index("AP_SAT"), 0]), dtype=np.int64)
 QUANTIZERS = [
     Case(name, op, (normal(*S),), lambda x: x)
     for name, op in {
         "quantize_fixed": lambda x: quantize.quantize_fixed(x, clip=None, qmode="AP_RND", **FINE),
         "quantize_fixed-clipped": lambda x: quantize.quantize_fixed(x, clip=(-8.0, 8.0), qmode="AP_RND", **FINE),
+        "quantize_by": lambda x: quantize.quantize_by(x, FORMAT),
         "quantize_stochastic": lambda x: quantize.quantize_stochastic(x, KEY, clip=None, sr_bits=None, **FINE),
         "quantize_with": lambda x: quantize.quantize_with(x, KEY, clip=None, format=Identity()),
     }.items()

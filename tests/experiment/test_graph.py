@@ -619,3 +619,25 @@ def test_weighted_batches_are_not_recorded_and_count_as_they_should(rows):
     graph.train_step(ctx, [on("c")])
     assert ctx.losses.to_float() == pytest.approx(float((out[0, 0] - batch.targets[0, 0]) ** 2) / 4, rel=1e-5)
     assert graph.plan_report() == "no step has run yet"
+
+
+def test_class_numbers_as_floats_are_recorded_too(rows, monkeypatch, context):
+    from keydnn.experiment.graph import recorded
+    from keydnn.kernels.dispatch import native_status
+
+    classes = FeatureSet.from_dict("classes", {"x": rows.get_features()["x"], "lot": (np.arange(32) % 3).astype("f4")}, "x", "lot")
+    told = []
+    for is_recorded in (True, False):
+        if not is_recorded:
+            monkeypatch.setattr(recorded, "usable", lambda: False)
+        np.random.seed(0)
+        graph = ModelGraph([ModelNode("net", linear(4, 3), classes)], sgd())
+        loss = AppliedLoss(Loss("crossentropy", backend="keydnn"), "net", ["outputs", "targets"])
+        steps = [step(graph, classes, "train", [loss], n=16) for _ in range(5)]
+        told.append([ctx.losses.to_float() for ctx in steps])
+        assert {ctx.outputs[next(iter(graph.nodes))].targets.dtype.name for ctx in steps} == {"float32"}
+        if is_recorded and native_status().loaded:
+            assert graph.plan_report().startswith("plan of")
+        context.remove_model_graph()
+        context.remove_node(label="net")
+    assert np.allclose(*told, rtol=1e-6)

@@ -22,6 +22,7 @@ from keydnn.experiment.graph.nodes import ComputeNode
 from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_TARGETS
 from keydnn.experiment.references import FeatureSetReference
 from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
+from keydnn.experiment.training.applied_loss import holds_whole
 
 _MOST = 16  # signatures kept per graph
 _DOMAINS = (DOMAIN_FEATURES, DOMAIN_TARGETS)
@@ -54,7 +55,7 @@ class GraphPlans:
             return False
         for node in run.models:
             node.set_mode(not node.is_frozen)
-        slots, tensors = _flat(data)
+        slots, tensors = _flat(_with_class_numbers(data, losses))
         key = self._key(run, slots, tensors, losses, optimizer)
         step = self._steps.get(key)
         if step is None or not (step.plan is None or step.holds()):
@@ -99,6 +100,26 @@ def _inputs(run: steps.Executed, ctx: ExecutionContext) -> dict[Any, Batch] | No
                 return None
             found[node.node_id, reference] = batch
     return found
+
+
+def _with_class_numbers(data: dict[Any, Batch], losses: Sequence[AppliedLoss]) -> dict[Any, Batch]:
+    """The data with targets that are class numbers as int64, if that is what every loss wants: inside a recorded step nobody can look."""
+    for loss in losses:
+        if not loss.loss.is_built:
+            loss.loss.build(backend=Backend.KEYDNN)
+    if not all(loss.loss.wants_classes for loss in losses):
+        return data
+    found = {}
+    for key, batch in data.items():
+        samples = {role: one.with_domains({DOMAIN_TARGETS: _whole(one.targets)}) for role, one in by_role(batch).items()}
+        found[key] = as_batch(RoleData(samples))
+    return found
+
+
+def _whole(targets: Any) -> Any:
+    if targets is None or targets.size != targets.shape[0] or not holds_whole(targets.numpy()):
+        return targets
+    return targets.astype(np.int64)
 
 
 def _flat(data: dict[Any, Batch]) -> tuple[list[Slot], list[Any]]:

@@ -155,7 +155,7 @@ class AppliedLoss:
         if int(np.prod(targets.shape)) == size:
             targets = face.reshape(targets, (size,))
             whole = face.is_whole(targets)
-            if whole or _holds_whole(face.to_numpy(face.cut(targets))):
+            if whole or holds_whole(face.to_numpy(face.cut(targets))):
                 targets = face.to_whole(targets)
         return [outputs, targets]
 
@@ -241,6 +241,6 @@ class AppliedLoss:
         return f"AppliedLoss({self.label!r} on {self._node.label!r}, inputs={list(self.inputs.values())}, weight={self.weight:g})"
 
 
-def _holds_whole(array: np.ndarray) -> bool:
+def holds_whole(array: np.ndarray) -> bool:
     """Whether floats are class numbers: a column of a framework's tensor is float32 whatever it was in the table."""
     return bool(np.all(np.isfinite(array)) and np.all(array == np.floor(array)))

@@ -618,7 +618,7 @@ def test_weighted_batches_are_not_recorded_and_count_as_they_should(rows):
     out = graph({(head.node_id, head.upstream_ref): batch})[next(iter(graph.tail_nodes))].outputs.numpy()
     graph.train_step(ctx, [on("c")])
     assert ctx.losses.to_float() == pytest.approx(float((out[0, 0] - batch.targets[0, 0]) ** 2) / 4, rel=1e-5)
-    assert graph.plan_report() == "no step has run yet"
+    assert "plan of" not in graph.plan_report()
 
 
 def test_class_numbers_as_floats_are_recorded_too(rows, monkeypatch, context):

@@ -7,9 +7,12 @@ import pytest
 
 import keydnn
 from keydnn import nn
+from keydnn.compiler import usable
 from keydnn.optim import Adam
 from keydnn.training import Callback, LambdaCallback, Sequential, TrainingCheckpoint, recorded
 from keydnn.training.streaming import AUC, F1, R2, RMSE, ConfusionMatrix, Precision, Recall, StreamingMetric, TopKAccuracy
+
+needs_plans = pytest.mark.skipif(not usable(), reason="plans need the native kernels")
 
 RNG = np.random.default_rng(5)
 X, LABELS = RNG.normal(size=(101, 6)).astype("f4"), RNG.integers(0, 7, 101)
@@ -74,6 +77,7 @@ def assert_same(one, other):
         assert array.tobytes() == other[0].state_dict()[name].tobytes(), name
 
 
+@needs_plans
 @pytest.mark.parametrize("kind", KINDS)
 def test_recorded_steps_equal_eager_ones(kind):
     plan = run(kind)
@@ -122,6 +126,7 @@ def test_the_value_of_an_epoch_is_that_of_all_rows():
     assert len(seen) == 3
 
 
+@needs_plans
 @pytest.mark.parametrize("most", [None, 1])
 def test_metrics_that_run_after_the_step_see_each_batch(most, monkeypatch):
     """In native epochs they get the predictions of many steps, kept; the epochs still run natively."""
@@ -148,6 +153,7 @@ def test_batch_logs_tell_the_value_so_far():
     assert seen[6::7] == history.history["rmse"]
 
 
+@needs_plans
 def test_train_on_batch_a_name_starts_anew_and_an_object_goes_on():
     model = Sequential(nn.Linear(6, 1), nn.Sigmoid())
     options = {"loss": "bce", "optimizer": Adam(model.parameters(), lr=1e-30)}

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 import keydnn
 from keydnn import Tensor, nn, ops
+from keydnn.compiler import usable
 from keydnn.nn import BatchNorm1d, Dropout, Linear, ReLU
 from keydnn.nn.losses import LOSSES
 from keydnn.nn.weighted import weighted
 from keydnn.optim import SGD, Adam
 from keydnn.training import Callback, LambdaCallback, Model, Sequential, TrainingCheckpoint, recorded
+
+needs_plans = pytest.mark.skipif(not usable(), reason="plans need the native kernels")
 
 N, C = 6, 4
 KINDS = {  # loss -> kind of prediction and target
@@ -151,6 +154,7 @@ def test_recorded_steps_equal_eager_ones(options):
     assert plan[1].history["loss"] != run(True, **{k: v for k, v in options.items() if k.startswith("validation")})[1].history["loss"]
 
 
+@needs_plans
 @pytest.mark.parametrize("name", KINDS)
 def test_every_loss_is_recorded_with_weights(name):
     rng = np.random.default_rng(6)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from keydnn.compiler.step import RecordedStep
+from keydnn.compiler.step import RecordedStep, usable
 
 
 def report(step: RecordedStep | None) -> str:
     """Text about a recorded step: memory, what the passes did, each row with its time, or why the step stays eager."""
     if step is None:
-        return "no step has run yet"
+        return "no step has run yet" if usable() else "eager: plans need the native kernels; `keydnn doctor` tells why they are missing"
     if step.plan is None:
         return f"eager: {step.reason or 'not recorded yet'}"
     plan = step.plan

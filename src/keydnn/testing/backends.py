@@ -17,10 +17,6 @@ def check_backend(backend: Any) -> None:
     Raises:
         AssertionError: Something does not hold; the message says what.
         ImportError: The framework, or what the experiment wing needs, is not installed.
-
-    Example:
-        >>> from keydnn.testing import check_backend
-        >>> check_backend("keydnn")
     """
     from keydnn.experiment import Backend
     from keydnn.experiment.context import ExperimentContext

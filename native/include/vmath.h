@@ -180,7 +180,8 @@ template <class T>
 KEYDNN_INLINE Vec<T> normal_log(Vec<T> x, Vec<T> k) {
   using M = Math<T>;
   using Int = typename M::Int;
-  const Bits<T> u = bits_of<T>(x) + ((Int(M::kBias) << M::kMantissa) - M::kSqrtHalf);
+  using Natural = typename BitsOf<T>::natural;  // a NaN's bits plus the bias pass the largest signed integer
+  const Bits<T> u = (Bits<T>)((Natural)bits_of<T>(x) + (Natural)((Int(M::kBias) << M::kMantissa) - M::kSqrtHalf - Bits<T>{}));
   const Bits<T> one = bits_of<T>(splat<T>(M::kPow));
   const Bits<T> exponent = (Bits<T>)((typename BitsOf<T>::natural)u >> M::kMantissa);
   k += (Vec<T>)(exponent | one) - (M::kPow + T(M::kBias));

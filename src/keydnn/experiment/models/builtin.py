@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from keydnn.experiment.errors import ActivationError
 from keydnn.experiment.models.base import Shape, as_shape
@@ -61,6 +61,7 @@ def padded(shape: Shape | None) -> Shape | None:
 class BuiltIn:
     """Shapes and building of a built-in model; ``_make(input_shape, output_shape)`` sets its layers."""
 
+    kit: ClassVar[Kit]
     _in: Shape | None
     _out: Shape | None
     hidden_dim: int
@@ -166,3 +167,105 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}: {key} must be at least 1, got {options[key]!r}")
     if not 0 <= options["dropout"] < 1:
         raise ValueError(f"{name}: dropout must lie in [0, 1), got {options['dropout']!r}")
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, from its local names."""
+    return {name: value for name, value in given.items() if name != "self" and not name.startswith("__")}
+
+
+class MLP(BuiltIn):
+    """Linear layers, ``n_layers`` in all, with activation and dropout behind all but the last.
+
+    Args:
+        input_shape: Of an input, flattened first; at least two axes, ones are put in front.
+        output_shape: Of an output, likewise.
+        n_layers: Number of linear layers.
+        hidden_dim: Width of all but the last.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "elu", a class or a callable.
+        dropout: Probability, in [0, 1).
+
+    Raises:
+        ValueError: An option out of range.
+        ActivationError: An unknown activation.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Shape | None = None,
+        output_shape: Shape | None = None,
+        n_layers: int = 2,
+        hidden_dim: int = 32,
+        activation: Any = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        options = _options(locals())
+        super().__init__(**options)
+        check_options(type(self).__name__, options)
+        self.kit.activation(activation)
+        self.hidden_dim, self._options = hidden_dim, options
+        self._start(input_shape, output_shape)
+
+    def _make(self, input_shape: Shape, output_shape: Shape) -> None:
+        self.net = mlp_layers(self.kit, input_shape, output_shape, self._options)
+
+    def forward(self, x: Any) -> Any:
+        """(B, *input_shape) to (B, *output_shape)."""
+        if not self.is_built:
+            self.build(tuple(x.shape[1:]))
+        return self.net(x).reshape((x.shape[0], *(self._out or ())))
+
+
+class CNN(BuiltIn):
+    """Blocks of convolution, activation, dropout and max pooling over one axis, then a linear layer.
+
+    Args:
+        input_shape: (channels, length); (length,) gets one channel.
+        output_shape: Of an output, at least two axes, ones are put in front.
+        n_layers: Number of blocks.
+        hidden_dim: Channels of every block.
+        kernel_size: Of the convolutions.
+        padding: Of the convolutions, on both sides.
+        stride: Of the convolutions.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "elu", a class or a callable.
+        dropout: Probability, in [0, 1).
+        pooling: Size of the max pools; 1 leaves them out, and so does a length below it.
+        flatten_output: Whether a linear layer makes outputs of ``output_shape``; without it the feature maps come as they are.
+
+    Raises:
+        ValueError: An option out of range, or an input too short for the blocks.
+        ActivationError: An unknown activation.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Shape | None = None,
+        output_shape: Shape | None = None,
+        n_layers: int = 2,
+        hidden_dim: int = 16,
+        kernel_size: int = 3,
+        padding: int = 1,
+        stride: int = 1,
+        activation: Any = "relu",
+        dropout: float = 0.0,
+        pooling: int = 1,
+        flatten_output: bool = True,
+    ) -> None:
+        options = _options(locals())
+        super().__init__(**options)
+        check_options(type(self).__name__, options)
+        self.kit.activation(activation)
+        self.hidden_dim, self._options = hidden_dim, options
+        self._start(input_shape, output_shape)
+
+    def _make(self, input_shape: Shape, output_shape: Shape) -> None:
+        self.net, self._out = cnn_layers(self.kit, input_shape, output_shape, self._options)
+
+    def forward(self, x: Any) -> Any:
+        """(B, channels, length) or (B, length) to (B, *output_shape)."""
+        if not self.is_built:
+            self.build(tuple(x.shape[1:]))
+        maps = x.reshape((x.shape[0], *(self._in or ()))) if len(x.shape) == 2 else x
+        return self.net(maps).reshape((x.shape[0], *(self._out or ())))

@@ -40,6 +40,8 @@ MODULES = (
     "graph",
     "training",
     "results",
+    "callbacks",
+    "phases",
 )
 
 

@@ -47,6 +47,7 @@ REGISTRIES: dict[str, str] = {
     "scaler": f"{_HERE}.scalers:scaler_registry",
     "splitter": f"{_HERE}.splitters:splitter_registry",
     "sampler": f"{_HERE}.samplers:sampler_registry",
+    "callback": f"{_HERE}.phases.callback_configs:callback_registry",
 }
 _TRUSTED_MODULES = {"math": math}  # whose functions cannot touch anything
 

@@ -1,0 +1,35 @@
+"""Callbacks: what watches phases and experiments while they run."""
+
+from keydnn.experiment.callbacks.callback import Callback, ExperimentCallback
+from keydnn.experiment.callbacks.metrics import EvalLossMetric, EvaluationMetric, MetricCallback
+from keydnn.experiment.callbacks.results import (
+    ArtifactResult,
+    CallbackResult,
+    EarlyStoppingResult,
+    EvaluationCallbackResult,
+    MetricResult,
+    PayloadResult,
+)
+from keydnn.experiment.callbacks.scores import F1, MAE, R2, RMSE, Accuracy, Score
+from keydnn.experiment.phases.callback_configs import callback_registry
+
+__all__ = [
+    "F1",
+    "MAE",
+    "R2",
+    "RMSE",
+    "Accuracy",
+    "ArtifactResult",
+    "Callback",
+    "CallbackResult",
+    "EarlyStoppingResult",
+    "EvalLossMetric",
+    "EvaluationCallbackResult",
+    "EvaluationMetric",
+    "ExperimentCallback",
+    "MetricCallback",
+    "MetricResult",
+    "PayloadResult",
+    "Score",
+    "callback_registry",
+]

@@ -35,8 +35,10 @@ def same(a, b, what):
 def both(build, *, calls=1, controller=None, **options):
     """The same calls recorded and eager; returns the recorded history after comparing everything."""
     ways = []
-    for callbacks in ((), (lambda step, row: False,)):
-        model = build()
+    for way in ("recorded", "eager", "one by one"):
+        model, callbacks = build(), (lambda step, row: False,) if way == "one by one" else ()
+        if way == "eager":
+            model._max_update_quantum = model._max_update_quantum  # a hook of the object's own
         made = controller() if callable(controller) else controller
         history, resume, last = None, None, []
         for _ in range(calls):
@@ -45,9 +47,13 @@ def both(build, *, calls=1, controller=None, **options):
             last.append(history)
         state = [t.numpy() for t in (*model.model.parameters(), *model.model.buffers())]
         ways.append((last, state))
-    (recorded, weights), (eager, expected) = ways
+    (recorded, weights), (eager, expected), (single, same_weights) = ways
+    assert all(h.meta["eager"] is None for h in single)
+    for h, g in zip(recorded, single, strict=True):
+        assert set(h) == set(g) and all(np.array_equal(h[key], g[key], equal_nan=True) for key in h)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(weights, same_weights, strict=True))
     for h, e in zip(recorded, eager, strict=True):
-        assert h.meta["eager"] is None and e.meta["eager"] == "callbacks see every step"
+        assert h.meta["eager"] is None and e.meta["eager"] == "the model overrides a hook"
         assert set(h) == set(e)
         for key in e:
             np.testing.assert_array_equal(h[key], e[key], err_msg=key)
@@ -201,7 +207,7 @@ def test_a_probe_looks_before_the_first_recorded_step():
 
 
 @pytest.mark.parametrize("options, reason", [
-    ({"update_rule": "momentum"}, "the update rule"), ({"drift": 2.0}, "drifting data"), ({"hessian": "lanczos"}, "an estimated Hessian"),
+    ({"update_rule": "momentum"}, "the update rule"), ({"drift": 2.0}, "data that drift"), ({"hessian": "lanczos"}, "an estimated Hessian"),
     ({"precision_dict": {"dense0": {"weight": "fp16"}}}, "the format fp16"),
     ({"precision_dict": {"dense0": {"update": "ap_fixed<8,2,AP_RND_STOCH>"}}}, "the format ap_fixed<8,2,AP_RND_STOCH"),
     ({"precision_dict": {"dense0": {"master_weight": "ap_fixed<20,4>"}}}, "a master copy"),
@@ -211,7 +217,7 @@ def test_what_stays_eager_says_why(options, reason):
     if "update_rule" in options:
         options["update_rule"] = MomentumRule(0.5)
     if "drift" in options:
-        options["drift"] = DriftModel(gain=options["drift"])
+        options["drift"] = DriftModel(schedule=lambda step: {"gain": 2.0 + step})
     h = LinearBlockModel(DATA, num_hidden=[], seed=3).train_instrumented(X, Y, epochs=2, batch_size=23, **options)
     assert h.steps == 2 and h.meta["eager"].startswith(reason)
 
@@ -225,3 +231,34 @@ def test_a_model_with_its_own_hook_stays_eager():
     before = model.get_weights()
     h = model.train_instrumented(X, Y, epochs=2, batch_size=23, precision_dict={"__default__": {"update": "ap_fixed<8,2>"}})
     assert h.meta["eager"] == "the model overrides a hook" and all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_callbacks_see_the_model_and_may_change_it():
+    def run(own_hook):
+        model, seen = LinearBlockModel(DATA, num_hidden=[], seed=3), []
+        if own_hook:
+            model._max_update_quantum = model._max_update_quantum
+
+        def look(step, row):
+            seen.append(model.get_weights()[0])
+            if step == 2:
+                model.set_weights([w * 2.0 for w in model.get_weights()])
+            return step == 5
+
+        h = model.train_instrumented(X, Y, epochs=9, batch_size=23, callbacks=[look])
+        return h, seen
+
+    (h, seen), (e, expected) = run(False), run(True)
+    assert h.meta["eager"] is None and e.meta["eager"] is not None and h.steps == e.steps == 6
+    np.testing.assert_array_equal(np.stack(seen), np.stack(expected))
+    np.testing.assert_array_equal(h["loss"], e["loss"])
+
+
+def test_constant_drift_is_that_of_drifted_data():
+    for target in ("clean", "consistent"):
+        drift = DriftModel(gain=1.5, offset=0.25, target=target)
+        h = LinearBlockModel(DATA, num_hidden=[], seed=3).train_instrumented(X, Y, epochs=4, batch_size=23, drift=drift)
+        Xd = drift.inputs(np.asarray(X, np.float32))
+        Yd = np.asarray(Y if target == "clean" else Xd @ DATA.A.T + DATA.b, np.float32)
+        g = LinearBlockModel(DATA, num_hidden=[], seed=3).train_instrumented(Xd, Yd, epochs=4, batch_size=23)
+        assert h.meta["eager"] is None and all(np.array_equal(h[key], g[key], equal_nan=True) for key in h)

@@ -116,7 +116,7 @@ def rail_stats(x: Any, dtype: Any, *, near_ratio: float = 0.95, axis: int | None
     below = array < 0 if low == 0 else array <= low
     near = np.abs(array) >= near_ratio * max(abs(low), abs(high))
     lost = (array != 0) & (dtype.rounded(array) == 0)
-    fractions = [np.count_nonzero(mask, axis=axis) / n for mask in (below | (array >= high), near, lost)]
+    fractions = [mask.sum(axis=axis) / n for mask in (below | (array >= high), near, lost)]
     return RailStats(float(low), float(high), *(fractions if axis is not None else map(float, fractions)))
 
 

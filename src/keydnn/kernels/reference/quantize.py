@@ -25,6 +25,8 @@ OVERFLOW = ("AP_WRAP", "AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM", "AP_WRAP_SM")
 SATURATING = ("AP_SAT", "AP_SAT_ZERO", "AP_SAT_SYM")
 FLOAT_BITS = 53  # widest format whose integers are all float64
 _BLOCK = 8192  # elements that stay in the cache between the passes over them
+_COMMON = {np.dtype(np.float32): 23, np.dtype(np.float64): 51}  # widest format of which twice an integer, plus one, is exact
+_MOST_SHIFT = 60  # fractional bits whose powers of two are far from the ends of float32
 
 
 def stored_range(wl, signed):
@@ -38,13 +40,12 @@ def quantize_fixed(x, wl, iwl, signed, qmode, omode, sat_bits):
     x = np.asarray(x)
     y = np.empty(x.shape, x.dtype)
     source, target = np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
-    is_common = qmode == "AP_RND" and omode in ("AP_SAT", "AP_SAT_SYM") and wl <= FLOAT_BITS and 0 <= wl - iwl <= 900
+    if qmode == "AP_RND" and omode in ("AP_SAT", "AP_SAT_SYM") and wl <= _COMMON.get(x.dtype, 0) and abs(wl - iwl) <= _MOST_SHIFT:
+        _nearest_saturated(source, target, wl, wl - iwl, signed, omode)
+        return y
     for begin in range(0, x.size, _BLOCK):
         part = slice(begin, begin + _BLOCK)
-        if is_common:
-            _nearest_saturated(source[part], target[part], wl, wl - iwl, signed, omode)
-        else:
-            target[part] = value_of(stored(source[part].astype(np.float64), wl, iwl, signed, qmode, omode, sat_bits), wl - iwl)
+        target[part] = value_of(stored(source[part].astype(np.float64), wl, iwl, signed, qmode, omode, sat_bits), wl - iwl)
     return y
 
 
@@ -55,17 +56,25 @@ def quantize_by(x, format):
 
 
 def _nearest_saturated(x, y, wl, f, signed, omode):
-    """AP_RND with AP_SAT or AP_SAT_SYM, the common case, in few passes: the same numbers as below."""
+    """AP_RND with AP_SAT or AP_SAT_SYM, the common case: ``floor(t + 1/2) = floor((floor(2 t) + 1) / 2)``, every pass exact in x's dtype.
+
+    Saturation comes first: the rails lie on the grid, so that gives the same integers, and keeps them where x's dtype is exact.
+    """
     lo, hi = stored_range(wl, signed)
     lo = symmetric_low(wl, signed) if omode == "AP_SAT_SYM" else lo
-    t = np.multiply(x, 2.0**f, dtype=np.float64)
-    v = np.rint(t)
-    np.subtract(t, v, out=t)
-    np.add(v, 1.0, out=v, where=t == 0.5)
-    np.maximum(v, float(lo), out=v)
-    np.minimum(v, float(hi), out=v)
-    np.multiply(v, 2.0**-f, out=v)
-    np.add(v, 0.0, out=y, casting="same_kind")
+    scale, low, high, half, quantum = (x.dtype.type(v) for v in (2.0 ** (f + 1), 2 * lo, 2 * hi, 0.5, 2.0**-f))
+    room = np.empty(min(_BLOCK, x.size), x.dtype)
+    for begin in range(0, x.size, _BLOCK):
+        part = x[begin : begin + _BLOCK]
+        k = room[: part.size]
+        np.multiply(part, scale, out=k)
+        np.maximum(k, low, out=k)
+        np.minimum(k, high, out=k)
+        np.floor(k, out=k)
+        np.multiply(k, half, out=k)
+        np.add(k, half, out=k)
+        np.floor(k, out=k)
+        np.multiply(k, quantum, out=y[begin : begin + _BLOCK])
 
 
 @quiet

@@ -61,10 +61,12 @@ class BaseModel(ABC):
         self.output_shape = tuple(self.dataset.output_shape[1:])
 
     _initial: Any = field(default=None, init=False)  # values the network started with
+    _known: dict[int, tuple[Tensor, str, str, str]] = field(default_factory=dict, init=False)  # parameters: layer, field, own name
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "model":
             object.__setattr__(self, "_initial", None)
+            object.__setattr__(self, "_known", {})
         object.__setattr__(self, name, value)
 
     # -- the network
@@ -293,16 +295,23 @@ class BaseModel(ABC):
 
     def _layer_and_field_for_variable(self, var: Tensor) -> tuple[str, str]:
         """Layer and field of a parameter; ``("unknown", "value")`` for one that is not of the network."""
+        return self._place(var)[:2]
+
+    def _own_name(self, var: Tensor) -> str:
+        return self._place(var)[2]
+
+    def _place(self, var: Tensor) -> tuple[str, str, str]:
+        """Layer, field and own name of a parameter; looked up once."""
+        known = self._known.get(id(var))
+        if known is not None and known[0] is var:
+            return known[1:]
         for path, parameter in self.model.named_parameters():
             if self._same_variable(parameter, var):
                 name, _, own = path.partition(".")
                 fields = PARAMETER_FIELDS.get(type(dict(self.model.named_children()).get(name)), {})
-                return name, fields.get(own, "value")
-        return "unknown", "value"
-
-    def _own_name(self, var: Tensor) -> str:
-        paths = [path for path, parameter in self.model.named_parameters() if self._same_variable(parameter, var)]
-        return paths[0].rpartition(".")[2] if paths else "value"
+                self._known[id(var)] = (var, name, fields.get(own, "value"), path.rpartition(".")[2])
+                return self._known[id(var)][1:]
+        return "unknown", "value", "value"
 
     @staticmethod
     def _same_variable(a: Any, b: Any) -> bool:

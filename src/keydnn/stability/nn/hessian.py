@@ -50,7 +50,7 @@ class HessianMonitor:
         return self.is_on and self.mode != "analytic"
 
     def _exact(self, x: np.ndarray) -> tuple[np.ndarray, float]:
-        is_whole = len(x) == len(self.run.X) and self.run.settings.drift is None
+        is_whole = len(x) == len(self.run.X) and self.run.drift is None
         if is_whole and self._whole is not None:
             return self._whole, 0.0
         layer = next(iter(self.run.model.model.children()))

@@ -68,6 +68,10 @@ class Run:
         fits = A is not None and self.first is not None and np.shape(A) == self.params[self.first].shape
         self.reference_A = np.asarray(A, np.float64) if fits else None
         self.rule = settings.update_rule
+        self.drift = settings.drift
+        if self.drift is not None and self.drift.schedule is None:  # then every step sees the same data
+            self.X, self.Y = self._drifted(self.X, self.Y, 0)
+            self.drift = None
         self.alpha_is_active = is_active(self.controller)
         ends = np.cumsum([0, *(p.numel() for p in self.params)]).tolist()
         self.slices = [slice(a, b) for a, b in pairwise(ends)]
@@ -210,7 +214,7 @@ class Run:
     def _one(self, x: np.ndarray, y: np.ndarray) -> Columns:
         """One eager step."""
         self.state_rails: list[tuple[np.ndarray, Any]] = []
-        x, y = self._drifted(x, y)
+        x, y = self._drifted(x, y, self.step)
         before = [p.numpy().copy() for p in self.params]
         theta = _vector(before)
         grads, squares, loss = self._gradients(x, y)
@@ -252,11 +256,11 @@ class Run:
             denominator=math.nan if denominators is None else min(float(d.min()) for d in denominators),
         ))  # fmt: skip
 
-    def _drifted(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        drift = self.settings.drift
+    def _drifted(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        drift = self.drift
         if drift is None:
             return x, y
-        x = drift.inputs(x, self.step)
+        x = drift.inputs(x, step)
         if drift.target == "consistent":
             data = self.model.dataset
             y = (x @ data.reference_weight_matrix.T + data.reference_bias_vector).astype(np.float32)

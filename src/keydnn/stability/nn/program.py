@@ -131,10 +131,14 @@ class Program:
 
     def take(self, run: Any) -> None:
         """Everything that the step reads, from a run."""
-        for mine, t in self._pairs(run):
-            mine.copy_from_numpy(t.numpy())
         for place, dtype in formats_of(run).items():
             self.q.table[place].copy_from_numpy(_codes(dtype))
+        self.refresh(run)
+
+    def refresh(self, run: Any) -> None:
+        """Everything that can change between the steps of a run."""
+        for mine, t in self._pairs(run):
+            mine.copy_from_numpy(t.numpy())
         self.knobs.take(run.settings.learning_rate, run.update_quantum, run.sensor, run.controller)
         self.state.take(run.sensor, run.controller)
 

@@ -60,8 +60,7 @@ def why_eager(run: Any) -> str | None:
     settings = run.settings
     reasons = {
         "plans need the native kernels": usable(),
-        "callbacks see every step": not settings.callbacks,
-        "drifting data": settings.drift is None,
+        "data that drift from step to step": run.drift is None,
         f"the update rule {settings.update_rule!r}": settings.update_rule is None,
         f"the controller {type(run.controller).__name__}": type(run.controller) in LAWS,
         "an estimated Hessian": not run.hessian.is_estimate,
@@ -118,7 +117,8 @@ class RecordedLoop:
     def __init__(self, run: Any, program: Program) -> None:
         self.run, self.program, self.size = run, program, program.size
         self.data = program.prepared(run)
-        self.limit = max(1, min(_MOST_STEPS, _MOST_BYTES // max(2 * self.size * program.dtype.itemsize, 1)))
+        most = 1 if run.settings.callbacks else _MOST_STEPS
+        self.limit = max(1, min(most, _MOST_BYTES // max(2 * self.size * program.dtype.itemsize, 1)))
         self.tensors = program.written()
 
     def take(self, parts: Iterator[Part]) -> None:
@@ -136,7 +136,12 @@ class RecordedLoop:
                 n += done
                 waiting = waiting.cut(done, waiting.steps) if done < waiting.steps else next(parts, None)
             before = np.concatenate([a.astype(np.float64).reshape(-1) for a in snapshot[: len(self.program.params)]])
-            kept = run.keep(self._measured(group, before, [out[:n] for out in outputs]))
+            columns = self._measured(group, before, [out[:n] for out in outputs])
+            if run.settings.callbacks:  # they may look at the model, and change it
+                self.program.give(run)
+            kept = run.keep(columns)
+            if run.settings.callbacks:
+                self.program.refresh(run)
             if kept is not None:
                 self._end(group, kept, n, snapshot)
                 break

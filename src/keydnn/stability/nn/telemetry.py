@@ -79,8 +79,14 @@ def measure(run: Any, b: Block) -> Columns:
     chosen = set(run.keys)
     for keys, group in GROUPS:
         if chosen & keys or keys & _ALWAYS:
-            found |= {key: np.broadcast_to(np.asarray(v, np.float64), b.steps) for key, v in group(run, b).items()}
+            found |= {key: _column(v, b.steps) for key, v in group(run, b).items()}
     return found
+
+
+def _column(v: Any, n: int) -> np.ndarray:
+    """n float64 numbers from an array of them, or from one number for all."""
+    array = np.asarray(v, np.float64)
+    return array if array.shape == (n,) else np.full(n, array)
 
 
 def row_of(columns: Columns, i: int) -> dict[str, float]:

@@ -18,8 +18,9 @@ from keydnn._tensor import Tensor
 from keydnn.stability.dataset import BaseDataset
 from keydnn.stability.history import FitHistory
 from keydnn.stability.keys import key_of
-from keydnn.stability.nn.forward import FLOAT64, PARAMETER_FIELDS, Formats, layer_forward
+from keydnn.stability.nn.forward import layer_forward
 from keydnn.stability.nn.loop import Run
+from keydnn.stability.nn.quantisers import FLOAT64, Formats, fields_of
 from keydnn.stability.nn.settings import Settings
 from keydnn.stability.precision import PrecisionDict
 from keydnn.stability.quantization import quantize_tensor, rail_stats
@@ -255,7 +256,7 @@ class BaseModel(ABC):
     def _forward_with_precision(self, x: Tensor, precision: PrecisionDict, *, training: bool, step: int = 0) -> Tensor:
         """The quantised forward pass, in float64; see `keydnn.stability.nn.forward`."""
         q = Formats(precision, self.seed, step)
-        z = q("input", "value", x.astype(FLOAT64))
+        z = x if x.dtype.kind in "iu" else q("input", "value", x.astype(FLOAT64))  # numbers of an Embedding have no format
         for name, layer in self.model.named_children():
             z = layer_forward(layer, name, q, z, training)
         return z
@@ -307,9 +308,9 @@ class BaseModel(ABC):
             return known[1:]
         for path, parameter in self.model.named_parameters():
             if self._same_variable(parameter, var):
-                name, _, own = path.partition(".")
-                fields = PARAMETER_FIELDS.get(type(dict(self.model.named_children()).get(name)), {})
-                self._known[id(var)] = (var, name, fields.get(own, "value"), path.rpartition(".")[2])
+                name, own = path.partition(".")[0], path.rpartition(".")[2]
+                field = fields_of(dict(self.model.named_children()).get(name)).get(own, "value")
+                self._known[id(var)] = (var, name, field, own)
                 return self._known[id(var)][1:]
         return "unknown", "value", "value"
 

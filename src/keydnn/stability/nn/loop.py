@@ -12,6 +12,7 @@ import numpy as np
 
 from keydnn._tensor import Tensor
 from keydnn.autograd.backward import grad
+from keydnn.nn.layers.embedding import Embedding
 from keydnn.stability.controllers import ControllerStep
 from keydnn.stability.curvature import loss_of
 from keydnn.stability.dtypes import HLSDataType
@@ -45,7 +46,8 @@ class Run:
 
     def __init__(self, model: Any, X: Any, Y: Any, settings: Settings) -> None:
         self.model, self.settings = model, settings
-        self.X, self.Y = _finite("X", X), _finite("Y", Y)
+        is_indexed = isinstance(next(iter(model.model.children()), None), Embedding)
+        self.X, self.Y = _indices(X) if is_indexed else _finite("X", X), _finite("Y", Y)
         if len(self.X) != len(self.Y) or not len(self.X):
             raise ValueError(f"train_instrumented: X has {len(self.X)} samples, Y has {len(self.Y)}; expected equal numbers of at least 1")
         self.precision: PrecisionDict | None = ensure_precision_dict(settings.precision_dict)
@@ -268,11 +270,11 @@ class Run:
 
     def _gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], float, float]:
         """Forward and backward; returns the gradients in their formats, the sum of the squared residuals, and the loss."""
-        model, target = self.model, Tensor(data=y)
+        model, source, target = self.model, Tensor(data=x, dtype=x.dtype), Tensor(data=y)
         if self.precision is None:
-            prediction = model.model(Tensor(data=x))
+            prediction = model.model(source)
         else:
-            prediction = model._forward_with_precision(Tensor(data=x), self.precision, training=True, step=self.step)
+            prediction = model._forward_with_precision(source, self.precision, training=True, step=self.step)
             target = target.astype(np.float64)
         check_shapes(prediction, target)
         found = grad(loss_of(prediction, target, self.settings.loss_mode), self.params, allow_unused=True)
@@ -386,6 +388,15 @@ def _finite(name: str, a: Any) -> np.ndarray:
     if bad:
         raise ValueError(f"train_instrumented: {name} has {bad} values that are not finite (in float32)")
     return array
+
+
+def _indices(a: Any) -> np.ndarray:
+    """X for a network that begins with an Embedding: its numbers stay integers."""
+    array = np.asarray(a.numpy() if isinstance(a, Tensor) else a)
+    whole = array.astype(np.int64)
+    if not np.array_equal(whole, array):
+        raise ValueError("train_instrumented: the network begins with an Embedding, so X must hold whole numbers")
+    return whole
 
 
 def _vector(arrays: Any) -> np.ndarray:

@@ -24,7 +24,8 @@ from keydnn.ops.inplace import assign_
 from keydnn.ops.quantize import quantize_by
 from keydnn.stability.curvature import loss_of
 from keydnn.stability.laws import Kind, Knobs, State, control, sense
-from keydnn.stability.nn.forward import FLOAT64, Formats, layer_forward
+from keydnn.stability.nn.forward import layer_forward
+from keydnn.stability.nn.quantisers import FLOAT64, Formats
 from keydnn.stability.precision import layer_names
 from keydnn.training import Sequential
 
@@ -84,7 +85,11 @@ class LiveFormats(Formats):
     def __init__(self, table: dict[Any, Tensor]) -> None:
         self.table = table
 
-    def __call__(self, layer: str, field: Any, z: Tensor, *otherwise: str) -> Tensor:
+    def has(self, layer: str, *fields: str) -> bool:
+        """Whether one of the fields has a format."""
+        return any((layer, field) in self.table for field in fields)
+
+    def __call__(self, layer: str, field: Any, z: Tensor, *otherwise: str, turn: int | None = None) -> Tensor:
         """z in the format of the field, or of the first of the other fields that has one; z itself without."""
         for name in (field, *otherwise):
             if (layer, name) in self.table:
@@ -167,10 +172,12 @@ class Program:
 
     def prepared(self, run: Any) -> list[np.ndarray]:
         """The data as the step takes them: in the dtype of the parameters, or under a map in float64 with the inputs in their format."""
+        is_indexed = run.X.dtype.kind in "iu"
         if run.precision is None:
-            return [run.X.astype(self.dtype), run.Y.astype(self.dtype)]
+            return [run.X if is_indexed else run.X.astype(self.dtype), run.Y.astype(self.dtype)]
         q = Formats(run.precision, run.model.seed)
-        return [q("input", "value", Tensor(data=run.X).astype(FLOAT64)).numpy(), run.Y.astype(np.float64)]
+        x = run.X if is_indexed else q("input", "value", Tensor(data=run.X).astype(FLOAT64)).numpy()
+        return [x, run.Y.astype(np.float64)]
 
     # -- the step
 

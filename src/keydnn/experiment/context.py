@@ -104,6 +104,7 @@ class ExperimentContext:
         self._nodes: dict[str, Any] = {}  # by id, in the order of registration
         self._graph: Any = None
         self._experiment: weakref.ref[Any] | None = None
+        self._entropy: int | None = None
         if experiment is not None:
             self.set_experiment(experiment)
 
@@ -194,6 +195,15 @@ class ExperimentContext:
         self._experiment = None if experiment is None else weakref.ref(experiment)
         if reset_registries:
             self.clear_registries()
+
+    @property
+    def entropy(self) -> int | None:
+        """The seed of the experiment, from which graphs draw initial weights by the labels of nodes; None leaves that to chance."""
+        return self._entropy
+
+    def set_entropy(self, entropy: int | None) -> None:
+        """Change the seed; what is built already keeps its weights."""
+        self._entropy = entropy
 
     def get_experiment(self) -> Any:
         """The experiment; None if there is none or it is gone."""
@@ -380,6 +390,7 @@ class ExperimentContext:
             "graph": (self._graph, _state_of(self._graph)),
             "policy": self._policy,
             "experiment": self._experiment,
+            "entropy": self._entropy,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -390,7 +401,7 @@ class ExperimentContext:
             _restore(node, inner)
         self._graph, inner = state["graph"]
         _restore(self._graph, inner)
-        self._policy, self._experiment = state["policy"], state["experiment"]
+        self._policy, self._experiment, self._entropy = state["policy"], state["experiment"], state["entropy"]
 
 
 def _state_of(thing: Any) -> dict[str, Any] | None:

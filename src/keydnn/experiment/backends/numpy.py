@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,3 +92,24 @@ class no_gradient:  # noqa: N801 - a block, called like the other adapters' func
 
     def __exit__(self, *error: object) -> None:
         return None
+
+
+# -- random numbers: Python's and NumPy's global generators, from which the engine and scikit-learn draw, too ---------------
+
+
+def random_state() -> Any:
+    """Where the generators are."""
+    return random.getstate(), np.random.get_state()
+
+
+def set_random_state(state: Any) -> None:
+    """Take back :func:`random_state`."""
+    python, numpy = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def seed_random(words: np.ndarray) -> None:
+    """Start the generators from 32-bit words."""
+    random.seed(words.tobytes())
+    np.random.seed(words)

@@ -320,6 +320,27 @@ def wants_classes(loss: Any) -> bool:
     return "sparse_categorical" in getattr(inner, "__name__", "") or "SparseCategorical" in type(inner).__name__
 
 
+# -- random numbers: Keras seeds its layers from Python's generator, so TensorFlow's own is all there is to keep --------------
+
+
+def random_state() -> Any:
+    """Where the global generator is; None before TensorFlow is imported."""
+    tensorflow = sys.modules.get("tensorflow")
+    return None if tensorflow is None else tensorflow.random.get_global_generator().state.numpy()
+
+
+def set_random_state(state: Any) -> None:
+    """Take back :func:`random_state`."""
+    _tf("a TensorFlow generator").random.get_global_generator().state.assign(state)
+
+
+def seed_random(words: np.ndarray) -> None:
+    """Start the global generator, if TensorFlow is imported, from 32-bit words."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.random.get_global_generator().reset_from_seed(int(words[0]))
+
+
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     layers = need("keras.layers", "a Keras model")

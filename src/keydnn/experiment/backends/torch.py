@@ -316,6 +316,34 @@ def wants_classes(loss: Any) -> bool:
     return type(loss).__name__ in _WHOLE_TARGETS
 
 
+# -- random numbers ---------------------------------------------------------------------------------------------------
+
+
+def random_state() -> Any:
+    """Where the generators of the processor and of the devices in use are; None before torch is imported."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+def set_random_state(state: Any) -> None:
+    """Take back :func:`random_state`."""
+    torch = need("torch", "a torch generator")
+    torch.set_rng_state(state[0])
+    for device, inner in enumerate(state[1]):
+        torch.cuda.set_rng_state(inner, device)
+
+
+def seed_random(words: np.ndarray) -> None:
+    """Start the generators, if torch is imported, from 32-bit words."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.manual_seed(int.from_bytes(words[:2].tobytes(), "little"))
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(int.from_bytes(words[2:4].tobytes(), "little"))
+
+
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     nn = need("torch.nn", "a torch model")

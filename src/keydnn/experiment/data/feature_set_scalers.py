@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -124,6 +125,37 @@ class FeatureSetScalers:
     def replayed(self, domain: str, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         """What ``transformed`` should be: raw values through the stored fitted scalers, by key."""
         return self._scalers.replay(self._samples, domain, keys)
+
+    def scaled_together(self, domain: str, keys: Sequence[str]) -> set[str]:
+        """Keys, and all keys of the domain that were scaled together with them."""
+        return self._scalers.involved(domain, keys)
+
+    def scaled(self, domain: str, raw: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """New raw values as the stored fitted scalers make them, by key; keys that no scaler was applied to are left out.
+
+        Args:
+            domain: Domain of the columns.
+            raw: Key to array (n, ...), all of one length; nothing of it, and no stored scaler, is changed.
+
+        Raises:
+            ValueError: A scaler was fitted to these and other columns together, and the others are missing.
+        """
+        copies = ScalerHistory([replace(record, scaler_obj=record.scaler_obj.copy()) for record in self._scalers.records])
+        missing = self.scaled_together(domain, list(raw)) - set(raw)
+        if missing:
+            raise ValueError(f"columns of {self.label!r} were scaled together with {', '.join(sorted(missing))}: these are needed, too")
+        columns = {f"{domain}.{key}.{REP_RAW}": values for key, values in raw.items()}
+        return copies.replay(_Arrays(columns), domain, list(raw))  # type: ignore[arg-type]
+
+
+class _Arrays:
+    """Columns as a collection gives them."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        self._columns = columns
+
+    def array(self, name: str) -> NDArray[Any]:
+        return self._columns[name]
 
 
 def _rep_of(text: str) -> dict[str, str]:

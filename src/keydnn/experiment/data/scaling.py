@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class ScalerHistory:
     def replay(self, collection: SampleCollection, domain: str, keys: Sequence[str]) -> dict[str, Array]:
         """What ``transformed`` is for keys that a record uses: raw data through the stored scalers of these and all joined keys."""
         records = [record for record in self.records if record.domain == domain]
-        involved = _closure(set(keys), records)
+        involved = self.involved(domain, keys)
         values = {key: collection.array(f"{domain}.{key}.{REP_RAW}") for key in involved}
         touched: set[str] = set()
         for record in records:
@@ -71,6 +71,10 @@ class ScalerHistory:
                 values.update(columns)
                 touched.update(columns)
         return {key: values[key] for key in keys if key in touched}
+
+    def involved(self, domain: str, keys: Iterable[str]) -> set[str]:
+        """Keys and all keys that were scaled together with them."""
+        return _closure(set(keys), [record for record in self.records if record.domain == domain])
 
     # --- undoing ---------------------------------------------------------------------------------------------------
 

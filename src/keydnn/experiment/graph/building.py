@@ -10,13 +10,20 @@ from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape
 from keydnn.experiment.graph.shapes import source_shapes
+from keydnn.experiment.random_states import forked
 from keydnn.experiment.references import FeatureSetReference
 
 Shapes = tuple[Shape | None, Shape | None]  # of features and targets
 
 
-def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool) -> None:
+def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool, entropy: int | None = None) -> None:
     """Build every node, each behind all that it reads.
+
+    Args:
+        order: The nodes.
+        tails: Ids of those that nobody reads.
+        force: Whether everything starts anew.
+        entropy: Seed of the initial weights; None draws them from the frameworks' generators as they are.
 
     Raises:
         RuntimeError: A model cannot be built for the shape it gets.
@@ -33,7 +40,7 @@ def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool) -> N
             known[node.node_id] = (node.output_shape, node.target_shape)
         elif isinstance(node, ModelNode):
             ((features, targets),) = inputs.values()
-            _build_model(node, features, targets if node.node_id in tails else None, force)
+            _build_model(node, features, targets if node.node_id in tails else None, force, entropy)
             known[node.node_id] = (node.output_shape, targets)
         else:
             node.build({reference: features for reference, (features, _) in inputs.items() if features is not None})
@@ -54,7 +61,7 @@ def _build_merge(node: MergeNode, inputs: Mapping[Reference, Shapes], backends: 
     node.build(shapes, backend=chosen, target_shapes={reference: targets for reference, (_, targets) in inputs.items()})
 
 
-def _build_model(node: ModelNode, features: Shape | None, targets: Shape | None, force: bool) -> None:
+def _build_model(node: ModelNode, features: Shape | None, targets: Shape | None, force: bool, entropy: int | None) -> None:
     free = node.model.takes_any_output_shape and (node.output_shape is None or force)
     fits = node.is_built and _same(node.input_shape, features)
     if fits and not force:
@@ -64,9 +71,11 @@ def _build_model(node: ModelNode, features: Shape | None, targets: Shape | None,
         warnings.warn(
             f"node {node.label!r} was built for inputs of shape {node.input_shape} and now gets {features}: it starts anew", stacklevel=5
         )
-        node.build_model(features, node.output_shape if node.model.takes_any_output_shape else None, force=True)
+        with forked(entropy, node.label):
+            node.build_model(features, node.output_shape if node.model.takes_any_output_shape else None, force=True)
         return
-    node.build_model(features, targets if free else None, force=force)
+    with forked(entropy, node.label):
+        node.build_model(features, targets if free else None, force=force)
 
 
 def _same(a: Shape | None, b: Shape | None) -> bool:

@@ -21,6 +21,7 @@ from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode, Reference
 from keydnn.experiment.graph.recorded import GraphPlans
+from keydnn.experiment.random_states import forked
 from keydnn.experiment.references import FeatureSetReference, GraphNodeReference
 from keydnn.experiment.training import AppliedLoss, Optimizer
 from keydnn.experiment.visualization.summary import summary_box
@@ -261,12 +262,14 @@ class ModelGraph:
     def build(self, *, force: bool = False) -> None:
         """Find all shapes and build every node, then the optimizers; what is built for the same shape keeps its weights.
 
+        In the context of an experiment the initial weights derive from its seed and the labels of the nodes.
+
         Args:
             force: Whether everything starts anew, with fresh weights.
         """
         if self._is_built and not force:
             return
-        build_nodes(self._in_order(), set(self._dag.tails()), force)
+        build_nodes(self._in_order(), set(self._dag.tails()), force, self._ctx.entropy)
         for backend, optimizer in self._optimizers.items():
             learners = [node for node in self._models() if node.backend is backend]
             optimizer.rebuild([parameter for node in learners for parameter in node.parameters()], keep=not force)
@@ -409,9 +412,10 @@ class ModelGraph:
         return {"backend": self.backend, "contributing_nodes": {node.node_id for node in learners}, word: told}
 
     def reset_state(self) -> None:
-        """Fresh weights and optimizer state everywhere."""
+        """Fresh weights and optimizer state everywhere; in the context of an experiment the weights that its seed gives."""
         for node in self._models():
-            node.reset_weights()
+            with forked(self._ctx.entropy, node.label):
+                node.reset_weights()
         for backend, optimizer in self._optimizers.items():
             if optimizer.is_built:
                 learners = [node for node in self._models() if node.backend is backend]

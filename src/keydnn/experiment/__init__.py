@@ -19,7 +19,9 @@ from keydnn.experiment.context import ExperimentContext, RegistrationPolicy  # n
 from keydnn.experiment.data import Batch, DataFormat, FeatureSet, FeatureSetView, SampleData  # noqa: E402
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode  # noqa: E402
 from keydnn.experiment.models import BaseModel, KeydnnBaseModel, wrap_model  # noqa: E402
+from keydnn.experiment.phases import ResultRecording  # noqa: E402
 from keydnn.experiment.references import ModelOutputReference  # noqa: E402
+from keydnn.experiment.results import EvalResults, FitResults, PhaseGroupResults, TrainResults  # noqa: E402
 from keydnn.experiment.samplers import SimilarityCondition  # noqa: E402
 from keydnn.experiment.scalers import Scaler, scaler_registry, supported_scalers  # noqa: E402
 from keydnn.experiment.training import AppliedLoss, Loss, Optimizer  # noqa: E402
@@ -32,21 +34,26 @@ __all__ = [
     "Batch",
     "ConcatNode",
     "DataFormat",
+    "EvalResults",
     "ExperimentContext",
     "FeatureSet",
     "FeatureSetView",
+    "FitResults",
     "KeydnnBaseModel",
     "Loss",
     "ModelGraph",
     "ModelNode",
     "ModelOutputReference",
     "Optimizer",
+    "PhaseGroupResults",
     "RegistrationPolicy",
+    "ResultRecording",
     "SampleData",
     "Scaler",
     "SimilarityCondition",
     "TensorflowBaseModel",  # noqa: F822 - through __getattr__
     "TorchBaseModel",  # noqa: F822 - through __getattr__
+    "TrainResults",
     "scaler_registry",
     "supported_scalers",
     "wrap_model",

@@ -87,6 +87,17 @@ class IDrawable(Protocol):
     def diagram(self, options: Any = None) -> Any: ...
 
 
+@runtime_checkable
+class ICallbackResult(Protocol):
+    """What a hook of a callback left behind, and when: in which epoch and batch (None outside), at its start or end."""
+
+    kind: str
+    callback_label: Any
+    epoch_idx: Any
+    batch_idx: Any
+    edge: Any
+
+
 class IRecording(Protocol):
     """A block whose results keep the history that gradients need."""
 

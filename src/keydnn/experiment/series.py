@@ -18,6 +18,28 @@ NUMBERS: dict[str, Reducer] = {**ENDS, "sum": sum, "mean": lambda values: sum(va
 TENSORS: dict[str, Reducer] = {**ENDS, "concat": concat}
 
 
+class Later:
+    """An object of a series that is made each time somebody asks for it.
+
+    Args:
+        make: Makes the object.
+        *given: Its arguments.
+    """
+
+    __slots__ = ("_given", "_make")
+
+    def __init__(self, make: Callable[..., Any], *given: Any) -> None:
+        self._make, self._given = make, given
+
+    def open(self) -> Any:
+        """The object."""
+        return self._make(*self._given)
+
+
+def _opened(value: Any) -> Any:
+    return value.open() if type(value) is Later else value
+
+
 def reducers_for(value: Any) -> Mapping[str, Reducer]:
     """The named reducers that values like this one allow: of numbers mean and sum, of tensors concat, of everything first and last."""
     if isinstance(value, numbers.Number):
@@ -45,7 +67,7 @@ class AxisSeries:
 
     Args:
         axes: Names of the axes.
-        _data: Key to object; a key has one value per axis.
+        _data: Key to object, or to a :class:`Later`; a key has one value per axis.
 
     Raises:
         ValueError: An axis is named twice, or a key has another length.
@@ -82,7 +104,7 @@ class AxisSeries:
     @property
     def data(self) -> dict[Key, Any]:
         """Key to object."""
-        return dict(self._data)
+        return {key: _opened(value) for key, value in self._data.items()}
 
     @property
     def shape(self) -> dict[str, int]:
@@ -124,7 +146,7 @@ class AxisSeries:
         full = key if isinstance(key, tuple) else (key,)
         if full not in self._data:
             raise KeyError(f"nothing at {dict(zip(self._axes, full, strict=False))}; there are {self.axes_values()}")
-        return self._data[full]
+        return _opened(self._data[full])
 
     def where(self, **coords: Any) -> Self:
         """The part of the series that fits.
@@ -152,11 +174,11 @@ class AxisSeries:
         """
         if len(self._data) != 1:
             raise ValueError(f"one() needs exactly one entry, there are {len(self._data)}")
-        return next(iter(self._data.values()))
+        return self.values()[0]
 
     def values(self) -> list[Any]:
         """The objects."""
-        return list(self._data.values())
+        return [_opened(value) for value in self._data.values()]
 
     def keys(self) -> list[Key]:
         """The keys."""
@@ -164,7 +186,7 @@ class AxisSeries:
 
     def items(self) -> list[tuple[Key, Any]]:
         """Pairs of key and object."""
-        return list(self._data.items())
+        return [(key, _opened(value)) for key, value in self._data.items()]
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._data)
@@ -191,7 +213,7 @@ class AxisSeries:
             ValueError: The series is empty.
             KeyError: No such axis.
         """
-        return self._in_order(sort_by)[0]
+        return _opened(self._in_order(sort_by)[0])
 
     def last(self, *, sort_by: str | Sequence[str] | None = None) -> Any:
         """The object that was added last, or comes last by the values of one or several axes.
@@ -200,11 +222,11 @@ class AxisSeries:
             ValueError: The series is empty.
             KeyError: No such axis.
         """
-        return self._in_order(sort_by)[-1]
+        return _opened(self._in_order(sort_by)[-1])
 
     def reducers(self) -> Mapping[str, Reducer]:
         """The named reducers that the objects allow."""
-        return reducers_for(next(iter(self._data.values())))
+        return reducers_for(_opened(next(iter(self._data.values()))))
 
     def collapse(self, axis: str, reducer: str | Reducer) -> Self:
         """One object for all values of an axis.
@@ -222,14 +244,14 @@ class AxisSeries:
             raise ValueError("the series is empty")
         known = self.reducers()
         if not callable(reducer) and reducer not in known:
-            kind = type(next(iter(self._data.values()))).__name__
+            kind = type(_opened(next(iter(self._data.values())))).__name__
             raise ValueError(f"reducer {reducer!r} does not suit {kind}; expected a function or one of {', '.join(known)}")
         reduce = reducer if callable(reducer) else known[reducer]
         groups: dict[Key, list[Any]] = {}
         for key, value in self._data.items():
             groups.setdefault(key[:place] + key[place + 1 :], []).append(value)
         axes = self._axes[:place] + self._axes[place + 1 :]
-        return self._like(axes, {key: reduce(values) for key, values in groups.items()})
+        return self._like(axes, {key: reduce([_opened(value) for value in values]) for key, values in groups.items()})
 
     def squeeze(self) -> Self:
         """Without the axes that have a single value; an empty series stays as it is."""
@@ -242,20 +264,26 @@ class AxisSeries:
 
     def map(self, fn: Callable[[Any], Any]) -> AxisSeries:
         """A plain series with ``fn`` of every object."""
-        return AxisSeries(self._axes, {key: fn(value) for key, value in self._data.items()})
+        return AxisSeries(self._axes, {key: fn(value) for key, value in self.items()})
 
     def to_dict(self) -> dict[Key, Any]:
         """Key to object."""
-        return dict(self._data)
+        return self.data
+
+    def _cells(self, value: Any) -> dict[str, Any]:
+        """What stands in a frame for an object, by column."""
+        return {"value": value}
 
     def to_pandas(self) -> Any:
-        """A frame with a column per axis and a column ``value``.
+        """A frame with a column per axis and a column ``value``, or, where objects have several numbers, a column for each.
 
         Raises:
             ImportError: pandas is not installed.
         """
         pandas = need("pandas", "to_pandas()")
-        return pandas.DataFrame([(*key, value) for key, value in self._data.items()], columns=[*self._axes, "value"])
+        rows = [(key, self._cells(value)) for key, value in self.items()]
+        columns = list(rows[0][1]) if rows else ["value"]
+        return pandas.DataFrame([(*key, *cells.values()) for key, cells in rows], columns=[*self._axes, *columns])
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{axis}: {size}" for axis, size in self.shape.items())

@@ -103,6 +103,10 @@ class Deferred:
             self._value = self._compute()
         return self._value
 
+    def fresh(self) -> Deferred:
+        """Another one of the same value, so that this one does not keep what is computed."""
+        return Deferred(self._compute, self.n)
+
 
 class SampleData:
     """Tensors of one group of samples.
@@ -203,6 +207,11 @@ class SampleData:
     def domains(self) -> list[str]:
         """Domains that are stored."""
         return [domain for domain in DOMAINS if domain in self._data]
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """Domain to value, which may be a :class:`Deferred`."""
+        return self._data
 
     @property
     def n_samples(self) -> int:

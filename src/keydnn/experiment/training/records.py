@@ -100,7 +100,33 @@ class LossRecord:
         return f"LossRecord({self.label!r}, node_id={self.node_id!r}, total={self.to_float():.6g})"
 
 
-class LossCollection(AxisSeries):
+class LossSums(AxisSeries):
+    """A series of LossRecords; abstract: what all of them have in common."""
+
+    @property
+    def trainable(self) -> Any:
+        """Sum of the training losses, 0.0 if there are none."""
+        return sum((record.trainable for record in self.values() if record.trainable is not None), 0.0)
+
+    @property
+    def auxiliary(self) -> Any:
+        """Sum of the other losses, 0.0 if there are none."""
+        return sum((record.auxiliary for record in self.values() if record.auxiliary is not None), 0.0)
+
+    def to_float(self) -> float:
+        """Sum of all losses as a number on the host."""
+        return float(sum(record.to_float() for record in self.values()))
+
+    def reducers(self) -> Mapping[str, Reducer]:
+        """``mean sum first last``."""
+        return {
+            **ENDS,
+            "mean": lambda records: LossRecord.mean(*_alike(records)),
+            "sum": lambda records: LossRecord.merge(*_alike(records)),
+        }
+
+
+class LossCollection(LossSums):
     """The losses of a step by node and label; records of one pair are added.
 
     Args:
@@ -168,31 +194,9 @@ class LossCollection(AxisSeries):
         ctx = ExperimentContext.get_active()
         return [ctx.get_node(node_id=node_id) for node_id in self.node_ids]
 
-    @property
-    def trainable(self) -> Any:
-        """Sum of the training losses, 0.0 if there are none."""
-        return sum((record.trainable for record in self.values() if record.trainable is not None), 0.0)
-
-    @property
-    def auxiliary(self) -> Any:
-        """Sum of the other losses, 0.0 if there are none."""
-        return sum((record.auxiliary for record in self.values() if record.auxiliary is not None), 0.0)
-
-    def to_float(self) -> float:
-        """Sum of all losses as a number on the host."""
-        return float(sum(record.to_float() for record in self.values()))
-
     def merge(self, *others: LossCollection) -> LossCollection:
         """This and others; records of one node and label are added."""
         return LossCollection([record for collection in (self, *others) for record in collection.values()])
-
-    def reducers(self) -> Mapping[str, Reducer]:
-        """``mean sum first last``."""
-        return {
-            **ENDS,
-            "mean": lambda records: LossRecord.mean(*_alike(records)),
-            "sum": lambda records: LossRecord.merge(*_alike(records)),
-        }
 
 
 def _alike(records: Iterable[LossRecord]) -> list[LossRecord]:

@@ -1,0 +1,148 @@
+"""Frame: what a step has besides the features it produced and its losses; steps on the same batch share one.
+
+Batches of a phase come again in every epoch, so targets, tags, ids (as row numbers), weights and masks are held once for all epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keydnn.experiment.data import Batch, BatchView, ExecutionContext, RoleData, SampleData
+from keydnn.experiment.data.execution_context import InputKey
+from keydnn.experiment.data.sample_data import Deferred
+from keydnn.experiment.graph import GraphNode, MergeNode
+from keydnn.experiment.names import DOMAIN_FEATURES
+from keydnn.experiment.references import FeatureSetReference
+
+Keep = frozenset[str] | None
+
+
+class RoleFrame:
+    """Samples of one role without their features."""
+
+    __slots__ = ("domains", "kind", "mask", "role", "weight")
+
+    def __init__(self, role: str, samples: SampleData, weight: Any, mask: Any, keep: Keep) -> None:
+        self.role, self.kind, self.weight, self.mask = role, samples.kind, weight, mask
+        self.domains = tuple((d, v) for d, v in samples.parts.items() if d != DOMAIN_FEATURES and (keep is None or d in keep))
+
+    def fits(self, samples: SampleData, weight: Any, mask: Any) -> bool:
+        """Whether the samples are these."""
+        parts = samples.parts
+        for domain, value in self.domains:
+            if parts.get(domain) is not value:
+                return False
+        return samples.kind == self.kind and _same(self.weight, weight) and _same(self.mask, mask)
+
+    def samples(self, features: Any) -> SampleData:
+        """The samples with their features, which may be None."""
+        found = {d: v.fresh() if isinstance(v, Deferred) else v for d, v in self.domains}
+        return SampleData(found if features is None else {DOMAIN_FEATURES: features, **found}, kind=self.kind)
+
+
+def _same(kept: Any, other: Any) -> bool:
+    """Whether two weights or masks are the same one, or hold the same numbers."""
+    return kept is other or bool(np.array_equal(kept, other))
+
+
+class NodeFrame:
+    """The output of a node without features."""
+
+    __slots__ = ("batch_size", "node_id", "roles")
+
+    def __init__(self, node_id: str, batch: Batch, keep: Keep) -> None:
+        self.node_id, self.batch_size = node_id, batch.batch_size
+        self.roles = tuple(
+            RoleFrame(role, samples, batch.role_weights[role], batch.role_masks[role], keep) for role, samples in batch.role_data.items()
+        )
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch has this frame."""
+        data, weights, masks = batch.role_data, batch.role_weights, batch.role_masks
+        if len(data) != len(self.roles):
+            return False
+        return all(one.role in data and one.fits(data[one.role], weights[one.role], masks[one.role]) for one in self.roles)
+
+    def batch(self, features: Mapping[str, Any]) -> Batch:
+        """The batch with features by role."""
+        data = RoleData({one.role: one.samples(features.get(one.role)) for one in self.roles})
+        return Batch.trusted(
+            self.batch_size, data, {one.role: one.weight for one in self.roles}, {one.role: one.mask for one in self.roles}
+        )
+
+
+class Frame:
+    """What a step has besides the features of its outputs and its losses.
+
+    Args:
+        views: (node id, reference) to the rows a node read.
+        nodes: Frames of the outputs.
+    """
+
+    __slots__ = ("nodes", "views")
+
+    def __init__(self, views: Mapping[InputKey, BatchView], nodes: Sequence[NodeFrame]) -> None:
+        self.views, self.nodes = dict(views), tuple(nodes)
+
+    @classmethod
+    def of(cls, ctx: ExecutionContext, keep: Keep = None) -> Frame:
+        """The frame of a step.
+
+        Args:
+            ctx: The step.
+            keep: Domains that are recorded; None keeps all.
+        """
+        return cls(ctx.input_views, [NodeFrame(node_id, batch, keep) for node_id, batch in ctx.outputs.items()])
+
+    @classmethod
+    def of_inputs(
+        cls,
+        nodes: Sequence[GraphNode],
+        inputs: Mapping[InputKey, Batch],
+        views: Mapping[InputKey, BatchView],
+        keep: Keep = None,
+    ) -> Frame:
+        """The frame of a step that has not run: what nodes read passes through them.
+
+        Args:
+            nodes: Nodes that will run, each behind what it reads; no merge nodes.
+            inputs: (node id, reference) to the batch a head node reads.
+            views: (node id, reference) to its rows.
+            keep: Domains that are recorded; None keeps all.
+
+        Raises:
+            ValueError: A merge node: what it passes on is only known after a step.
+        """
+        passed: dict[str, Batch] = {}
+        for node in nodes:
+            if isinstance(node, MergeNode):
+                raise ValueError(f"the frame of merge node {node.label!r} is only known after a step: use Frame.of(ctx)")
+            (reference,) = node.get_upstream_refs()
+            read = inputs[node.node_id, reference] if isinstance(reference, FeatureSetReference) else passed[str(reference.node_id)]
+            passed[node.node_id] = _as_output(read)
+        return cls(views, [NodeFrame(node_id, batch, keep) for node_id, batch in passed.items()])
+
+    def fits(self, ctx: ExecutionContext) -> bool:
+        """Whether a step has this frame."""
+        if len(ctx.outputs) != len(self.nodes) or len(ctx.input_views) != len(self.views):
+            return False
+        for key, view in ctx.input_views.items():
+            if self.views.get(key) is not view:
+                return False
+        outputs = ctx.outputs
+        return all(node.node_id in outputs and node.fits(outputs[node.node_id]) for node in self.nodes)
+
+    def node(self, node_id: str) -> NodeFrame | None:
+        """The frame of a node's output; None if the node did not run."""
+        for node in self.nodes:
+            if node.node_id == node_id:
+                return node
+        return None
+
+
+def _as_output(batch: Batch) -> Batch:
+    samples = {role: one.with_domains({}, kind="output") for role, one in batch.role_data.items()}
+    return Batch.trusted(batch.batch_size, RoleData(samples), dict(batch.role_weights), dict(batch.role_masks))

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -40,7 +41,29 @@ MISSING = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every eighth row of the large tables")
+
+
+LARGE_TABLE = 24
+
+
+def _is_quick(items):
+    """For each test whether --quick runs it: a large table is a test function with more rows than LARGE_TABLE."""
+    rows = Counter(item.nodeid.partition("[")[0] for item in items)
+    seen = Counter()
+    for item in items:
+        table = item.nodeid.partition("[")[0]
+        seen[table] += 1
+        slow = item.get_closest_marker("slow") or item.get_closest_marker("long")
+        yield not slow and (rows[table] <= LARGE_TABLE or seen[table] % 8 == 1)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--quick"):
+        is_quick = list(_is_quick(items))
+        config.hook.pytest_deselected(items=[item for item, quick in zip(items, is_quick, strict=True) if not quick])
+        items[:] = [item for item, quick in zip(items, is_quick, strict=True) if quick]
     for marker, (is_missing, reason) in MISSING.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and is_missing():

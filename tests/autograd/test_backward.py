@@ -315,6 +315,7 @@ class TestLongGraphs:
         y.backward()
         assert x.grad.item() == 10_001.0
 
+    @pytest.mark.slow
     def test_a_hundred_thousand_are_freed_without_the_collector(self):
         gc.collect()
         gc.disable()
@@ -330,6 +331,7 @@ class TestLongGraphs:
         finally:
             gc.enable()
 
+    @pytest.mark.slow
     def test_long_chains_in_place(self):
         gc.collect()
         gc.disable()

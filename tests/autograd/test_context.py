@@ -187,6 +187,7 @@ class TestFunction:
         check_gradient(lambda x: Exp.apply(Exp.apply(x) * 0.1), x, order=2)
         check_gradient(lambda x, w: Affine.apply(x, w, 2.0, shift=1.0), [x, w], order=2)
 
+    @pytest.mark.slow
     def test_a_saved_output_makes_no_cycle(self):
         gc.collect()
         gc.disable()
@@ -209,6 +210,7 @@ class TestFunction:
             together(y, d).sum().backward()
             assert y.grad.tolist() == [2.0] and x.grad.tolist() == [2.0]
 
+    @pytest.mark.slow
     def test_an_output_saved_after_it_was_attached_makes_no_cycle(self):
         gc.collect()
         gc.disable()

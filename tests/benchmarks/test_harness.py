@@ -77,6 +77,7 @@ def test_answers_may_come_from_another_case_than_the_timed_one():
     assert seen == ["gentler", "case"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "reason"), [("raising", "ValueError: no luck"), ("leaving", "ended with code 7"), ("importing", "not_there_at_all")]
 )
@@ -89,6 +90,7 @@ def test_a_process_that_crashes_is_reported_and_the_others_go_on(function, reaso
     assert list(result.seconds) == ["a"] and reason in result.notes["b"]
 
 
+@pytest.mark.slow
 def test_a_process_that_crashed_is_started_again_for_the_next_case():
     process = Remote("a", HERE + "raising_once")
     try:
@@ -158,6 +160,7 @@ def small_images(monkeypatch):
     return [Case("flat", "step"), Case("pooled", "step"), Case("flat", "epoch", 240)]
 
 
+@pytest.mark.slow
 def test_our_losses_of_images_are_those_of_the_definition(monkeypatch):
     from benchmarks.peers import ours
 

@@ -56,6 +56,7 @@ def rewritten(job, old, new):
     return job
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict(job):
     result = keydnn("train", job, "--verbose", 0)
     assert result.exit_code == 0, result.output
@@ -81,6 +82,7 @@ def test_train_evaluate_predict(job):
     assert told["rows"][0][1:] == pytest.approx([float(predicted[0][f"p({c})"]) for c in ("left", "mid", "right")])
 
 
+@pytest.mark.slow
 def test_resumed_ends_with_the_same_bits(job):
     rewritten(job, "epochs = 8", "epochs = 3")
     assert keydnn("train", job, "--json").exit_code == 0
@@ -168,6 +170,7 @@ def test_what_is_wrong_is_said(job, old, new, said):
     assert not (job.parent / "runs/points/model.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "want"), [("{ right = 3.0, left = 0.5 }", {2: 3.0, 0: 0.5}), ('"balanced"', "balanced")])
 def test_class_weights_and_accumulation_reach_training(job, monkeypatch, weights, want):
     seen = []
@@ -186,6 +189,7 @@ def test_damaged_csv(tmp_path, text):
         rows.read_csv(tmp_path / "d.csv")
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_the_run(job):
     rewritten(job, "epochs = 8", "epochs = 1")
     run = job.parent / "runs/points"

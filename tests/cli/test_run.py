@@ -21,6 +21,8 @@ pytest.importorskip("click")
 
 from keydnn.cli import digits, plots  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 needs_matplotlib = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the plot extra: pip install '.[plot]'")
 
 
@@ -200,14 +202,14 @@ def torch_accuracy_of(seed):
         return float((model(x_test).argmax(dim=1) == y_test).float().mean())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_seeds_are_as_good_as_promised():
     accuracies = [accuracy_of(seed) for seed in range(5)]
     assert min(accuracies) >= 0.965, accuracies
     assert np.mean(accuracies) >= 0.975, accuracies
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.torch
 def test_five_seeds_are_as_good_as_in_pytorch():
     ours, theirs = np.mean([accuracy_of(seed) for seed in range(5)]), np.mean([torch_accuracy_of(seed) for seed in range(5)])

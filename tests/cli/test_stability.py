@@ -31,6 +31,7 @@ def call(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_run_sweep_report(call, tmp_path):
     result = call(RUN, "run", "--out", "lab")
     assert result.exit_code == 0 and "healthy" in result.output and "30 steps" in result.output

@@ -16,6 +16,8 @@ from keydnn.cli.table import table
 from keydnn.kernels.dispatch import native_status
 from keydnn.saving import write_state
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("click")
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 

@@ -128,6 +128,7 @@ def test_gradients_that_were_touched_are_made_anew():
     np.testing.assert_array_equal(unread.numpy(), before)
 
 
+@pytest.mark.slow
 def test_a_model_with_a_short_way_goes_when_nobody_needs_it():
     model = steady()[0]
     model[0].parent = [model]  # a cycle that only the collector can break

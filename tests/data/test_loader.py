@@ -32,6 +32,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kind"), [(1, "threads"), (3, "threads"), (2, "processes")])
 def test_the_number_of_workers_changes_no_bit(workers, kind):
     plain = epochs(DataLoader(images(), 5, shuffle=True))
@@ -89,6 +90,7 @@ def die(sample):
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_a_worker_process_that_dies_is_told():
     loader = DataLoader(Mapped([1, 2, 3], die), workers=1, worker_kind="processes")
     with pytest.raises(RuntimeError, match="worker process died"):

@@ -93,6 +93,7 @@ print(*seen)
 """
 
 
+@pytest.mark.slow
 def test_threads_see_the_fallback_and_none_is_none():
     done = subprocess.run(
         [sys.executable, "-c", IN_A_NEW_PROCESS],

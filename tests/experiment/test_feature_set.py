@@ -51,6 +51,7 @@ def test_missing_numbers_are_nan():
         build_sample_schema_table(features={"x": np.ones(2)}, targets={"y": np.ones(3)})
 
 
+@pytest.mark.slow
 def test_targets_of_any_kind_are_exact():
     data = {"x": [0.0, 1.0], "i": np.array([2**62 + 1, -1]), "s": ["a", "b"]}
     fs = FeatureSet.from_dict("t", data, "x", ["i", "s"])

@@ -345,6 +345,7 @@ print(total > 0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA as Linux has it")
 def test_a_file_twice_as_large_as_the_memory_allowed(tmp_path):
     path = chunked_file(tmp_path / "x.arrow", n_chunks=40, rows=25_000, width=42)  # 340 MB

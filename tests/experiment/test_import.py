@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from keydnn.experiment.io.classes import BUILTINS, REGISTRIES, import_string
 
 WITHOUT_PYARROW = """
@@ -21,10 +23,12 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_without_pyarrow_one_error_names_the_extra():
     assert run(WITHOUT_PYARROW).strip() == "keydnn.experiment needs pyarrow; from the checkout: pip install '.[experiment]'"
 
 
+@pytest.mark.slow
 def test_no_optional_package_is_loaded():
     loaded = set(run(LOADED).split())
     assert "keydnn.experiment.data.feature_set" in loaded

@@ -22,6 +22,7 @@ def batch(backend, shape):
     return keydnn.tensor(array) if backend == "keydnn" else __import__("torch").from_numpy(array)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [*BACKENDS, "scikit"])
 def test_every_backend_does_what_graphs_need(backend):
     if backend == "scikit":

@@ -41,6 +41,7 @@ def definition(fs, rows, conditions):
     return table
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(4, 40), kind=KINDS, seed=st.integers(0, 10**6), mode=st.sampled_from(["similar", "dissimilar"]), fallback=st.booleans(),
     second=st.sampled_from([None, "similar", "dissimilar"]), limit=st.sampled_from([1, 2, 3, None]), best=st.booleans(),
@@ -90,6 +91,7 @@ def test_anchors_with_large_pools_are_served_by_drawing():
     assert rank.shape == (3000,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [50, 2000])
 def test_workers_do_not_change_the_result(n):
     fs = make(n, "number", 1)

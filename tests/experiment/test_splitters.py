@@ -175,6 +175,7 @@ print(h.hexdigest(), fs.fingerprint)
 """
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_in_a_new_process():
     answers = {
         subprocess.run([sys.executable, "-c", SAME_IN_A_NEW_PROCESS], capture_output=True, text=True, check=True).stdout for _ in range(2)

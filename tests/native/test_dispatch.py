@@ -13,6 +13,8 @@ from keydnn.kernels.contract import KERNELS
 from tests.native.common import needs_native
 from tests.native.test_threads import in_new_process
 
+pytestmark = pytest.mark.slow
+
 
 def missing():
     raise native.NativeUnavailable("import keydnn._native (in /nowhere) failed with ImportError: not built")

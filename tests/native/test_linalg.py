@@ -48,6 +48,7 @@ def test_empty_operands(shape):
     np.testing.assert_array_equal(table.linear(np.ones((m, k), np.float32), np.ones((n, k), np.float32), np.ones(n, np.float32)), k + 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(256, 300, 270), (1, 4096, 300), (500, 2, 700), (64, 256, 784)], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bits_do_not_depend_on_threads(shape, dtype):

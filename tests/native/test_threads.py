@@ -50,6 +50,7 @@ def test_another_type_is_refused(bad):
         threads.set_threads(bad)
 
 
+@pytest.mark.slow
 def test_the_default_is_the_affinity_and_the_environment_overrides():
     code = "import keydnn.threads as t; print(t.get_threads())"
     environment = {k: v for k, v in os.environ.items() if k != "KEYDNN_NUM_THREADS"}

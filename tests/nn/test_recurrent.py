@@ -141,6 +141,7 @@ def loss_and_grads(layer, x, **how):
     return loss.item(), x.grad.numpy(), [p.grad.numpy() for p in layer.parameters()]
 
 
+@pytest.mark.slow
 @kinds
 @settings(max_examples=12)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4))

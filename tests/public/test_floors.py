@@ -146,10 +146,12 @@ def test_every_file_of_the_package_stands_in_a_room():
     assert rooms <= set(FLOORS)
 
 
+@pytest.mark.slow
 def test_no_import_leads_up():
     assert upward_arrows(PACKAGE) == []
 
 
+@pytest.mark.slow
 def test_optional_packages_are_imported_inside_functions_only():
     assert early_imports(PACKAGE) == []
 

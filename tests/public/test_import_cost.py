@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LIST_NEW_PACKAGES = """
 import sys
 import numpy
@@ -12,6 +14,7 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """
 
 
+@pytest.mark.slow
 def test_import_loads_no_optional_package():
     result = subprocess.run([sys.executable, "-c", LIST_NEW_PACKAGES], capture_output=True, text=True, check=True)
     packages = set(result.stdout.split())
@@ -19,6 +22,7 @@ def test_import_loads_no_optional_package():
     assert packages - sys.stdlib_module_names <= {"keydnn", "numpy"}
 
 
+@pytest.mark.slow
 def test_import_leaves_the_generators_alone():
     code = "import random, numpy as np; random.seed(1); np.random.seed(1); {}; print(random.random(), np.random.rand())"
     plain, imported = (

@@ -89,6 +89,7 @@ def test_there_is_one_tensor_class():
     assert {type(t) for t in made} == {keydnn.Tensor}
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_alone_and_imports_nothing_optional():
     left_out = ["keydnn._native", "keydnn.__main__"]
     left_out += [f"keydnn.experiment.models.{name}" for name in ("torch", "tensorflow")]  # each is for users of that framework

@@ -28,6 +28,7 @@ def test_a_seed_repeats_both_generators():
     assert draw() != first
 
 
+@pytest.mark.slow
 def test_nobody_has_seeded_at_first():
     code = "from keydnn.random import get_seed, get_deterministic; print(get_seed(), tuple(get_deterministic()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "None (False, 1)\n"

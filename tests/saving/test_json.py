@@ -290,6 +290,7 @@ def test_files_that_are_no_checkpoint(tmp_path, data):
     assert path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_every_truncation_of_a_file_is_one_clear_error(tmp_path):
     path = tmp_path / "m.json"
     small_model().save_json(path)

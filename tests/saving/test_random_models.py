@@ -134,6 +134,7 @@ def models(draw, depth=2):
     return model
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(models(), st.sampled_from(["m.json", "m.json.gz"]))
 def test_a_model_comes_back_from_its_file(model, filename):

@@ -32,6 +32,7 @@ def test_round_trip(tmp_path):
     assert repr(meta) == repr(META)
 
 
+@pytest.mark.slow
 @given(
     array=hnp.arrays(
         dtype=st.sampled_from(["<f4", ">f4", "<f8", ">f8", "<i8", ">i2", "u1", "?"]),
@@ -53,6 +54,7 @@ def test_arrays_are_writable(tmp_path):
     read_state(tmp_path / "x")[0]["0.weight"][0, 0] = 9
 
 
+@pytest.mark.slow
 def test_every_truncation_and_every_flipped_byte_is_one_clear_error(tmp_path):
     path = tmp_path / "run"
     write_state(path, {"a": np.arange(3.0), "b": np.arange(2)}, {"epoch": 1, "name": "x"})

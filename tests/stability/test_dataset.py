@@ -17,6 +17,7 @@ def agg():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_generation_is_exact():
     data = AffineDataset(50, seed=3)
     X = np.random.default_rng(3).uniform(0, 1, size=(50, 4))
@@ -75,6 +76,7 @@ def test_exports(tmp_path, monkeypatch):
     assert np.loadtxt("bench/tb_output_predictions.dat").shape == (12, 2)
 
 
+@pytest.mark.slow
 def test_pictures(capsys):
     assert len(AffineDataset(30, seed=1).plot().axes) == 8
     assert len(AffineDataset(30, seed=1, A=[[2.0]]).plot(max_points=5).axes) == 1

@@ -78,6 +78,7 @@ def test_phase_plot(history, plt):
     FitHistory().plot_phase(show=False)
 
 
+@pytest.mark.slow
 def test_import_needs_no_matplotlib_and_prints_nothing():
     code = "import sys; sys.modules['matplotlib'] = None; import keydnn.stability; print('matplotlib.pyplot' in sys.modules)"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

@@ -327,6 +327,7 @@ def test_hooks():
     assert model._max_update_quantum([W, b], FORMATS) == 2.0**-12 and model._max_update_quantum([W], None) == 0
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_wakes_a_dead_zone():
     """Deterministic rounding never moves; stochastic rounding moves by the float update on average, and repeats from its seed."""
     dead = {"dense0": {"update": "ap_fixed<8,4,AP_RND,AP_SAT>"}}

@@ -21,6 +21,7 @@ EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38, -3.4e38, 0.5
 FORMATS = [(w, iwl) for w, iwl in ((1, 1), (2, 4), (5, 2), (8, 3), (16, 6), (24, 8), (25, 8), (32, 16), (40, 10), (53, 20), (54, 20))]
 
 
+@pytest.mark.slow
 @needs_native
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_native_and_numpy_have_the_same_bits(dtype):

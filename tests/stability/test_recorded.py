@@ -96,6 +96,7 @@ controllers = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     precision=st.one_of(st.none(), maps, maps.map(PrecisionDict)),
     controller=controllers,
@@ -136,6 +137,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [23, 8])
 @pytest.mark.parametrize("end", ENDS)
 def test_the_end_of_a_run_inside_a_group(end, batch):

@@ -101,6 +101,7 @@ BASE = {
 }
 
 
+@pytest.mark.slow
 def test_a_sweep_of_runs_in_two_processes_is_that_in_one(tmp_path):
     axes = {"precision.stack.WL": [4, 12], "train.learning_rate": [1.0, 2.5]}
     base = BASE | {"precision": {"stack": {"IWL": 3}}}

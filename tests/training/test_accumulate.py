@@ -55,6 +55,7 @@ def test_recorded_steps_equal_eager_ones(every, weights):
     assert_same(plan, twin(True, callbacks=[LambdaCallback(on_batch_end=lambda batch, logs: None)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("at", [None, 0, 1, 2, 6])
 def test_a_resumed_run_ends_with_the_same_bits(at, compile, tmp_path):

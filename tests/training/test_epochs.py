@@ -87,6 +87,7 @@ def test_counts_are_checked(name):
             run(**{name: value})
 
 
+@pytest.mark.slow
 def test_the_picture(tmp_path):
     pytest.importorskip("matplotlib")
     history = run(epochs=5, validation_data=(X, Y), validation_freq=2, metrics="mae")[1]

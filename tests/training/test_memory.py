@@ -35,6 +35,7 @@ def mlp():
     return model
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_from_step_50_to_200(collector_off):
     model = mlp()
     optimizer = Adam(model.parameters())
@@ -48,6 +49,7 @@ def test_memory_stays_flat_from_step_50_to_200(collector_off):
     assert sizes[200] - sizes[50] < 2**20
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_in_fit(collector_off):
     model = mlp()
     x, y = RNG.normal(size=(64 * 25, 256)).astype(np.float32), RNG.normal(size=(64 * 25, 10)).astype(np.float32)
@@ -57,6 +59,7 @@ def test_memory_stays_flat_in_fit(collector_off):
     assert sizes[7] - sizes[1] < 2**20  # 150 steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_dropped_model_is_freed_at_once(collector_off, fails):
     model = mlp()

@@ -68,6 +68,7 @@ def generators():
     return random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [mlp, cnn])
 @pytest.mark.parametrize("optimizer", [lambda ps: Adam(ps, lr=0.01), lambda ps: AdamW(ps), lambda ps: SGD(ps, lr=0.1, momentum=0.9)])
 def test_stopped_after_epoch_3_of_6(make, optimizer, tmp_path):
@@ -80,6 +81,7 @@ def test_stopped_after_epoch_3_of_6(make, optimizer, tmp_path):
     assert whole[1].epoch == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 3, 4])
 def test_killed_in_the_middle_of_an_epoch(batches, tmp_path):
     whole = train(mlp, Adam, 4, callbacks(tmp_path / "a.state"), seed=2)
@@ -142,6 +144,7 @@ def test_optimizers_by_name_resume(tmp_path):
     assert_same(whole, run(4, 5, resume=str(tmp_path / "half.state")))
 
 
+@pytest.mark.slow
 def test_early_stopping_remembers_its_best(tmp_path):
     def run(epochs, seed, **options):
         stopping = EarlyStopping(monitor="loss", mode="max", patience=4, restore_best_weights=True)

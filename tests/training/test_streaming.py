@@ -69,6 +69,7 @@ def counted(metric, y, p, edges):
     return metric.result()
 
 
+@pytest.mark.slow
 @given(case=cut_rows())
 @settings(max_examples=60, deadline=None)
 def test_decisions_are_those_of_sklearn(case):
@@ -96,6 +97,7 @@ def test_ranks_and_errors_are_those_of_sklearn(case, offset):
         assert counted(R2(), y, p, edges) == pytest.approx(metrics.r2_score(y, p), rel=1e-6)
 
 
+@pytest.mark.slow
 @given(case=cut_rows(), average=st.sampled_from(["macro", "micro", "weighted"]))
 @settings(max_examples=60, deadline=None)
 def test_several_classes_are_those_of_sklearn(case, average):

@@ -87,6 +87,7 @@ def test_recorded_steps_equal_eager_ones(kind):
     assert_same(plan, run(kind, callbacks=[LambdaCallback(on_batch_end=lambda batch, logs: None)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("every", [None, 3])
 def test_a_resumed_run_ends_with_the_same_bits(kind, every, tmp_path):

@@ -86,7 +86,7 @@ def table(found):
     return rows, others
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_cases_with_a_counterpart_pass_and_the_table_says_so():
     found = results()
     rows, others = table(found)

@@ -34,16 +34,21 @@ def teardown(namespace):
     namespace["_folder"].cleanup()
 
 
+def at_any_depth(folder, suffix):
+    """Patterns for all files of a kind; before Python 3.13 ``**`` in a pattern is one folder, neither none nor several."""
+    return [f"{folder}/{'*/' * depth}*.{suffix}" for depth in range(6)]
+
+
 documents = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=OPTIONS), SkipParser()],
-    patterns=["README.md", "docs/*.md", "docs/**/*.md"],
+    patterns=["README.md", *at_any_depth("docs", "md")],
     setup=setup,
     teardown=teardown,
 )
 docstrings = Sybil(
     parsers=[DocTestParser(optionflags=OPTIONS), DocstringSkipParser()],
-    patterns=["src/keydnn/*.py", "src/keydnn/**/*.py"],
-    excludes=[] if find_spec("pyarrow") else ["src/keydnn/experiment/*.py", "src/keydnn/experiment/**/*.py"],
+    patterns=at_any_depth("src/keydnn", "py"),
+    excludes=[] if find_spec("pyarrow") else at_any_depth("src/keydnn/experiment", "py"),
     setup=setup,
     teardown=teardown,
 )

@@ -73,3 +73,15 @@ def test_brightness_contrast_and_normalize():
     assert bright.dtype == np.uint8 and set(bright.ravel()) == {int(np.clip(np.rint(want), 0, 255))}  # limited, not wrapped
     n = Normalize(image.mean(axis=(1, 2)), image.std(axis=(1, 2)))(image)
     np.testing.assert_allclose([n.mean(axis=(1, 2)), n.std(axis=(1, 2))], [[0] * 3, [1] * 3], atol=1e-12)
+
+
+def test_compose_takes_a_list_and_crop_one_number():
+    image, many = np.arange(48.0).reshape(1, 6, 8), [RandomFlip(1.0), RandomCrop(4, 0)]
+    parts = [make(image, np.random.default_rng(1)) for make in (Compose(many), Compose(*many), Compose(many[0], RandomCrop((4, 4), 0)))]
+    assert parts[0].shape == (1, 4, 4) and parts[0].tolist() == parts[1].tolist() == parts[2].tolist()
+
+
+@pytest.mark.parametrize("wrong, said", [(3, "transform 1 .* got int"), (RandomFlip, "transform 1 .* got the class RandomFlip")])
+def test_compose_refuses_what_is_no_transform(wrong, said):
+    with pytest.raises(TypeError, match=said):
+        Compose(RandomFlip(), wrong)

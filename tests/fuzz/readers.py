@@ -4,7 +4,14 @@ import gzip
 import importlib.util
 import io
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
 import tarfile
+import tempfile
+import traceback
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +25,8 @@ from keydnn.interop import keras_files
 from keydnn.interop.keras import from_keras
 from keydnn.interop.onnx import load_onnx, to_onnx
 from keydnn.saving import from_payload, read_msgpack, read_state, read_weights, to_payload, write_msgpack, write_state
+
+FORK_SLACK = 64 * 2**20  # bytes that a fork may take: libraries that it is the first to touch
 
 
 @dataclass(frozen=True)
@@ -219,8 +228,40 @@ def keras_models(folder):
     return [(folder / name).read_bytes() for name in ("good.h5", "good.keras")]
 
 
+def forked(path, seconds):
+    """What `keras_files.ask` does, in a fork instead of a new process: the same code and the same protection, many times as fast."""
+    with tempfile.TemporaryFile() as answers:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if (child := os.fork()) == 0:
+            code = 70
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                sys.stdout = io.TextIOWrapper(answers, write_through=True)
+                keras_files.answer(path)
+                code = 0
+            except SystemExit as end:
+                code = end.code
+            except BaseException:  # noqa: BLE001  the process that stands for this one would show it, and end with 1
+                traceback.print_exc()
+                code = 1
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        _, status, usage = os.wait4(child, 0)
+        grown = (usage.ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
+        if grown > 10 * os.path.getsize(path) + FORK_SLACK:
+            raise MemoryError(f"the process that read {os.path.getsize(path):,} bytes grew by {grown:,}")
+        if (code := os.waitstatus_to_exitcode(status)) == 1:
+            raise AssertionError("the process that read the file met an error nobody thought of, see above")
+        if code == -signal.SIGALRM:
+            raise subprocess.TimeoutExpired(path, seconds)
+        answers.seek(0)
+        return subprocess.CompletedProcess(path, code, answers.read(), b"")
+
+
 def read_keras(path, folder):
-    keras_files.LEAST_SECONDS = 8.0
+    keras_files.LEAST_SECONDS, keras_files.ask = 2.0, forked
     return from_keras(path)
 
 

@@ -12,7 +12,7 @@ from tests.fuzz.readers import READERS, Reader
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
 def test_a_few_files(reader, capfd):
-    assert fuzz([reader], seconds=60, first=1000, most=8 if reader.name == "keras" else 60) == 0, capfd.readouterr().out
+    assert fuzz([reader], seconds=60, first=1000, most=60) == 0, capfd.readouterr().out
 
 
 def test_cases_repeat_and_differ():

@@ -77,7 +77,8 @@ WRONG = {
     "rows": (lambda: nn.Embedding(0, 2), ValueError, "num_embeddings must be at least 1"),
     "padding": (lambda: nn.Embedding(4, 2, padding_idx=4), ValueError, "padding_idx must be a row of 4, got 4"),
     "no index": (lambda: nn.Embedding(4, 2)([1]), TypeError, "expected a Tensor of integers, got list"),
-    "floats": (lambda: nn.Embedding(4, 2)(X), TypeError, "expected integer numbers of rows, got dtype float32"),
+    "floats": (lambda: keydnn.ops.embedding(X[0], X), TypeError, "expected integer numbers of rows, got dtype float32"),
+    "coarse floats": (lambda: nn.Embedding(2049, 1)(X.astype("f2")), TypeError, "float16 does not tell 2049 rows apart"),
     "outside": (lambda: nn.Embedding(4, 2)(keydnn.Tensor(data=np.array([1, 4]), dtype=np.int64)), IndexError, "4"),
 }
 
@@ -97,6 +98,7 @@ def test_embedding_with_padding():
     y = layer(index)
     y.sum().backward()
     assert_array_equal(layer.weight.grad.numpy()[:, 0], [1, 0, 3, 0, 0])
+    assert_array_equal(layer(index.astype("f4")).numpy(), y.numpy())
     scaled = nn.Embedding(5, 3, initializer="zeros")
     assert scaled.get_config()["initializer"] == "zeros" and nn.Embedding.from_config(scaled.get_config()).weight.sum().item() == 0.0
 

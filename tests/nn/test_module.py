@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 import keydnn
 from keydnn import Tensor
 from keydnn.domain.errors import DeviceNotSupportedError
-from keydnn.nn import BatchNorm1d, Dense, Linear, Module, Parameter, ReLU, latest_stamp, structure_stamp
+from keydnn.nn import BatchNorm1d, Dense, Dropout, Linear, Module, Parameter, ReLU, latest_stamp, structure_stamp
+from keydnn.training import Sequential
 
 
 class Net(Module):
@@ -419,3 +420,32 @@ def test_repr_shows_the_tree_with_shapes_and_counts():
 
 def test_configs_are_json():
     assert json.loads(json.dumps(Linear(1, 2, dtype=np.float64).get_config()))["dtype"] == "float64"
+
+
+def test_frozen_modules_stay_in_evaluation_mode():
+    body = Sequential(Linear(3, 4), BatchNorm1d(4), Dropout(0.5))
+    model = Sequential(body, Linear(4, 2))
+    assert body.freeze() is body and model.train() is model
+    assert [m.training for m in model.modules()] == [True, False, False, False, False, True]
+    assert [p.requires_grad for p in model.parameters()] == [False] * 4 + [True] * 2
+    assert body.unfreeze() is body
+    assert all(m.training for m in model.modules()) and all(p.requires_grad for p in model.parameters())
+    assert not model.freeze().training and not model.train().training
+
+
+@pytest.mark.parametrize("options", [{}, {"compile": False}, {"metrics": ["auc"]}, {"accumulate": 2}], ids=str)
+def test_a_frozen_part_is_left_alone_by_fit(options):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), (rng.random((40, 1)) > 0.5) * 1.0
+    body = Sequential(Linear(3, 4), BatchNorm1d(4), Dropout(0.5))
+    model = Sequential(body, Linear(4, 1))
+    model.fit(x, y, loss="bce_logits", optimizer="adam", epochs=2, verbose=0)
+    before, head = body.state_dict(), model[1].weight.numpy()
+    body.freeze()
+    model.fit(x, y, loss="bce_logits", optimizer="adam", epochs=3, batch_size=10, verbose=0, **options)
+    assert all((before[name] == value).all() for name, value in body.state_dict().items())
+    assert (head != model[1].weight.numpy()).all()
+    assert not body.training and model.training and model[1].training
+    body.unfreeze()
+    model.fit(x, y, loss="bce_logits", optimizer="adam", verbose=0)
+    assert all((before[name] != value).any() for name, value in body.state_dict().items() if name != "0.bias")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import keydnn
 from keydnn import Tensor
 from keydnn.nn import BatchNorm1d, Dense, Dropout, Linear, ReLU, Softmax, Tanh
 from keydnn.optim import SGD, Adam, CosineLR, ExponentialLR
@@ -353,3 +354,16 @@ def test_float64_stays_float64():
     model = Sequential(Linear(3, 2, dtype=np.float64))
     fit(model, X, Y, optimizer="adam")
     assert model[0].weight.dtype == np.float64 and model[0].weight.grad.dtype == np.float64
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["rows", "batches"])
+def test_numbers_of_tokens_reach_an_embedding(as_list):
+    """They are cast to the model's dtype like everything that is given as arrays."""
+    tokens, labels = np.random.default_rng(0).integers(0, 7, (20, 5)), np.arange(20) % 2
+    model = Sequential(keydnn.Embedding(7, 4), keydnn.GRU(4, 3, batch_first=True, return_sequences=False, return_state=False), Linear(3, 2))
+    batches = [(tokens[:10], labels[:10]), (tokens[10:], labels[10:])]
+    data = (batches,) if as_list else (tokens, labels)
+    history = model.fit(*data, loss="cross_entropy", optimizer="adam", optimizer_kwargs={"lr": 0.02}, batch_size=10, epochs=60, verbose=0)
+    assert history.history["loss"][-1] < 0.8 * history.history["loss"][0]
+    assert model.plan_report().startswith("plan of")
+    assert model.predict(tokens).numpy().tolist() == model(keydnn.tensor(tokens, dtype="int64")).numpy().tolist()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import keydnn
 from keydnn import Tensor
 from keydnn.nn import BatchNorm1d, Conv2d, Dense, Dropout, Flatten, Linear, MaxPool2d, ReLU, Softmax
 from keydnn.saving import register_module
@@ -138,3 +139,29 @@ def test_an_unbuilt_model_comes_back_unbuilt_layers_and_all(tmp_path):
         again(Tensor((1, 2)))
     again.build((1, 2))
     assert again(Tensor((1, 2))).shape == (1, 3)
+
+
+class Unregistered(ReLU):
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize("save", ["save_json", "save"])
+def test_saving_warns_of_classes_that_no_file_can_name(save, tmp_path):
+    with pytest.warns(UserWarning, match=r"Unregistered: not registered.*register_module") as caught:
+        getattr(Sequential(Unregistered(), Unregistered()), save)(tmp_path / "model")
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_an_unknown_class_in_a_file_says_what_to_do():
+    payload = Sequential(Unregistered()).to_json_payload()
+    with pytest.raises(ValueError, match=r"unknown module type 'Unregistered'; a class of your own needs @keydnn.register_module"):
+        keydnn.module_from_config(payload["arch"])
+
+
+def test_the_outermost_class_need_not_be_registered(tmp_path):
+    class Own(Sequential):
+        pass
+
+    Own(ReLU()).save_json(tmp_path / "model.json")
+    assert type(Own.load_json(tmp_path / "model.json")) is Own

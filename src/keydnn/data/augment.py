@@ -10,7 +10,7 @@ What is random is drawn from ``rng`` alone; a new array is returned, the image i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from keydnn.domain.errors import ShapeError
 
 Rng = np.random.Generator
+Transform = Callable[[np.ndarray, Rng], np.ndarray]
 
 
 def _checked(owner: Any, image: np.ndarray) -> np.ndarray:
@@ -39,11 +40,19 @@ class Compose:
     """Transforms one after the other.
 
     Args:
-        transforms: Functions of (image, rng).
+        transforms: Functions of (image, rng), or one list of them.
+
+    Raises:
+        TypeError: One of them cannot be called.
     """
 
-    def __init__(self, *transforms: Callable[[np.ndarray, Rng], np.ndarray]) -> None:
-        self.transforms = transforms
+    def __init__(self, *transforms: Transform | Sequence[Transform]) -> None:
+        found = transforms[0] if len(transforms) == 1 and isinstance(transforms[0], list | tuple) else transforms
+        for i, transform in enumerate(found):  # type: ignore[arg-type]
+            if not callable(transform) or isinstance(transform, type):
+                what = f"the class {transform.__name__}" if isinstance(transform, type) else type(transform).__name__
+                raise TypeError(f"Compose: transform {i} must be a function of (image, rng), got {what}")
+        self.transforms: tuple[Transform, ...] = tuple(found)  # type: ignore[arg-type]
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
         for transform in self.transforms:
@@ -90,15 +99,16 @@ class RandomCrop:
     """A random part of the image, after a border of zeros was put around it.
 
     Attributes:
-        size: Height and width of the part; None keeps those of the image.
+        size: Height and width of the part, one number for both; None keeps those of the image.
         padding: Width of the border.
     """
 
-    size: tuple[int, int] | None = None
+    size: int | tuple[int, int] | None = None
     padding: int = 4
 
     def __call__(self, image: np.ndarray, rng: Rng) -> np.ndarray:
-        height, width = self.size or _checked(self, image).shape[1:]
+        size = self.size or _checked(self, image).shape[1:]
+        height, width = (size, size) if isinstance(size, int) else size
         p = self.padding
         padded = np.pad(_checked(self, image), ((0, 0), (p, p), (p, p)))
         if height > padded.shape[1] or width > padded.shape[2]:

@@ -69,9 +69,8 @@ def read_layers(path: str | os.PathLike[str], error: type[Exception]) -> list[Ke
     if importlib.util.find_spec("h5py") is None:
         raise MissingExtraError(f"reading {name}", "h5py", "keras")
     seconds = LEAST_SECONDS + size / BYTES_A_SECOND
-    root = str(Path(__file__).parents[2])
     try:
-        done = subprocess.run([sys.executable, "-c", CHILD, root, name], capture_output=True, timeout=seconds, check=False)
+        done = ask(name, seconds)
     except subprocess.TimeoutExpired as cause:
         raise error(f"{name} cannot be read, it may be damaged: reading took more than {seconds:.0f} s") from cause
     if done.returncode == REFUSED:
@@ -82,6 +81,16 @@ def read_layers(path: str | os.PathLike[str], error: type[Exception]) -> list[Ke
     with np.load(io.BytesIO(done.stdout), allow_pickle=False) as arrays:
         rows = json.loads(arrays["layers"].item())
         return [KerasLayer(kind, own, config, [arrays[key] for key in keys], rank) for kind, own, config, keys, rank in rows]
+
+
+def ask(path: str, seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """Run :func:`answer` in a process of its own.
+
+    Raises:
+        TimeoutExpired: It took more than ``seconds``.
+    """
+    root = str(Path(__file__).parents[2])
+    return subprocess.run([sys.executable, "-c", CHILD, root, path], capture_output=True, timeout=seconds, check=False)
 
 
 def answer(path: str) -> None:

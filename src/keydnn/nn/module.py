@@ -64,6 +64,7 @@ class Module:
     _modules: dict[str, Module]
     _transient: set[str]
     _hooks: Hooks | None = None
+    _is_frozen = False
     _stamp = 0
 
     def __init__(self) -> None:
@@ -253,8 +254,8 @@ class Module:
         return self
 
     def train(self: M, mode: bool = True) -> M:
-        """Set training mode here and below; returns self."""
-        self.__dict__["training"] = bool(mode)
+        """Set training mode here and below, where nothing is frozen; returns self."""
+        self.__dict__["training"] = bool(mode) and not self._is_frozen
         for child in self._modules.values():
             child.train(mode)
         return self
@@ -269,10 +270,36 @@ class Module:
             parameter.zero_grad()
 
     def requires_grad_(self: M, flag: bool = True) -> M:
-        """Train every parameter, or freeze them; returns self."""
+        """Whether gradients flow to the parameters; returns self.  See also :meth:`freeze`."""
         for parameter in self.parameters():
             parameter.requires_grad = bool(flag)
         return self
+
+    def freeze(self: M) -> M:
+        """Keep this module as it is: no gradients for its parameters, and evaluation mode whatever :meth:`train` says.
+
+        So running statistics stay and dropout is off while the rest of a model is trained.  Checkpoints do not note it.
+
+        Returns:
+            self.
+
+        Example:
+            >>> body = keydnn.Sequential(keydnn.Linear(4, 8), keydnn.BatchNorm1d(8)).freeze()
+            >>> model = keydnn.Sequential(body, keydnn.Linear(8, 2)).train()
+            >>> model.training, body.training, sum(p.requires_grad for p in model.parameters())
+            (True, False, 2)
+        """
+        return self._freeze(True)
+
+    def unfreeze(self: M) -> M:
+        """Undo :meth:`freeze` here and below: gradients for all parameters, training mode; returns self."""
+        return self._freeze(False)
+
+    def _freeze(self: M, flag: bool) -> M:
+        for module in self.modules():
+            module.__dict__["_is_frozen"] = flag
+            module._mark()
+        return self.train(not flag).requires_grad_(not flag)
 
     def to(self: M, device: Device | str) -> M:
         """Move parameters, buffers and children; parameter objects may be replaced.
@@ -357,7 +384,10 @@ class Module:
         Raises:
             NotImplementedError: The class does not implement it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement get_config(), so it cannot be written to a checkpoint")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not implement get_config(), so it cannot be written to a checkpoint; write get_config and"
+            " from_config, or keep its weights alone (Model.save_weights, Module.state_dict)"
+        )
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Module:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 C = TypeVar("C", bound=type)
@@ -43,13 +44,31 @@ def registered(name: str) -> Any:
         ValueError: There is none; the message lists the known names.
     """
     if name not in _CLASSES:
-        raise ValueError(f"unknown module type {reprlib.repr(name)}; registered: {', '.join(sorted(_CLASSES))}")
+        raise ValueError(
+            f"unknown module type {reprlib.repr(name)}; a class of your own needs @keydnn.register_module() and must have been imported;"
+            f" registered: {', '.join(sorted(_CLASSES))}"
+        )
     return _CLASSES[name]
 
 
 def name_of(cls: type) -> str:
     """The name that configs give the class: the one it is registered under, else its ``__name__``."""
     return _NAMES.get(cls, cls.__name__)
+
+
+def warn_of_unknown(classes: Iterable[type], stacklevel: int) -> None:
+    """Warn of classes that no config can name, before a file is written that nobody could load.
+
+    Warns:
+        UserWarning: Once for all of them, with what to do.
+    """
+    unknown = sorted({cls.__name__ for cls in classes if name_of(cls) not in _CLASSES})
+    if unknown:
+        warnings.warn(
+            f"{', '.join(unknown)}: not registered, so the file cannot be loaded; decorate the class with @keydnn.register_module()",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def registered_names() -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from keydnn.saving import (
     write_json,
     write_weights,
 )
+from keydnn.saving.registry import warn_of_unknown
 from keydnn.training import recorded, repeat
 from keydnn.training.building import Buildable, building, generator_restored, is_building, is_unbuilt, sample_of
 from keydnn.training.data import Batches, Rows, as_tensor, batch_size_of, input_batches, iter_minibatches_xy, make_batches
@@ -56,7 +56,6 @@ _NOT_COPIED = (
     "_weighted",
     "_named_metrics",
 )
-_is_training = attrgetter("training")
 
 
 class Model(Buildable):
@@ -278,7 +277,7 @@ class Model(Buildable):
 
     def _in_training_mode(self, batch: Sequence[Tensor], plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:
         """A step; if it fails, modules that were not in training mode get their flags back."""
-        if self.training and all(map(_is_training, self._below)):
+        if self.training and all(module.training or module._is_frozen for module in self._below):
             return run(self, batch, plan)
         before = [(module, module.training) for module in (self, *self._below)]
         with contextlib.ExitStack() as undo:
@@ -469,8 +468,16 @@ class Model(Buildable):
         Raises:
             NotImplementedError: A class has no ``get_config``.
             OSError: The file cannot be written.
+
+        Warns:
+            UserWarning: The class of a layer is not registered, so the file could not be loaded.
         """
-        write_json(path, self.to_json_payload())
+        payload = self.to_json_payload()
+        warn_of_unknown(map(type, self._inner()), 2)
+        write_json(path, payload)
+
+    def _inner(self) -> list[Module]:
+        return list(self.modules())[1:]
 
     @classmethod
     def load_json(cls: type[T], path: str | os.PathLike[str], *, device: Device | str | None = None) -> T:
@@ -572,11 +579,16 @@ class Model(Buildable):
         Raises:
             TypeError: The optimizer is not one of :mod:`keydnn.optim`.
             OSError: The file cannot be written.
+
+        Warns:
+            UserWarning: The class of a layer is not registered, so the file could not be loaded.
         """
         run = self._run or Run()
         if optimizer is not None:
             run = Run(**{**vars(run), "optimizer": optimizer})
-        capture(self, run).write(path)
+        state = capture(self, run)
+        warn_of_unknown(map(type, self._inner()), 2)
+        state.write(path)
 
     @classmethod
     def load(cls: type[T], path: str | os.PathLike[str]) -> T:

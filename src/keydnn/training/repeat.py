@@ -85,7 +85,7 @@ def remember_training(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: 
         and plan.zero_grad
         and type(plan.optimizer) in BUILT_IN_OPTIMIZERS
         and model._ready_at == Clock.now
-        and all(module.training for module in model._below)
+        and all(module.training or module._is_frozen for module in model._below)
         and not any(is_own(metric) or isinstance(metric, StreamingMetric) for metric in plan.metrics)
     )
     model.__dict__["_repeat"] = Training(model, asked, step, x, y, plan) if fits else None  # type: ignore[arg-type]

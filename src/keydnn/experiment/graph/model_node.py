@@ -43,10 +43,10 @@ class ModelNode(ComputeNode):
         >>> from keydnn.experiment import FeatureSet
         >>> from keydnn.experiment.graph import ModelNode
         >>> cells = FeatureSet.from_dict("readings", {"u": np.ones((8, 4)), "age": np.ones(8)}, "u", "age")
-        >>> node = ModelNode("net", keydnn.Sequential(keydnn.Dense(1)), cells)
+        >>> node = ModelNode("net", keydnn.Sequential(keydnn.Flatten(), keydnn.Dense(1)), cells)
         >>> node.build_model((1, 4))
         >>> node.output_shape
-        (1, 1)
+        (1,)
     """
 
     max_upstream_refs = 1

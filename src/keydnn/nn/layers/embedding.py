@@ -14,6 +14,7 @@ from keydnn.ops.lookup import embedding
 from keydnn.saving.registry import register_module
 
 INITIALIZER: Any = {"name": "normal", "std": 1.0}
+LARGEST_WHOLE = {2: 1 << 11, 4: 1 << 24, 8: 1 << 53}  # bytes of a floating dtype: up to here it holds every whole number
 EXTRAS = {"device": "cpu", "dtype": "float32", "initializer": INITIALIZER}
 
 
@@ -29,11 +30,12 @@ class Embedding(Layer):
         dtype: float32 (default) or float64.
         initializer: Name, config, WeightInitializer or function that fills the table; standard normal by default.
 
-    Shapes: index (...), integer -> (..., embedding_dim).  weight (num_embeddings, embedding_dim).
+    Shapes: index (...) -> (..., embedding_dim).  weight (num_embeddings, embedding_dim).  The index holds whole numbers; those of
+    a floating dtype, to which ``fit`` and ``predict`` cast what they are given, are cut to whole ones.
 
     Raises:
         ValueError: A size below 1, or padding_idx outside the table.
-        TypeError: The index is no Tensor of integers.
+        TypeError: The index is no Tensor, or of a floating dtype that does not tell all rows apart.
         IndexError: The index holds a number outside the table.
 
     Example:
@@ -71,10 +73,17 @@ class Embedding(Layer):
         """The rows at ``index``.
 
         Args:
-            index: Integer tensor of any shape.
+            index: Tensor of any shape that holds whole numbers.
         """
         if not isinstance(index, Tensor):
             raise TypeError(f"Embedding: expected a Tensor of integers, got {type(index).__name__}")
+        if index.dtype.kind == "f":
+            if self.num_embeddings > LARGEST_WHOLE[index.dtype.itemsize]:
+                raise TypeError(
+                    f"Embedding: {index.dtype} does not tell {self.num_embeddings} rows apart; give a Tensor of integers"
+                    " (keydnn.tensor(index, dtype='int64'))"
+                )
+            index = index.astype("int64")
         return embedding(self.weight, index, self.padding_idx)
 
     def get_config(self) -> dict[str, Any]:

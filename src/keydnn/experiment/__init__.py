@@ -19,7 +19,15 @@ from keydnn.experiment.context import ExperimentContext, RegistrationPolicy  # n
 from keydnn.experiment.data import Batch, DataFormat, FeatureSet, FeatureSetView, SampleData  # noqa: E402
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode  # noqa: E402
 from keydnn.experiment.models import BaseModel, KeydnnBaseModel, wrap_model  # noqa: E402
-from keydnn.experiment.phases import ResultRecording  # noqa: E402
+from keydnn.experiment.phases import (  # noqa: E402
+    BatchSchedulingPolicy,
+    EvalPhase,
+    FitPhase,
+    InputBinding,
+    PhaseGroup,
+    ResultRecording,
+    TrainPhase,
+)
 from keydnn.experiment.references import ModelOutputReference  # noqa: E402
 from keydnn.experiment.results import EvalResults, FitResults, PhaseGroupResults, TrainResults  # noqa: E402
 from keydnn.experiment.samplers import SimilarityCondition  # noqa: E402
@@ -32,19 +40,24 @@ __all__ = [
     "Backend",
     "BaseModel",
     "Batch",
+    "BatchSchedulingPolicy",
     "ConcatNode",
     "DataFormat",
+    "EvalPhase",
     "EvalResults",
     "ExperimentContext",
     "FeatureSet",
     "FeatureSetView",
+    "FitPhase",
     "FitResults",
+    "InputBinding",
     "KeydnnBaseModel",
     "Loss",
     "ModelGraph",
     "ModelNode",
     "ModelOutputReference",
     "Optimizer",
+    "PhaseGroup",
     "PhaseGroupResults",
     "RegistrationPolicy",
     "ResultRecording",
@@ -53,6 +66,7 @@ __all__ = [
     "SimilarityCondition",
     "TensorflowBaseModel",  # noqa: F822 - through __getattr__
     "TorchBaseModel",  # noqa: F822 - through __getattr__
+    "TrainPhase",
     "TrainResults",
     "scaler_registry",
     "supported_scalers",

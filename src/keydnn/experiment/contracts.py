@@ -81,6 +81,18 @@ class ISampler(Protocol):
 
 
 @runtime_checkable
+class ICallback(Protocol):
+    """Is told what happens in a phase."""
+
+    label: str
+    execution_order: int
+
+    def attach(self, phase: Any) -> None: ...
+
+    def get_config(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
 class IDrawable(Protocol):
     """Describes itself as a diagram."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,11 @@ class Batch(ByRole):
             self.__dict__["shapes"] = self.role_data.shapes
             return self.__dict__["shapes"]
         return super().__getattr__(name)
+
+    @functools.cached_property
+    def is_masked(self) -> bool:
+        """Whether there are rows and none of them counts: all masks are 0."""
+        return self.batch_size > 0 and not any(np.any(mask) for mask in self.role_masks.values())
 
     def get_data(self, role: str | None = None, domain: str | None = None) -> Any:
         """All roles, one role, or the tensor of one domain (of the only role if none is named).

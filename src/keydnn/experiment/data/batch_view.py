@@ -96,7 +96,12 @@ class BatchView:
     def __len__(self) -> int:
         return self.n_samples
 
-    def _rows(self, role: str) -> Rows:
+    def rows(self, role: str) -> Rows:
+        """Row numbers of a role.
+
+        Raises:
+            KeyError: Unknown role.
+        """
         if role not in self._indices:
             raise KeyError(f"no role {role!r}; there are {', '.join(self._indices)}")
         return self._indices[role]
@@ -107,7 +112,7 @@ class BatchView:
         Raises:
             KeyError: Unknown role.
         """
-        return (self._rows(role) >= 0).astype(np.int8)
+        return (self.rows(role) >= 0).astype(np.int8)
 
     @property
     def role_masks(self) -> dict[str, NDArray[np.int8]]:
@@ -120,7 +125,7 @@ class BatchView:
         Raises:
             KeyError: Unknown role.
         """
-        return FeatureSetView(self._source, self._rows(role), self._source.get_all_keys(), role)
+        return FeatureSetView(self._source, self.rows(role), self._source.get_all_keys(), role)
 
     def materialize_batch(
         self,
@@ -154,14 +159,24 @@ class BatchView:
             raise TypeError(f"materialize_batch needs a tensor-like format such as 'numpy' or 'torch', got {fmt.value!r}")
         backend = backend_of_format(fmt)
         reader = gathering(self._source.collection, (columns, features, targets, tags), rep)
-        data, weights, masks = {}, {}, {}
+        data = {role: reader.read(rows, _is_padded(rows), backend) for role, rows in self._indices.items()}
+        n = self.n_samples
+        return Batch.trusted(n, RoleData(data), *self.weights_and_masks(np.ones(n), np.ones(n, dtype=np.int8)))
+
+    def weights_and_masks(self, ones: NDArray[Any], mask: NDArray[np.int8]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Weights and masks by role; those of rows that are padding are 0.
+
+        Args:
+            ones: The weights where there are none, shape (n_samples,).
+            mask: The mask where no row is padding, shape (n_samples,).
+        """
+        weights, masks = {}, {}
         for role, rows in self._indices.items():
-            padded = bool(len(rows)) and rows.min() < 0
-            mask = (rows >= 0).astype(np.int8) if padded else np.ones(len(rows), dtype=np.int8)
-            weight = np.ones(len(rows)) if self._weights is None else self._weights[role]
-            data[role] = reader.read(rows, padded, backend)
-            weights[role], masks[role] = weight * mask if padded else weight, mask
-        return Batch.trusted(self.n_samples, RoleData(data), weights, masks)
+            weights[role], masks[role] = ones if self._weights is None else self._weights[role], mask
+            if _is_padded(rows):
+                masks[role] = self.get_role_mask(role)
+                weights[role] = weights[role] * masks[role]
+        return weights, masks
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BatchView):
@@ -174,6 +189,10 @@ class BatchView:
 
     def __repr__(self) -> str:
         return f"BatchView(source='{self._source.label}', roles={self.roles}, n_samples={self.n_samples})"
+
+
+def _is_padded(rows: Rows) -> bool:
+    return bool(len(rows)) and bool(rows.min() < 0)
 
 
 def _same_weights(a: Any, b: Any) -> bool:

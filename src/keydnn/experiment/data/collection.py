@@ -59,6 +59,8 @@ class SampleCollection(CollectionReading):
         (4, 1, 3)
     """
 
+    is_mapped = False  # whether values stay in a file until they are asked for
+
     def __init__(self, table: pa.Table, schema: SampleSchema | None = None, *, uuid_key: int | None = None) -> None:
         if not isinstance(table, pa.Table):
             raise TypeError(f"SampleCollection needs a pyarrow.Table, got {type(table).__name__}")
@@ -299,6 +301,7 @@ class SampleCollection(CollectionReading):
             raise KeyError(f"no column {', '.join(missing)}; there are {', '.join(self._names)}")
         made = SampleCollection.__new__(SampleCollection)
         made._ids = self._ids
+        made.is_mapped = self.is_mapped
         made._set(self._table.select(names))
         made._columns = {name: reader for name, reader in self._columns.items() if name in names}
         return made

@@ -101,13 +101,20 @@ def float32_tensor(array: np.ndarray, backend: Backend) -> Any:
     Raises:
         TypeError: Text.
     """
-    if backend is Backend.NUMPY:
-        return array
+    return array if backend is Backend.NUMPY else adapter(backend).to_tensor(float32_array(array, backend))
+
+
+def float32_array(array: np.ndarray, backend: Backend) -> np.ndarray:
+    """An array as float32, the dtype of all columns in tensors of a framework.
+
+    Raises:
+        TypeError: Text.
+    """
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"columns of dtype {array.dtype} cannot become a {backend.value} tensor: encode text as integers, with encode_labels(key)"
         )
-    return adapter(backend).to_tensor(array.astype(np.float32, copy=False))
+    return array.astype(np.float32, copy=False)
 
 
 def stack_columns(arrays: Arrays) -> np.ndarray:

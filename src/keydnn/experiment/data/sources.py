@@ -192,7 +192,9 @@ def from_mapped_file(path: str | os.PathLike[str], memory_map: bool) -> SampleCo
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}")
     source = pa.memory_map(str(path)) if memory_map else pa.OSFile(str(path))
-    return SampleCollection.from_arrow(source, str(path), trusted=memory_map)
+    found = SampleCollection.from_arrow(source, str(path), trusted=memory_map)
+    found.is_mapped = memory_map
+    return found
 
 
 def read_parquet(source: Any, columns: Sequence[str]) -> pa.Table:

@@ -11,12 +11,13 @@ from keydnn.compiler.report import report
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.context import ExperimentContext
-from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.errors import BackendMismatchError, GraphNodeInputError
 from keydnn.experiment.graph import steps
 from keydnn.experiment.graph.building import build_nodes
 from keydnn.experiment.graph.dag import Dag
 from keydnn.experiment.graph.flow import Flow
+from keydnn.experiment.graph.kinds import StepKind, kind_of
 from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode, Reference
@@ -26,6 +27,7 @@ from keydnn.experiment.references import FeatureSetReference, GraphNodeReference
 from keydnn.experiment.training import AppliedLoss, Optimizer
 from keydnn.experiment.visualization.summary import summary_box
 
+_MOST_KINDS = 64  # of steps that are remembered
 Optimizers = Optimizer | Mapping[Backend | str, Optimizer] | None
 
 
@@ -67,6 +69,7 @@ class ModelGraph:
         self._optimizer = optimizer if isinstance(optimizer, Optimizer) else None
         self._is_built = False
         self._plans = GraphPlans()
+        self._kinds: dict[Any, StepKind] = {}
         self._contributing: set[str] = set()
         self._write_connections()
         self._warn_about_shape()
@@ -254,6 +257,22 @@ class ModelGraph:
             raise ValueError(f"{getattr(node, 'label', node)!r} is no node of this graph; its nodes: {', '.join(sorted(self.node_labels))}")
         return found
 
+    def get_node(self, node: Any) -> ComputeNode:
+        """A node of this graph by id, label, reference or itself.
+
+        Raises:
+            TypeError: Something else.
+            KeyError: It is not here.
+        """
+        try:
+            return self._node(node)
+        except ValueError as error:
+            raise KeyError(str(error)) from error
+
+    def executed_nodes(self, active_nodes: Sequence[Any] | None = None) -> list[ComputeNode]:
+        """What runs when these nodes (None: all) are active: they and everything they read, in order."""
+        return list(self._executed(active_nodes, None).nodes)
+
     def _by_label(self, label: str | None) -> ComputeNode | None:
         return next((node for node in self._nodes.values() if node.label == label), None)
 
@@ -329,6 +348,9 @@ class ModelGraph:
     ) -> None:
         """One step of training: graph-wise with an optimizer for all nodes or one per backend, else stage-wise.
 
+        Where an input is fully masked, nodes that read it, at first or second hand, do not run and nothing about them changes; losses
+        on them are 0.
+
         Args:
             ctx: The step, with the inputs of the head nodes; outputs and losses are put into it.
             losses: Those on nodes that do not run are left out.
@@ -339,9 +361,12 @@ class ModelGraph:
             ValueError: No loss on an executed node, or no executed node that learns.
         """
         self.build()
-        run = self._executed(active_nodes, accelerator)
-        there = {node.node_id for node in run.nodes}
-        mine = [loss for loss in losses if loss.node_id in there]
+        kind = self._kind(ctx, losses, active_nodes, accelerator)
+        run, mine = kind.run, kind.losses
+        if kind.silent:
+            ctx.add_losses(kind.zeros())
+            if not mine:
+                return
         learning = {node.node_id for node in run.models if not node.is_frozen}
         if not mine:
             raise ValueError(f"no loss sits on an executed node of {self._label!r}")
@@ -353,6 +378,20 @@ class ModelGraph:
         self._contributing = {node_id for node_id in learning if self._nodes[node_id].backend in self._optimizers}
         if self._optimizer is None or not self._plans.train(run, ctx, mine, self._optimizer):
             steps.train_graph_wise(run, ctx, mine, self._optimizers)
+
+    def _kind(
+        self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any
+    ) -> StepKind:
+        """What a training step runs; worked out once for each set of nodes, losses and masked inputs."""
+        masked = tuple(key[0] for key, batch in ctx.inputs.items() if isinstance(batch, Batch) and batch.is_masked)
+        active = None if active_nodes is None else tuple(_listed(active_nodes))
+        key = (active, tuple(map(id, losses)), accelerator, masked)
+        found = self._kinds.get(key)
+        if found is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                self._kinds.clear()
+            found = self._kinds[key] = kind_of(self._executed(active_nodes, accelerator), losses, set(masked))
+        return found
 
     def eval_step(
         self,
@@ -499,6 +538,7 @@ class ModelGraph:
             unconnected.clear_upstream_refs()
             unconnected.clear_downstream_refs()
         self._write_connections()
+        self._kinds.clear()
         self._is_built = False
         return self
 
@@ -551,6 +591,7 @@ class ModelGraph:
         for node_id, inner in state["nodes"].items():
             self._nodes[node_id].set_state(inner)
         self._dag = self._dag_of(self._nodes)
+        self._kinds.clear()
         self._is_built = False
         if state["is_built"]:
             self.build()

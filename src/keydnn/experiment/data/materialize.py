@@ -1,0 +1,114 @@
+"""Batches of one input of a node as tensors: all of them slices of one array per domain, or one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.tensors import adapter
+from keydnn.experiment.data.access import Rows, take_padded
+from keydnn.experiment.data.batch import Batch
+from keydnn.experiment.data.batch_view import BatchView
+from keydnn.experiment.data.formats import float32_array
+from keydnn.experiment.data.gather import Gathering, gathering
+from keydnn.experiment.data.roles import RoleData
+from keydnn.experiment.data.sample_data import Deferred, SampleData
+from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS
+
+Whole = dict[str, dict[str, NDArray[Any]]]  # role to domain to the rows of all batches, one under the other
+
+
+class InputBatches:
+    """The batches of one input.
+
+    Args:
+        views: Their rows, all of one feature set.
+        columns: Full names of the columns that the node reads.
+        backend: Whose tensors it reads.
+        where: The device; None leaves tensors where they are made.
+
+    Attributes:
+        whole: After :meth:`make_all`, by role and domain the rows of all batches, one under the other, on the host.
+    """
+
+    def __init__(self, views: Sequence[BatchView], columns: Sequence[str], backend: Backend, where: Accelerator | None) -> None:
+        self._views, self._backend = views, backend
+        self._columns = tuple(columns)
+        self._where = where if backend.needs_optimizer else None
+        self._made: list[Batch] | None = None
+        self.whole: Whole | None = None
+
+    def _reader(self) -> Gathering:
+        return gathering(self._views[0].source.collection, (self._columns, None, None, None), None)
+
+    def batch(self, i: int) -> Batch:
+        """A batch."""
+        return self._made[i] if self._made is not None else self._one(i)
+
+    def masked(self) -> Batch:
+        """The first batch with weights and masks of 0: what an inactive sampler shows."""
+        first = self.batch(0)
+        weights = {role: np.zeros(first.batch_size) for role in first.role_weights}
+        masks = {role: np.zeros(first.batch_size, np.int8) for role in first.role_masks}
+        return Batch.trusted(first.batch_size, first.role_data, weights, masks)
+
+    def make_all(self) -> None:
+        """Make all batches now."""
+        if self._made is not None or not self._views:
+            return
+        reader = self._reader()
+        lengths = [len(view) for view in self._views]
+        ends = np.cumsum(lengths).tolist()
+        roles = self._views[0].roles
+        parts: dict[str, list[SampleData]] = {}
+        self.whole = {}
+        for role in roles:
+            rows = np.concatenate([view.rows(role) for view in self._views])
+            self.whole[role] = self._arrays(reader, rows)
+            parts[role] = [self._slice(self.whole[role], end - n, end, rows) for n, end in zip(lengths, ends, strict=True)]
+        ones, ones8 = np.ones(max(lengths)), np.ones(max(lengths), np.int8)
+        self._made = []
+        for i, view in enumerate(self._views):
+            weights, masks = view.weights_and_masks(ones[: lengths[i]], ones8[: lengths[i]])
+            self._made.append(Batch.trusted(lengths[i], RoleData({role: parts[role][i] for role in roles}), weights, masks))
+
+    def _one(self, i: int) -> Batch:
+        view, reader = self._views[i], self._reader()
+        n = len(view)
+        data = {}
+        for role in view.roles:
+            rows = view.rows(role)
+            data[role] = self._slice(self._arrays(reader, rows), 0, n, rows)
+        weights, masks = view.weights_and_masks(np.ones(n), np.ones(n, np.int8))
+        return Batch.trusted(n, RoleData(data), weights, masks)
+
+    def _arrays(self, reader: Gathering, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Rows by domain, as the framework takes them."""
+        read = reader.read(rows, bool(len(rows)) and bool(rows.min() < 0), Backend.NUMPY)
+        found = {}
+        for domain in read.domains:
+            if domain != DOMAIN_SAMPLE_UUIDS:
+                array = read.get_domain_data(domain)
+                plain = domain == DOMAIN_TAGS or not self._backend.needs_optimizer
+                found[domain] = array if plain else float32_array(array, self._backend)
+        return found
+
+    def _slice(self, arrays: dict[str, NDArray[Any]], start: int, end: int, rows: Rows) -> SampleData:
+        data: dict[str, Any] = {}
+        for domain, array in arrays.items():
+            data[domain] = array[start:end] if domain == DOMAIN_TAGS else self._tensor(array[start:end])
+        collection, mine = self._views[0].source.collection, rows[start:end]
+        data[DOMAIN_SAMPLE_UUIDS] = Deferred(lambda: take_padded(collection, DOMAIN_SAMPLE_UUIDS, mine), len(mine))
+        return SampleData.trusted(data)
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        if not self._backend.needs_optimizer:
+            return array
+        face = adapter(self._backend)
+        tensor = face.to_tensor(array)
+        return tensor if self._where is None else face.place(tensor, self._where)

@@ -1,0 +1,259 @@
+"""Feeding: what the steps of a phase read.
+
+Bindings with equal samplers on the same rows share one run of the sampler: their batches hold the same rows in the same
+order.  All batches of an input are made at once, from one array per domain of which every batch is a slice, or, lazily, each
+by a thread shortly before its step; both give the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.bindings import InputBinding
+from keydnn.experiment.data import Batch, BatchView, FeatureSetView
+from keydnn.experiment.data.execution_context import InputKey
+from keydnn.experiment.data.materialize import InputBatches
+from keydnn.experiment.equality import same_values
+from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS
+from keydnn.experiment.phases.schedule import BatchSchedulingPolicy, Places, schedule
+from keydnn.experiment.progress import showing
+from keydnn.experiment.samplers import BaseSampler, SimpleSampler
+
+RESAMPLE = ("never", "epoch", "epoch_full")
+PREFETCH = ("auto", "all", "lazy")
+_AHEAD = 2  # batches that are made before their step when they are made lazily
+_SHARE = 4  # of the free memory one part may be taken by batches
+
+StepInput = tuple[dict[InputKey, Batch], dict[InputKey, BatchView]]
+
+
+class Feed:
+    """One run of a sampler, and the inputs that it feeds.
+
+    Args:
+        sampler: The sampler; it is bound to the rows and draws, unless it has.
+        view: The rows.
+        show_progress: Whether drawing that takes long shows how far it is.
+    """
+
+    def __init__(self, sampler: BaseSampler, view: FeatureSetView, show_progress: bool) -> None:
+        self.sampler, self.view, self.bindings = sampler, view, list[InputBinding]()
+        if not sampler.is_materialized_for(view):
+            sampler.bind_sources(view.expand_columns(view.label))
+        sampler.materialize_batches(show_progress=show_progress)
+
+    def drawn(self, epoch: int, resample: str) -> BaseSampler:
+        """The sampler as it drew for an epoch; the one that the user gave is left as it is."""
+        if resample == "never":
+            return self.sampler
+        again = copy.copy(self.sampler)
+        if resample == "epoch_full":
+            again.seed = int(np.random.SeedSequence([self.sampler.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+            again.bind_sources(self.sampler.sources)
+            again.materialize_batches(show_progress=False)
+            again.seed = self.sampler.seed
+        again.reshuffle(epoch)
+        return again
+
+
+def feeds_of(bindings: Sequence[InputBinding], show_progress: bool) -> list[Feed]:
+    """Runs of samplers for bindings; equal samplers on the same rows share one.
+
+    Raises:
+        ValueError: A sampler does not have the stream that a binding names.
+    """
+    feeds: list[Feed] = []
+    for binding in bindings:
+        view = binding.resolve_input_view()
+        sampler = binding.sampler
+        assert sampler is not None
+        feed = next((one for one in feeds if _shares(one, sampler, view)), None)
+        if feed is None:
+            taken = any(one.sampler is sampler for one in feeds)  # by other rows
+            feed = Feed(copy.copy(sampler) if taken else sampler, view, show_progress)
+            feeds.append(feed)
+        if binding.stream not in feed.sampler.stream_names:
+            known = ", ".join(map(repr, feed.sampler.stream_names))
+            raise ValueError(f"{type(sampler).__name__} has no stream {binding.stream!r}; it has {known}")
+        feed.bindings.append(binding)
+    return feeds
+
+
+def _shares(feed: Feed, sampler: BaseSampler, view: FeatureSetView) -> bool:
+    if feed.view.source is not view.source or not np.array_equal(feed.view.indices, view.indices):
+        return False
+    other = feed.sampler
+    return other is sampler or (type(other) is type(sampler) and same_values(other.get_config(), sampler.get_config()))
+
+
+class _Input:
+    """One input of a node: how its batches become tensors.
+
+    Attributes:
+        key: Under which a step finds it.
+        backend: Whose tensors the node reads.
+    """
+
+    def __init__(self, binding: InputBinding, graph: ModelGraph, accelerator: Accelerator | None) -> None:
+        self.key: InputKey = (binding.node_id, binding.upstream_ref)
+        self.stream = binding.stream
+        node = graph.nodes[binding.node_id]
+        self.backend = node.backend
+        own = node.accelerator if isinstance(node, ModelNode) else None
+        self.where = own or accelerator
+        self.columns = [name for name in binding.upstream_ref.resolve().columns if name != DOMAIN_SAMPLE_UUIDS]
+
+    def batches(self, views: Sequence[BatchView]) -> InputBatches:
+        return InputBatches(views, self.columns, self.backend, self.where)
+
+    def bytes_of(self, views: Sequence[BatchView]) -> int:
+        """About how much all batches take."""
+        if not views:
+            return 0
+        collection = views[0].source.collection
+        per_row = sum(4 * int(np.prod(collection.shape(name), dtype=np.int64)) for name in self.columns)
+        return sum(len(view) * len(view.roles) for view in views) * per_row
+
+
+class TrainFeeding:
+    """What the steps of a training phase read.
+
+    Args:
+        phase: The TrainPhase.
+        graph: Whose nodes read.
+        show_progress: Whether drawing that takes long shows how far it is.
+        accelerator: Where nodes stand that do not say themselves.
+
+    Attributes:
+        policy: The schedule.
+        feeds: The runs of samplers.
+        is_lazy: Whether batches are made shortly before their step.
+
+    Raises:
+        RuntimeError: A sampler draws no batch.
+    """
+
+    def __init__(self, phase: Any, graph: ModelGraph, *, show_progress: bool = False, accelerator: Accelerator | None = None) -> None:
+        self.policy: BatchSchedulingPolicy = phase.batch_schedule
+        self._label, self._resample = phase.label, phase.resample
+        bindings = phase.check_bindings(graph)
+        self.feeds = feeds_of(bindings, show_progress)
+        where = phase.accelerator if accelerator is None else accelerator
+        self.inputs = [[_Input(binding, graph, where) for binding in feed.bindings] for feed in self.feeds]
+        for feed in self.feeds:
+            if feed.sampler.num_batches == 0:
+                raise RuntimeError(
+                    f"phase {self._label!r}: {type(feed.sampler).__name__} draws no batch from {feed.view.n_samples} rows of"
+                    f" {feed.view.source.label!r}; is batch_size above that, with drop_last?"
+                )
+        self.is_lazy = phase.prefetch == "lazy" or (phase.prefetch == "auto" and self._is_large(where))
+        self._kept: list[StepInput] | None = None
+        self._show = show_progress
+
+    def _is_large(self, where: Accelerator | None) -> bool:
+        sizes = [
+            one.bytes_of(feed.sampler.get_stream(one.stream)) for feed, inputs in zip(self.feeds, self.inputs, strict=True) for one in inputs
+        ]
+        mapped = any(feed.view.source.collection.is_mapped for feed in self.feeds)
+        return mapped or sum(sizes) > free_bytes(where) // _SHARE
+
+    def epoch(self, epoch: int) -> Sequence[StepInput] | Iterator[StepInput]:
+        """Inputs and rows of the steps of an epoch."""
+        if self._kept is not None:
+            return self._kept
+        drawn = [feed.drawn(epoch, self._resample) for feed in self.feeds]
+        views = [[sampler.get_stream(one.stream) for one in inputs] for sampler, inputs in zip(drawn, self.inputs, strict=True)]
+        places = schedule([sampler.num_batches for sampler in drawn], self.policy)
+        with showing(self._show, "making batches"):
+            batches = [[one.batches(told) for one, told in zip(*pair, strict=True)] for pair in zip(self.inputs, views, strict=True)]
+            if self.is_lazy:
+                return self._lazy(places, views, batches)
+            for row in batches:
+                for made in row:
+                    made.make_all()
+        steps = [self._step(place, views, batches) for place in places]
+        if self._resample == "never":
+            self._kept = steps
+        return steps
+
+    def _step(self, place: Places, views: Sequence[Any], batches: Sequence[Sequence[InputBatches]]) -> StepInput:
+        """One step; an inactive sampler shows its first batch, fully masked."""
+        inputs: dict[InputKey, Batch] = {}
+        rows: dict[InputKey, BatchView] = {}
+        for i, chosen in enumerate(place):
+            for one, told, made in zip(self.inputs[i], views[i], batches[i], strict=True):
+                rows[one.key] = told[chosen or 0]
+                inputs[one.key] = made.batch(chosen) if chosen is not None else made.masked()
+        return inputs, rows
+
+    def _lazy(self, places: Sequence[Places], views: Any, batches: Any) -> Iterator[StepInput]:
+        with ThreadPoolExecutor(1, "keydnn-batches") as pool:
+            waiting = [pool.submit(self._step, place, views, batches) for place in places[:_AHEAD]]
+            try:
+                for place in [*places[_AHEAD:], *[None] * len(waiting)]:
+                    step = waiting.pop(0).result()
+                    if place is not None:
+                        waiting.append(pool.submit(self._step, place, views, batches))
+                    yield step
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+class PassFeeding:
+    """What the steps of an evaluation or fitting phase read: rows in order, or the batches of samplers.
+
+    Args:
+        phase: The phase.
+        graph: Whose nodes read.
+        batch_size: Rows per step; None takes all.
+        accelerator: Where nodes stand that do not say themselves.
+
+    Raises:
+        RuntimeError: There are no rows.
+    """
+
+    def __init__(self, phase: Any, graph: ModelGraph, batch_size: int | None, accelerator: Accelerator | None = None) -> None:
+        where = phase.accelerator if accelerator is None else accelerator
+        bindings: list[InputBinding] = phase.check_bindings(graph)
+        self._inputs = [_Input(binding, graph, where) for binding in bindings]
+        self._views: list[list[BatchView]] = []
+        drawn = {id(b): feed for feed in feeds_of([b for b in bindings if b.sampler is not None], False) for b in feed.bindings}
+        for binding in bindings:
+            if binding.sampler is not None:
+                self._views.append(drawn[id(binding)].sampler.get_stream(binding.stream))
+                continue
+            view = binding.resolve_input_view()
+            rows = SimpleSampler(batch_size=batch_size or max(1, view.n_samples), source=view)
+            self._views.append(rows.get_batches())
+        self.n_steps = min(map(len, self._views))
+        if self.n_steps == 0:
+            raise RuntimeError(f"phase {phase.label!r} has no rows: feature set {bindings[0].upstream_ref.node_label!r} gives none")
+
+    def steps(self) -> Iterator[StepInput]:
+        """Inputs and rows of each step; a batch is made for its step."""
+        batches = [one.batches(views) for one, views in zip(self._inputs, self._views, strict=True)]
+        for i in range(self.n_steps):
+            inputs = {one.key: made.batch(i) for one, made in zip(self._inputs, batches, strict=True)}
+            yield inputs, {one.key: views[i] for one, views in zip(self._inputs, self._views, strict=True)}
+
+
+def free_bytes(where: Accelerator | None) -> int:
+    """Free memory of a device; of the host where nobody can say."""
+    if where is not None and where.device != "cpu" and where.is_available() and where.device != "mps":
+        from keydnn.experiment.optional import need
+
+        return int(need("torch", "asking for free memory").cuda.mem_get_info(where.torch_device_str())[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # a system that does not tell
+        return 4 << 30

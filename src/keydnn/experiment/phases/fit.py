@@ -1,0 +1,116 @@
+"""FitPhase: models that learn from all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.bindings import InputBinding
+from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.phases.feeding import PassFeeding
+from keydnn.experiment.phases.once import OncePhase
+from keydnn.experiment.phases.phase import active_graph, bindings_for_split
+from keydnn.experiment.training import AppliedLoss
+
+
+class FitPhase(OncePhase):
+    """Fits the unfrozen ones among its nodes whose models have ``fit``, to all rows at once; the others run forward.
+
+    Args:
+        label: Name, unique in its group.
+        input_sources: A binding for every feature set that an executed node reads, all of one feature set and split.
+        losses: With labels of their own; logged as ``eval_loss/<label>``.
+        active_nodes: Ids, labels or nodes; None takes all nodes of the active context's graph.
+        freeze_after_fit: Whether fitted nodes are frozen.
+        callbacks: With labels of their own.
+        accelerator: Where nodes stand that do not say themselves; None takes the place of the phase around this one.
+
+    Raises:
+        TypeError: Something in a list that does not belong there.
+        ValueError: Bindings of several feature sets or splits, doubled labels, or a feature set that no binding feeds.
+        KeyError: An active node that is not in the graph.
+        RuntimeError: The active context has no graph.
+    """
+
+    phase_type = "FitPhase"
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        input_sources: Sequence[InputBinding],
+        losses: Sequence[AppliedLoss] | None = None,
+        active_nodes: Sequence[Any] | None = None,
+        freeze_after_fit: bool = True,
+        callbacks: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+    ) -> None:
+        self.freeze_after_fit = bool(freeze_after_fit)
+        super().__init__(
+            label,
+            input_sources=input_sources,
+            losses=losses,
+            active_nodes=active_nodes,
+            callbacks=callbacks,
+            accelerator=accelerator,
+        )
+
+    @classmethod
+    def from_split(
+        cls,
+        label: str,
+        *,
+        split: str | None,
+        losses: Sequence[AppliedLoss] | None = None,
+        active_nodes: Sequence[Any] | None = None,
+        freeze_after_fit: bool = True,
+        callbacks: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+    ) -> Self:
+        """A phase whose heads all read one split of one feature set.
+
+        Args:
+            label: Name.
+            split: Name of the split; None takes all rows.
+            losses: As for the class, like the rest.
+            active_nodes: See the class.
+            freeze_after_fit: See the class.
+            callbacks: See the class.
+            accelerator: See the class.
+
+        Raises:
+            ValueError: The heads do not read exactly one feature set, the same for all, or the split is unknown.
+        """
+
+        def bound(node: Any, upstream: Any) -> InputBinding:
+            return InputBinding.for_evaluation(node=node, upstream=upstream, split=split)
+
+        return cls(
+            label,
+            input_sources=bindings_for_split(active_nodes, bound),
+            losses=losses,
+            active_nodes=active_nodes,
+            freeze_after_fit=freeze_after_fit,
+            callbacks=callbacks,
+            accelerator=accelerator,
+        )
+
+    def iter_execution(self, *, results: Any = None) -> Iterator[ExecutionContext]:
+        """The one context, with inputs; the caller makes the step with the graph's ``fit_step``.
+
+        Args:
+            results: Gets the context, when the step was made.
+
+        Raises:
+            RuntimeError: There are no rows.
+        """
+        for i, (inputs, views) in enumerate(PassFeeding(self, active_graph(), None).steps()):
+            ctx = ExecutionContext(self.label, 0, i, inputs, views)
+            yield ctx
+            if results is not None:
+                results.add_execution_context(ctx)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor arguments, and ``phase_type``."""
+        return {**super().get_config(), "freeze_after_fit": self.freeze_after_fit}

@@ -136,6 +136,7 @@ class TrainFeeding:
     Attributes:
         policy: The schedule.
         feeds: The runs of samplers.
+        n_steps: Steps of an epoch.
         is_lazy: Whether batches are made shortly before their step.
 
     Raises:
@@ -156,6 +157,7 @@ class TrainFeeding:
                     f" {feed.view.source.label!r}; is batch_size above that, with drop_last?"
                 )
         self.is_lazy = phase.prefetch == "lazy" or (phase.prefetch == "auto" and self._is_large(where))
+        self.n_steps = len(schedule([feed.sampler.num_batches for feed in self.feeds], self.policy))
         self._kept: list[StepInput] | None = None
         self._show = show_progress
 

@@ -28,7 +28,8 @@ class FitPhase(OncePhase):
 
     Raises:
         TypeError: Something in a list that does not belong there.
-        ValueError: Bindings of several feature sets or splits, doubled labels, or a feature set that no binding feeds.
+        ValueError: Bindings of several feature sets or splits, a binding with a sampler, doubled labels, or a feature set that
+            no binding feeds.
         KeyError: An active node that is not in the graph.
         RuntimeError: The active context has no graph.
     """
@@ -55,6 +56,8 @@ class FitPhase(OncePhase):
             callbacks=callbacks,
             accelerator=accelerator,
         )
+        if any(binding.sampler is not None for binding in self.input_sources):
+            raise ValueError(f"fitting phase {label!r} passes over all rows at once: give bindings without sampler, by for_evaluation")
 
     @classmethod
     def from_split(

@@ -185,7 +185,9 @@ def _input_of(node: Any, upstream: Any) -> FeatureSetReference:
         told = upstream.node_label
     else:
         node_id, told = _feature_set(upstream)
-        meant = [reference for reference in inputs if reference.node_id == node_id or (not reference.node_id and reference.node_label == told)]
+        meant = [
+            reference for reference in inputs if reference.node_id == node_id or (not reference.node_id and reference.node_label == told)
+        ]
     if not meant:
         raise ValueError(f"{told!r} is no input of node {node.label!r}, which reads {names}")
     if len(meant) > 1:

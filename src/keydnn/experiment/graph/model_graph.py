@@ -379,9 +379,7 @@ class ModelGraph:
         if self._optimizer is None or not self._plans.train(run, ctx, mine, self._optimizer):
             steps.train_graph_wise(run, ctx, mine, self._optimizers)
 
-    def _kind(
-        self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any
-    ) -> StepKind:
+    def _kind(self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any) -> StepKind:
         """What a training step runs; worked out once for each set of nodes, losses and masked inputs."""
         masked = tuple(key[0] for key, batch in ctx.inputs.items() if isinstance(batch, Batch) and batch.is_masked)
         active = None if active_nodes is None else tuple(_listed(active_nodes))

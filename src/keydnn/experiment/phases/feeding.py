@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.accelerator import Accelerator
-from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.data import Batch, BatchView, FeatureSetView
 from keydnn.experiment.data.execution_context import InputKey
@@ -162,9 +161,8 @@ class TrainFeeding:
         self._show = show_progress
 
     def _is_large(self, where: Accelerator | None) -> bool:
-        sizes = [
-            one.bytes_of(feed.sampler.get_stream(one.stream)) for feed, inputs in zip(self.feeds, self.inputs, strict=True) for one in inputs
-        ]
+        pairs = zip(self.feeds, self.inputs, strict=True)
+        sizes = [one.bytes_of(feed.sampler.get_stream(one.stream)) for feed, inputs in pairs for one in inputs]
         mapped = any(feed.view.source.collection.is_mapped for feed in self.feeds)
         return mapped or sum(sizes) > free_bytes(where) // _SHARE
 

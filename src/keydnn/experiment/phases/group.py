@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from keydnn.experiment.equality import same_values
@@ -156,7 +156,7 @@ class PhaseGroup:
         """Whether a group is this one, or stands in it on any level."""
         return self is group or any(isinstance(item, PhaseGroup) and item.holds(group) for item in self._items)
 
-    def add_items(self, items: Sequence[ExperimentPhase | PhaseGroup]) -> None:
+    def add_items(self, items: Iterable[Any]) -> None:
         """Add several at the end; all or none of them.
 
         Raises:
@@ -206,7 +206,7 @@ class PhaseGroup:
         """
         return self._added(group, PhaseGroup)
 
-    def _added(self, item: Any, kind: type) -> Self:
+    def _added(self, item: Any, kind: Any) -> Self:
         if not isinstance(item, kind):
             raise TypeError(f"expected a {kind.__name__}, got {type(item).__name__}")
         self.add_item(item)
@@ -291,7 +291,7 @@ class PhaseGroup:
         Raises:
             ValueError: An unknown ``item_type``.
         """
-        kinds = dict(zip(_ITEM_TYPES, (ExperimentPhase, PhaseGroup), strict=True))
+        kinds: dict[str, Any] = dict(zip(_ITEM_TYPES, (ExperimentPhase, PhaseGroup), strict=True))
         for told in config["items"]:
             if told["item_type"] not in kinds:
                 raise ValueError(f"unknown item_type {told['item_type']!r}; expected one of {', '.join(kinds)}")

@@ -140,7 +140,7 @@ class ExperimentPhase(abc.ABC):
         Raises:
             ValueError: Unknown ``phase_type``, or one of another class.
         """
-        kinds = {kind.phase_type: kind for kind in _kinds(ExperimentPhase)}
+        kinds = {kind.phase_type: kind for kind in _kinds(ExperimentPhase)}  # type: ignore[type-abstract]
         kind = kinds.get(config["phase_type"])
         if kind is None or not issubclass(kind, cls):
             expected = ", ".join(sorted(name for name, known in kinds.items() if issubclass(known, cls)))

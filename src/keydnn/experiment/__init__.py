@@ -15,12 +15,14 @@ from typing import Any as _Any  # noqa: E402 - pyarrow first, with one clear err
 
 from keydnn.experiment.backends import Backend  # noqa: E402
 from keydnn.experiment.backends.accelerator import Accelerator  # noqa: E402
+from keydnn.experiment.callbacks import Callback, EarlyStopping, EvalLossMetric, Evaluation, ExperimentCallback  # noqa: E402
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy  # noqa: E402
 from keydnn.experiment.data import Batch, DataFormat, FeatureSet, FeatureSetView, SampleData  # noqa: E402
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode  # noqa: E402
 from keydnn.experiment.models import BaseModel, KeydnnBaseModel, wrap_model  # noqa: E402
 from keydnn.experiment.phases import (  # noqa: E402
     BatchSchedulingPolicy,
+    Checkpointing,
     EvalPhase,
     FitPhase,
     InputBinding,
@@ -41,10 +43,16 @@ __all__ = [
     "BaseModel",
     "Batch",
     "BatchSchedulingPolicy",
+    "Callback",
+    "Checkpointing",
     "ConcatNode",
     "DataFormat",
+    "EarlyStopping",
+    "EvalLossMetric",
     "EvalPhase",
     "EvalResults",
+    "Evaluation",
+    "ExperimentCallback",
     "ExperimentContext",
     "FeatureSet",
     "FeatureSetView",

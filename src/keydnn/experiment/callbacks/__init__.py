@@ -1,6 +1,8 @@
 """Callbacks: what watches phases and experiments while they run."""
 
 from keydnn.experiment.callbacks.callback import Callback, ExperimentCallback
+from keydnn.experiment.callbacks.early_stopping import EarlyStopping
+from keydnn.experiment.callbacks.evaluation import Evaluation
 from keydnn.experiment.callbacks.metrics import EvalLossMetric, EvaluationMetric, MetricCallback
 from keydnn.experiment.callbacks.results import (
     ArtifactResult,
@@ -22,8 +24,10 @@ __all__ = [
     "ArtifactResult",
     "Callback",
     "CallbackResult",
+    "EarlyStopping",
     "EarlyStoppingResult",
     "EvalLossMetric",
+    "Evaluation",
     "EvaluationCallbackResult",
     "EvaluationMetric",
     "ExperimentCallback",

@@ -54,8 +54,6 @@ class Score(EvaluationMetric):
             eval_result.stacked_tensors(node, domain, role=self.role, fmt="np", unscale=self.unscale)
             for domain in (DOMAIN_OUTPUTS, DOMAIN_TARGETS)
         )
-        if targets is None:
-            raise ValueError(f"metric {self.name!r}: the evaluated samples have no targets")
         return MetricResult(self.name, float(self.value(np.asarray(targets), np.asarray(outputs))))
 
     def _only_tail(self, eval_result: Any) -> str:

@@ -15,6 +15,8 @@ _HERE = "keydnn.experiment.callbacks"
 callback_registry = Registry(
     "callback",
     {
+        "Evaluation": f"{_HERE}.evaluation:Evaluation",
+        "EarlyStopping": f"{_HERE}.early_stopping:EarlyStopping",
         "EvalLossMetric": f"{_HERE}.metrics:EvalLossMetric",
         "Accuracy": f"{_HERE}.scores:Accuracy",
         "F1": f"{_HERE}.scores:F1",

@@ -7,6 +7,7 @@
 """
 
 from keydnn.stability import controllers, curvature, dataset, dtypes, history, nn, precision, quantization, utils
+from keydnn.stability.baselines import ClipRule
 from keydnn.stability.configs import run_config, stack_precision
 from keydnn.stability.controllers import (
     BaseController,
@@ -31,6 +32,7 @@ from keydnn.stability.precision import RESERVED_NAMES, PrecisionDict, ensure_pre
 from keydnn.stability.probes import CurvatureProbe, MarginProbe, RailProbe
 from keydnn.stability.quantization import RailStats, quantize_np, quantize_tensor, rail_stats
 from keydnn.stability.rules import AdamRule, MomentumRule, RMSPropRule, SGDRule, UpdateRule, stability_limit
+from keydnn.stability.stress import StressResult, stress, stress_suite
 from keydnn.stability.sweep import PrecisionSweep
 from keydnn.stability.utils import (
     analytic_dense_hessian,
@@ -46,14 +48,14 @@ from keydnn.stability.utils import (
 )
 
 __all__ = [
-    "AdamRule", "AffineDataset", "BaseController", "BaseDataset", "BaseModel", "Controller", "ControllerStep", "CurvatureProbe",
-    "CurvatureSensor", "DataType", "DriftModel", "FitHistory", "GlobalThrottleOrder0Controller", "GlobalThrottleOrder1Controller",
-    "GlobalThrottleOrder2Controller", "LinearBlockModel", "MarginProbe", "MetricsConfig", "MomentumRule", "NoController",
-    "PrecisionDict", "PrecisionSweep", "QuantizationAwareOrder2Controller", "RESERVED_NAMES", "RMSPropRule", "RailProbe", "RailStats",
-    "SGDRule", "UpdateRule", "analytic_dense_hessian", "analytic_single_dense_hessian", "compare_integer", "compile_integer",
-    "controllers", "curvature", "dataset", "dtypes", "ensure_precision_dict", "explain", "flatten_tensors", "ggn_vp",
-    "half_mse_batch_loss", "hessian_metrics_np", "hessian_spectrum", "history", "hvp", "lambda_max", "make_controller",
-    "matrix_norms_np", "nn", "precision", "preconditioned_lambda_max", "quantization", "quantize_np", "quantize_tensor", "rail_stats",
-    "run_config", "safe_cosine", "spectral_norm_np", "stability_limit", "stability_metrics_from_hessian", "stack_precision",
-    "suggest_precision", "tensor_l2_norm", "utils",
+    "AdamRule", "AffineDataset", "BaseController", "BaseDataset", "BaseModel", "ClipRule", "Controller", "ControllerStep",
+    "CurvatureProbe", "CurvatureSensor", "DataType", "DriftModel", "FitHistory", "GlobalThrottleOrder0Controller",
+    "GlobalThrottleOrder1Controller", "GlobalThrottleOrder2Controller", "LinearBlockModel", "MarginProbe", "MetricsConfig",
+    "MomentumRule", "NoController", "PrecisionDict", "PrecisionSweep", "QuantizationAwareOrder2Controller", "RESERVED_NAMES",
+    "RMSPropRule", "RailProbe", "RailStats", "SGDRule", "StressResult", "UpdateRule", "analytic_dense_hessian",
+    "analytic_single_dense_hessian", "compare_integer", "compile_integer", "controllers", "curvature", "dataset", "dtypes",
+    "ensure_precision_dict", "explain", "flatten_tensors", "ggn_vp", "half_mse_batch_loss", "hessian_metrics_np", "hessian_spectrum",
+    "history", "hvp", "lambda_max", "make_controller", "matrix_norms_np", "nn", "precision", "preconditioned_lambda_max", "quantization",
+    "quantize_np", "quantize_tensor", "rail_stats", "run_config", "safe_cosine", "spectral_norm_np", "stability_limit",
+    "stability_metrics_from_hessian", "stack_precision", "stress", "stress_suite", "suggest_precision", "tensor_l2_norm", "utils",
 ]  # fmt: skip

@@ -71,7 +71,7 @@ def explain(history: FitHistory) -> Explanation:
         raise ValueError("explain: the history has no loss; log at least the profile 'core'")
     n = history.steps
     loss = history["loss"] if "rmse" not in history else history["rmse"] ** 2  # a quantised loss can be 0 for want of bits
-    for rule in (_curvature, _infeasible, _saturation, _truncation, _underflow):
+    for rule in (_curvature, _infeasible, _saturation, _state, _truncation, _underflow):
         found = rule(history, loss, n)
         if found is not None:
             return found
@@ -126,6 +126,15 @@ def _saturation(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
     return Explanation("saturation", _first(share > 0.05), text, {f"{worst}_saturation": float(share[late].mean())})
 
 
+def _state(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
+    lost = np.nan_to_num(_series(h, "state_underflow_fraction_max", n))
+    i = _first(lost > 0.5)
+    if not (_stuck(loss) and lost[i] > 0.5 and (lost.mean() > 0.5 or loss[-1] > 10 * loss[i])):
+        return None
+    text = f"{lost[i]:.0%} of the update rule's state rounds to zero, so steps no longer fit the gradient; it needs more fractional bits"
+    return Explanation("underflow", i, text, {"state_underflow": float(lost[i])})
+
+
 def _underflow(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
     lost, radius = _series(h, "update_underflow_fraction_max", n), _series(h, "update_radius_ratio", n)
     still = (np.nan_to_num(lost) > 0.9) | (radius < 0.05)
@@ -138,11 +147,17 @@ def _underflow(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
     return Explanation("underflow", i, text, {"underflow": share, "radius": float(radius[i])})
 
 
+def _truncates(h: FitHistory) -> bool:
+    """Whether a format of the run truncates, or it is not known which formats it had."""
+    precision = h.meta.get("precision")
+    return precision is None or any("AP_TRN," in str(text) for fields in precision.values() for text in fields.values())
+
+
 def _truncation(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
     radius, cosine = _series(h, "update_radius_ratio", n), _series(h, "update_cosine", n)
     bent, moved = radius > 1.3, np.nan_to_num(radius) > 0
     bent[:1] = moved[:1] = False  # the first update holds the rounding of the initial weights
-    if not (_stuck(loss) and bent.sum() > 0.5 * moved.sum()):
+    if not (_stuck(loss) and _truncates(h) and bent.sum() > 0.5 * moved.sum()):
         return None
     i = _first(bent)
     text = f"updates come out {radius[i]:.2g} times too long at cosine {cosine[i]:.2g}: rounding pushes in one direction; use AP_RND"

@@ -209,6 +209,9 @@ class RMSPropRule(UpdateRule):
         return [np.sqrt(np.maximum(v, 0.0)) + self.eps for v in self.state["optimizer_state"]] if self.state else None
 
 
+KNOWN_LIMITS = (SGDRule, MomentumRule, AdamRule, RMSPropRule)
+
+
 def stability_limit(rule: UpdateRule | None, learning_rate: float | None = None) -> float:
     """The curvature below which a rule converges on a quadratic; for Adam and RMSProp that of ``P^-1 H``.
 

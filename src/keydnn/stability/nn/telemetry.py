@@ -16,7 +16,7 @@ from keydnn.stability.laws import Decision
 from keydnn.stability.nn.hessian import hessian_values
 from keydnn.stability.norms import dots, spectral_norms
 from keydnn.stability.quantization import rail_stats
-from keydnn.stability.rules import AdamRule, RMSPropRule, stability_limit
+from keydnn.stability.rules import KNOWN_LIMITS, AdamRule, RMSPropRule, stability_limit
 
 Columns = dict[str, np.ndarray]
 
@@ -161,7 +161,8 @@ def _teacher(run: Any, b: Block) -> dict[str, Any]:
 def _hessian(run: Any, b: Block) -> dict[str, Any]:
     eta = run.settings.learning_rate
     found = hessian_values(b, b.control.alpha if run.alpha_is_active else b.control.alpha_would, eta)
-    limit = stability_limit(run.rule, eta if run.rule is None else None)
+    has_limit = run.rule is None or isinstance(run.rule, KNOWN_LIMITS)
+    limit = stability_limit(run.rule, eta if run.rule is None else None) if has_limit else math.nan
     is_scaled = isinstance(run.rule, AdamRule | RMSPropRule)  # there the limit is one of the preconditioned Hessian
     found["stability_limit"] = limit
     found["margin_to_limit"] = math.nan if is_scaled else found["hessian_lambda_max"] / limit

@@ -21,7 +21,8 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "finite": ("loss_is_finite", "grad_is_finite", "theta_is_finite_before", "theta_is_finite_after"),
     "quantization": (
         "weight_saturation_fraction_max", "weight_near_rail_fraction_max", "gradient_saturation_fraction_max",
-        "gradient_near_rail_fraction_max", "update_saturation_fraction_max", "update_underflow_fraction_max",
+        "gradient_near_rail_fraction_max", "gradient_accum_saturation_fraction_max", "loss_scale", "update_saturation_fraction_max",
+        "update_underflow_fraction_max",
         "state_saturation_fraction_max", "state_underflow_fraction_max", "adam_denominator_min",
     ),
     "controller_bounds": ("alpha_min_bound", "alpha_max_bound", "controller_feasible", "useful_alpha_min", "useful_alpha_max"),

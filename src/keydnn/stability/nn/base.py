@@ -199,6 +199,7 @@ class BaseModel(ABC):
         hessian_every: int = 1,
         quantize_initial: bool = False,
         first_step: str = "free",
+        loss_scale: Any = None,
     ) -> FitHistory:
         """Gradient descent in which every step is measured.
 
@@ -239,6 +240,8 @@ class BaseModel(ABC):
             hessian_every: Steps between Hessian estimates; the last one stands in between.
             quantize_initial: Whether parameters are rounded before the first step.
             first_step: ``"probe"`` estimates the curvature before the first update; ``"free"`` does not.
+            loss_scale: Factor of the loss before the backward pass, taken out after gradients took their format; ``"dynamic"``
+                halves it as long as a gradient overflows, and doubles it after 200 steps without.
 
         Returns:
             The history; ``meta`` has seed, versions, arguments, precision map and the state to resume from.

@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 
 from keydnn._tensor import Tensor
-from keydnn.autograd.backward import grad
 from keydnn.nn.layers.embedding import Embedding
 from keydnn.stability.controllers import ControllerStep
-from keydnn.stability.curvature import loss_of
 from keydnn.stability.dtypes import HLSDataType
 from keydnn.stability.history import FitHistory
 from keydnn.stability.keys import key_of
 from keydnn.stability.laws import Decision
+from keydnn.stability.nn.gradients import LossScale, check_register, gradients
 from keydnn.stability.nn.hessian import HessianMonitor
-from keydnn.stability.nn.program import check_shapes, squares_of
 from keydnn.stability.nn.recorded import Part, RecordedLoop, program_for, why_eager
 from keydnn.stability.nn.settings import Settings, is_active
 from keydnn.stability.nn.telemetry import Block, Columns, measure, row_of
@@ -57,6 +55,7 @@ class Run:
         self.places = [model._layer_and_field_for_variable(p) for p in self.params]
         if self.precision is not None:
             self._check_widths()
+        check_register(self)
         self.config = settings.config
         self.keys = self.config.keys
         self.controller = settings.make_controller()
@@ -110,6 +109,7 @@ class Run:
         self.controller.reset()
         self.sensor.reset()
         self.step, self.master = 0, [None] * len(self.params)
+        self.scale = LossScale(self.settings.loss_scale)
         self.total = self.settings.epochs * -(-len(self.X) // self.settings.batch_size)
         self.done, self.streak, self.previous = 0, 0, math.nan
         self.columns: list[Columns] = []
@@ -125,6 +125,7 @@ class Run:
             self.controller.set_state(state["controller"])
             self.step = state["step"]
             self.order.bit_generator.state = state["order"]
+            self.scale.value, self.scale.good = state["loss_scale"]
             if self.rule is not None and state["rule"] is not None:
                 self.rule.load_state_dict(state["rule"])
         if self.settings.quantize_initial and self.precision is not None:
@@ -219,9 +220,8 @@ class Run:
         x, y = self._drifted(x, y, self.step)
         before = [p.numpy().copy() for p in self.params]
         theta = _vector(before)
-        grads, squares, loss = self._gradients(x, y)
-        gradient = _vector(grads)
-        gradient_rails = self.model._rail_max_for_tensors(grads, self.params, self.precision, field="gradient")
+        found = gradients(self, x, y)
+        grads, gradient = found.arrays, _vector(found.arrays)
         eigenvalues, residual = self.hessian.at(self.step, x, y)
         sensed = self._sense(theta, gradient, (x, y))
         grad_norm = norm(gradient)
@@ -241,8 +241,8 @@ class Run:
             after=_vector([p.numpy() for p in self.params])[None],
             gradient=gradient[None],
             raw=_vector(deltas)[None],
-            squares=one(squares),
-            loss=one(loss),
+            squares=one(found.squares),
+            loss=one(found.loss),
             grad_norm=one(grad_norm),
             proposal_norm=one(proposal_norm),
             sensed=(one(sensed[0]), one(sensed[1]), one(sensed[2])),
@@ -251,7 +251,9 @@ class Run:
             eigenvalues=None if eigenvalues is None else eigenvalues[None],
             hessian_residual=residual,
             weight_rails=self.model._rail_max_for_variables(self.params, self.precision, fields=("weight", "bias")),
-            gradient_rails=gradient_rails,
+            gradient_rails=found.rails,
+            register=found.register,
+            loss_scale=found.scale,
             update_saturation=update_saturation,
             update_underflow=max(lost, default=0.0),
             states=(max((r.saturation_fraction for r in states), default=0.0), max((r.underflow_fraction for r in states), default=0.0)),
@@ -267,26 +269,6 @@ class Run:
             data = self.model.dataset
             y = (x @ data.reference_weight_matrix.T + data.reference_bias_vector).astype(np.float32)
         return x, y
-
-    def _gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], float, float]:
-        """Forward and backward; returns the gradients in their formats, the sum of the squared residuals, and the loss."""
-        model, source, target = self.model, Tensor(data=x, dtype=x.dtype), Tensor(data=y)
-        if self.precision is None:
-            prediction = model.model(source)
-        else:
-            prediction = model._forward_with_precision(source, self.precision, training=True, step=self.step)
-            target = target.astype(np.float64)
-        check_shapes(prediction, target)
-        found = grad(loss_of(prediction, target, self.settings.loss_mode), self.params, allow_unused=True)
-        grads = [np.zeros(p.shape, p.dtype) if g is None else g.numpy() for p, g in zip(self.params, found, strict=True)]
-        squares = squares_of(prediction, target).item()
-        loss = self.loss_from(squares, len(y), y.size)
-        dtype = self.format_of("loss", "value")
-        if dtype is not None:
-            loss = dtype(loss, key=key_of(dtype, model.seed, "loss", "value", self.step))
-        if self.precision is not None:
-            grads = model._quantize_gradients(grads, self.params, self.precision, self.step)
-        return grads, squares, loss
 
     def loss_from(self, squares: Any, samples: Any, elements: Any) -> Any:
         """The loss, not quantised, from the sum of the squared residuals of a batch."""
@@ -377,6 +359,7 @@ class Run:
                 "controller": self.controller.get_state(),
                 "order": self.order.bit_generator.state,
                 "step": self.step,
+                "loss_scale": (self.scale.value, self.scale.good),
                 "rule": rule,
             },
         }

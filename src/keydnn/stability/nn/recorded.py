@@ -20,6 +20,7 @@ from keydnn.compiler.step import usable
 from keydnn.stability.controllers import CurvatureSensor
 from keydnn.stability.dtypes import HLSDataType
 from keydnn.stability.laws import LAWS, Decision
+from keydnn.stability.nn.gradients import uses_register
 from keydnn.stability.nn.program import Program
 from keydnn.stability.nn.telemetry import Block, Columns, measure, rail_rows
 
@@ -68,6 +69,8 @@ def why_eager(run: Any) -> str | None:
         "the model overrides a hook": run.model._has_own_hooks() is False,
         "parameters of several dtypes": len({p.dtype for p in run.params}) == 1,
         "a frozen parameter": all(p.requires_grad for p in run.params),
+        "a loss scale": settings.loss_scale is None,
+        "a batch-sum register": not uses_register(run),
         "a master copy of the weights": all(run.format_of(layer, "master_weight") is None for layer, _ in run.places),
     }
     missing = [reason for reason, holds in reasons.items() if not holds]

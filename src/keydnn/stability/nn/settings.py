@@ -52,6 +52,7 @@ class Settings:
     hessian_every: int
     quantize_initial: bool
     first_step: str
+    loss_scale: Any
 
     def __post_init__(self) -> None:
         _check(self.loss_mode in LOSS_MODES, "loss_mode", f"one of {', '.join(LOSS_MODES)}", self.loss_mode)
@@ -62,6 +63,9 @@ class Settings:
         _check(self.hessian in ("analytic", *METHODS, None), "hessian", f"'analytic', one of {', '.join(METHODS)}, or None", self.hessian)
         _check(self.first_step in ("free", "probe"), "first_step", "'free' or 'probe'", self.first_step)
         _check(self.verbose in (None, False, True, "progressbar"), "verbose", "None, False, True or 'progressbar'", self.verbose)
+        scale = self.loss_scale
+        is_scale = scale is None or scale == "dynamic" or (isinstance(scale, int | float) and scale > 0)
+        _check(is_scale, "loss_scale", "above 0, 'dynamic' or None", scale)
         for name in ("stop_loss", "diverge_loss"):
             value = getattr(self, name)
             _check(not isinstance(value, str) or value == "auto", name, "a number, 'auto' or None", value)

@@ -41,6 +41,8 @@ class Block:
         hessian_residual: Of their estimate.
         weight_rails: Largest saturation and near-rail fractions of the stored parameters.
         gradient_rails: The same of the gradients.
+        register: Largest share of the batch-sum register that was at a rail.
+        loss_scale: The factor of the loss.
         update_saturation: Largest saturation of the updates.
         update_underflow: Largest underflow of the updates.
         states: Largest saturation and underflow of the states of the update rule.
@@ -62,6 +64,8 @@ class Block:
     hessian_residual: Any
     weight_rails: tuple[Any, Any] = (0.0, 0.0)
     gradient_rails: tuple[Any, Any] = (0.0, 0.0)
+    register: Any = 0.0
+    loss_scale: Any = 1.0
     update_saturation: Any = 0.0
     update_underflow: Any = 0.0
     states: tuple[Any, Any] = (0.0, 0.0)
@@ -175,6 +179,8 @@ def _quantization(run: Any, b: Block) -> dict[str, Any]:
         "weight_near_rail_fraction_max": b.weight_rails[1],
         "gradient_saturation_fraction_max": b.gradient_rails[0],
         "gradient_near_rail_fraction_max": b.gradient_rails[1],
+        "gradient_accum_saturation_fraction_max": b.register,
+        "loss_scale": b.loss_scale,
         "update_saturation_fraction_max": b.update_saturation,
         "update_underflow_fraction_max": b.update_underflow,
         "state_saturation_fraction_max": b.states[0],
@@ -198,7 +204,8 @@ _HESSIAN_KEYS = {
 }  # fmt: skip
 _QUANTIZATION_KEYS = {
     "weight_saturation_fraction_max", "weight_near_rail_fraction_max", "gradient_saturation_fraction_max",
-    "gradient_near_rail_fraction_max", "update_saturation_fraction_max", "update_underflow_fraction_max",
+    "gradient_near_rail_fraction_max", "gradient_accum_saturation_fraction_max", "loss_scale", "update_saturation_fraction_max",
+    "update_underflow_fraction_max",
     "state_saturation_fraction_max", "state_underflow_fraction_max", "adam_denominator_min",
 }  # fmt: skip
 GROUPS = (

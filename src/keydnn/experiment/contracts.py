@@ -93,6 +93,14 @@ class ICallback(Protocol):
 
 
 @runtime_checkable
+class IRestoring(Protocol):
+    """A callback that may put the best epoch back."""
+
+    restore_best: bool
+    best_epoch: int | None
+
+
+@runtime_checkable
 class IDrawable(Protocol):
     """Describes itself as a diagram."""
 

@@ -1,0 +1,271 @@
+"""Running phases: the steps, what is recorded of them, and who is told when.
+
+Training:  [start]  for each epoch: [epoch start]  for each step: [batch start] step, record, metric [batch end]
+                    metric of the epoch [epoch end] stop?
+           [end]                                    [..] = hooks of callbacks, then checkpoints
+Everything that does not depend on the step is worked out before the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.callbacks.checkpoints import CheckpointHooks
+from keydnn.experiment.callbacks.dispatch import PhaseHooks
+from keydnn.experiment.context import in_notebook
+from keydnn.experiment.contracts import IRestoring
+from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
+from keydnn.experiment.phases.feeding import PassFeeding, TrainFeeding
+from keydnn.experiment.phases.holding import bystanders
+from keydnn.experiment.phases.train import TRAIN_LOSS
+from keydnn.experiment.progress_bars import evaluation_progress, training_progress
+from keydnn.experiment.results import EvalResults, FitResults, PhaseResults, TrainResults
+from keydnn.experiment.results.scalars import on_host
+
+_PLACE: ContextVar[Accelerator | None] = ContextVar("keydnn_experiment_place", default=None)  # of the phase around
+
+
+def new_results(phase: ExperimentPhase) -> PhaseResults:
+    """Empty results for a phase."""
+    kinds = {TrainPhase: TrainResults, EvalPhase: EvalResults, FitPhase: FitResults}
+    return next(made(phase.label) for kind, made in kinds.items() if isinstance(phase, kind))
+
+
+def run_phase(phase: ExperimentPhase, *, experiment: Any, results: Any = None, **flags: Any) -> Any:
+    """Run a phase to its end.
+
+    Args:
+        phase: The phase.
+        experiment: Handed to callbacks; its ``model_graph`` runs.
+        results: What is recorded into; None makes new ones.
+        **flags: Which progress is shown: those of the phase's ``iter_execution``.
+
+    Returns:
+        The results.
+
+    Raises:
+        TypeError: Unknown flags, or no phase.
+        RuntimeError: There is no graph, nothing to run over, or a device is not there.
+    """
+    for kind, run in _RUNNERS.items():
+        if isinstance(phase, kind):
+            found = new_results(phase) if results is None else results
+            graph = experiment.model_graph
+            if graph is None:
+                raise RuntimeError(f"phase {phase.label!r} cannot run: the context of the experiment has no model graph")
+            _Run(phase, experiment, graph, found).make(run, flags)
+            return found
+    raise TypeError(f"expected a TrainPhase, EvalPhase or FitPhase, got {type(phase).__name__}")
+
+
+class _Run:
+    """One run of a phase: hooks, checkpoints, results and the step that is made."""
+
+    def __init__(self, phase: Any, experiment: Any, graph: ModelGraph, results: Any) -> None:
+        self.phase, self.graph, self.results = phase, graph, results
+        self.hooks = PhaseHooks(phase.callbacks, experiment=experiment, phase=phase, results=results)
+        self.ctx: ExecutionContext | None = None
+        self.where: Accelerator | None = None
+
+    def make(self, run: Callable[..., None], flags: dict[str, Any]) -> None:
+        """Run, tell of exceptions, and leave results in order."""
+        try:
+            with _placed(self.phase, self.graph) as self.where:
+                run(self, **flags)
+        except BaseException as error:
+            self.hooks.exception(self.ctx, error)
+            raise
+        finally:
+            self.results.finish()
+
+
+@contextlib.contextmanager
+def _placed(phase: Any, graph: ModelGraph) -> Iterator[Accelerator | None]:
+    """Models where their node, else the phase, else the phase around it says; that place.
+
+    Raises:
+        RuntimeError: A device is not there.
+    """
+    where = phase.accelerator or _PLACE.get()
+    for node in graph.executed_nodes(phase.active_nodes):
+        goal = node.accelerator or where if isinstance(node, ModelNode) else None
+        if goal is None:
+            continue
+        if not goal.is_available():
+            raise RuntimeError(f"phase {phase.label!r}: node {node.label!r} should run on {goal.device!r}, which is not there")
+        if isinstance(node, ModelNode) and node.has_gradients and node.model.module is not None:
+            node.face.place_model(node.model.module, goal)
+    token = _PLACE.set(where)
+    try:
+        yield where
+    finally:
+        _PLACE.reset(token)
+
+
+# -- training -------------------------------------------------------------------------------------------------------------
+
+
+def _train(
+    run: _Run,
+    *,
+    show_sampler_progress: bool = True,
+    show_training_progress: bool = True,
+    persist_progress: bool | None = None,
+    persist_epoch_progress: bool | None = None,
+    val_loss_metric: str = "val_loss",
+) -> None:
+    phase: TrainPhase = run.phase
+    phase.reset_stop()
+    run.graph.build()
+    training = _Training(run, TrainFeeding(phase, run.graph, show_progress=show_sampler_progress, accelerator=run.where))
+    run.results.start_recording(phase.result_recording, graph=run.graph)
+    run.hooks.phase_start()
+    training.checkpoints.at("phase_start")
+    stay, epochs_stay = _stays(persist_progress), _stays(persist_epoch_progress)
+    with training_progress(phase.label, phase.n_epochs, wanted=show_training_progress, persist=stay, persist_epoch=epochs_stay) as bars:
+        for epoch in range(phase.n_epochs):
+            mean = training.epoch(epoch, bars)
+            bars.epoch_done(mean, val_loss=_latest(run.results, val_loss_metric, epoch))
+            if phase.stop_requested:
+                break
+    run.hooks.phase_end()
+    training.checkpoints.at("phase_end")
+
+
+def _stays(persist: bool | None) -> bool:
+    """Whether a bar stays; in a notebook unless told otherwise."""
+    return in_notebook() if persist is None else persist
+
+
+def _latest(results: Any, name: str, epoch: int) -> float | None:
+    """The value of an epoch's metric, if there is one."""
+    found = results.metric_store.of_epoch(name, epoch)
+    return found[-1].value if found else None
+
+
+class _Training:
+    """The epochs of a training phase."""
+
+    def __init__(self, run: _Run, feeding: TrainFeeding) -> None:
+        self.run, self.feeding = run, feeding
+        phase: TrainPhase = run.phase
+        self.checkpoints = CheckpointHooks(phase.checkpointing, graph=run.graph, phase=phase)
+        self.bystanders = bystanders(run.graph, phase.active_nodes)
+        self.around_batches = run.hooks.has_batch_hooks or self.checkpoints.has_batch_hooks
+        self.restoring = [cb for cb in phase.callbacks if isinstance(cb, IRestoring) and cb.restore_best]
+
+    def epoch(self, epoch: int, bars: Any) -> float:
+        """One epoch; the mean of its training loss."""
+        run, phase, results = self.run, self.run.phase, self.run.results
+        results.start_epoch(epoch)
+        steps = self.feeding.epoch(epoch)
+        show = bars.epoch(epoch, self.feeding.n_steps)
+        values: list[Any] = []
+        log, records, label = results.metric_store.log, results.records_steps, phase.label
+        for i, (inputs, views) in enumerate(steps):
+            run.ctx = ctx = ExecutionContext(label, epoch, i, inputs, views)
+            if i == 0:
+                run.hooks.epoch_start(ctx)
+                self.checkpoints.at("epoch_start", epoch)
+            if self.around_batches:
+                run.hooks.batch_start(ctx)
+                self.checkpoints.at("batch_start", epoch, i)
+            self._step(ctx)
+            if records:
+                results.add_execution_context(ctx)
+            value = _total(ctx)
+            values.append(value)
+            log(name=TRAIN_LOSS, value=value, epoch_idx=epoch, batch_idx=i)
+            if self.around_batches:
+                run.hooks.batch_end(ctx)
+                self.checkpoints.at("batch_end", epoch, i)
+            show(value)
+        mean = float(on_host(values).mean())
+        log(name=TRAIN_LOSS, value=mean, epoch_idx=epoch)
+        run.hooks.epoch_end(ctx)
+        if phase.result_recording is ResultRecording.LAST and self.restoring and self.restoring[0].best_epoch is not None:
+            results.keep_epoch(self.restoring[0].best_epoch)
+        self.checkpoints.at("epoch_end", epoch)
+        return mean
+
+    def _step(self, ctx: ExecutionContext) -> None:
+        """A training step in which nodes that run only because others read them stay as they are."""
+        run, phase = self.run, self.run.phase
+        free = [node for node in self.bystanders if not node.is_frozen] if self.bystanders else ()
+        for node in free:
+            node.freeze()
+        try:
+            run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
+        finally:
+            for node in free:
+                node.unfreeze()
+
+
+def _total(ctx: ExecutionContext) -> Any:
+    """The training loss of a step, where it was computed."""
+    values = [record.trainable for record in ctx.losses.values() if record.trainable is not None]
+    if len(values) == 1:
+        return values[0]
+    kinds = {type(value) for value in values} - {float}
+    return sum(values[1:], values[0]) if len(kinds) == 1 else float(on_host(values).sum())
+
+
+# -- evaluation and fitting -----------------------------------------------------------------------------------------------
+
+
+def _evaluate(run: _Run, *, show_eval_progress: bool = False, persist_progress: bool | None = None) -> None:
+    phase: EvalPhase = run.phase
+    run.graph.build()
+    feeding = PassFeeding(phase, run.graph, phase.batch_size, accelerator=run.where)
+    run.results.start_recording(ResultRecording.ALL, graph=run.graph)
+    with evaluation_progress(phase.label, feeding.n_steps, wanted=show_eval_progress, persist=_stays(persist_progress)) as advance:
+
+        def step(ctx: ExecutionContext) -> None:
+            run.graph.eval_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
+            advance()
+
+        _pass(run, feeding, step)
+
+
+def _fit(run: _Run) -> None:
+    phase: FitPhase = run.phase
+    run.graph.build()
+    feeding = PassFeeding(phase, run.graph, None, accelerator=run.where)
+    run.results.start_recording(ResultRecording.ALL, graph=run.graph)
+
+    def step(ctx: ExecutionContext) -> None:
+        run.graph.fit_step(
+            ctx, phase.losses, active_nodes=phase.active_nodes, freeze_after_fit=phase.freeze_after_fit, accelerator=run.where
+        )
+
+    _pass(run, feeding, step)
+
+
+def _pass(run: _Run, feeding: PassFeeding, step: Callable[[ExecutionContext], None]) -> None:
+    """One pass: hooks around every step, and the mean of each loss over samples as a metric."""
+    values: dict[str, list[Any]] = {}
+    sizes: list[int] = []
+    run.hooks.phase_start()
+    run.results.start_epoch(0)
+    for i, (inputs, views) in enumerate(feeding.steps()):
+        run.ctx = ctx = ExecutionContext(run.phase.label, 0, i, inputs, views)
+        run.hooks.batch_start(ctx)
+        step(ctx)
+        run.results.add_execution_context(ctx)
+        for record in ctx.losses.values() if ctx.losses is not None else ():
+            values.setdefault(record.label, []).append(record.auxiliary)
+        sizes.append(len(next(iter(views.values()))))
+        run.hooks.batch_end(ctx)
+    for label, told in values.items():
+        mean = float((on_host(told) * sizes).sum() / sum(sizes))
+        run.results.metric_store.log(name=f"eval_loss/{label}", value=mean, epoch_idx=0)
+    run.hooks.phase_end()
+
+
+_RUNNERS: dict[type, Callable[..., None]] = {TrainPhase: _train, EvalPhase: _evaluate, FitPhase: _fit}

@@ -24,6 +24,7 @@ from keydnn.stability.controllers import (
 from keydnn.stability.curvature import ggn_vp, hessian_spectrum, hvp, lambda_max, preconditioned_lambda_max
 from keydnn.stability.dataset import AffineDataset, BaseDataset, DataType, DriftModel
 from keydnn.stability.explain import explain, suggest_precision
+from keydnn.stability.export import c_header, compare_trace, quantizer_list, to_hls4ml_config, write_weights
 from keydnn.stability.history import FitHistory
 from keydnn.stability.integer import compare_integer, compile_integer
 from keydnn.stability.metrics import MetricsConfig
@@ -53,9 +54,10 @@ __all__ = [
     "GlobalThrottleOrder1Controller", "GlobalThrottleOrder2Controller", "LinearBlockModel", "MarginProbe", "MetricsConfig",
     "MomentumRule", "NoController", "PrecisionDict", "PrecisionSweep", "QuantizationAwareOrder2Controller", "RESERVED_NAMES",
     "RMSPropRule", "RailProbe", "RailStats", "SGDRule", "StressResult", "UpdateRule", "analytic_dense_hessian",
-    "analytic_single_dense_hessian", "compare_integer", "compile_integer", "controllers", "curvature", "dataset", "dtypes",
-    "ensure_precision_dict", "explain", "flatten_tensors", "ggn_vp", "half_mse_batch_loss", "hessian_metrics_np", "hessian_spectrum",
-    "history", "hvp", "lambda_max", "make_controller", "matrix_norms_np", "nn", "precision", "preconditioned_lambda_max", "quantization",
-    "quantize_np", "quantize_tensor", "rail_stats", "run_config", "safe_cosine", "spectral_norm_np", "stability_limit",
-    "stability_metrics_from_hessian", "stack_precision", "stress", "stress_suite", "suggest_precision", "tensor_l2_norm", "utils",
+    "analytic_single_dense_hessian", "c_header", "compare_integer", "compare_trace", "compile_integer", "controllers", "curvature",
+    "dataset", "dtypes", "ensure_precision_dict", "explain", "flatten_tensors", "ggn_vp", "half_mse_batch_loss", "hessian_metrics_np",
+    "hessian_spectrum", "history", "hvp", "lambda_max", "make_controller", "matrix_norms_np", "nn", "precision",
+    "preconditioned_lambda_max", "quantization", "quantize_np", "quantize_tensor", "quantizer_list", "rail_stats", "run_config",
+    "safe_cosine", "spectral_norm_np", "stability_limit", "stability_metrics_from_hessian", "stack_precision", "stress", "stress_suite",
+    "suggest_precision", "tensor_l2_norm", "to_hls4ml_config", "utils", "write_weights",
 ]  # fmt: skip

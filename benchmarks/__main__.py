@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import busy, data, data_memory, kernels, ops, stability, steps, tables
+from benchmarks import busy, data, data_memory, experiment, kernels, ops, stability, steps, tables
 from benchmarks.contestants import PEERS
 from benchmarks.measure import machine
 from benchmarks.options import Options
@@ -44,6 +44,7 @@ def _data(options: Options) -> dict[str, Any]:
 RUNS = {
     "busy": lambda options: {"results": busy.run(**_given(options))},
     "data": _data,
+    "experiment": experiment.run,
     "kernels": lambda options: {"results": _plain(kernels.run(**_given(options)))},
     "ops": _ops,
     "stability": stability.run,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 import keydnn
-from keydnn.experiment import errors
+from keydnn.experiment import Experiment, ExperimentContext, errors
 from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.samplers import SimpleSampler
 from keydnn.experiment.scalers import PerSampleZeroStart
@@ -103,6 +103,7 @@ def names(ten, context, tmp_path):
     known["layer"] = keydnn.nn.Linear(2, 1)
     known["node"] = ModelNode("node", known["layer"], ten)
     known["graph_of_one"] = ModelGraph([ModelNode("lone", known["layer"], ten)], Optimizer("sgd", backend="keydnn"), register=False)
+    known["experiment_of_one"] = Experiment("one", ctx=ExperimentContext())
     for module in MODULES:
         known.setdefault(module, importlib.import_module(f"keydnn.experiment.{module}"))
         known.update({name: getattr(known[module], name) for name in API["names"][module] if name not in known})

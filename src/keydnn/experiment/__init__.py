@@ -18,6 +18,7 @@ from keydnn.experiment.backends.accelerator import Accelerator  # noqa: E402
 from keydnn.experiment.callbacks import Callback, EarlyStopping, EvalLossMetric, Evaluation, ExperimentCallback  # noqa: E402
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy  # noqa: E402
 from keydnn.experiment.data import Batch, DataFormat, FeatureSet, FeatureSetView, SampleData  # noqa: E402
+from keydnn.experiment.experiment import Experiment  # noqa: E402
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode  # noqa: E402
 from keydnn.experiment.models import BaseModel, KeydnnBaseModel, wrap_model  # noqa: E402
 from keydnn.experiment.phases import (  # noqa: E402
@@ -52,6 +53,7 @@ __all__ = [
     "EvalPhase",
     "EvalResults",
     "Evaluation",
+    "Experiment",
     "ExperimentCallback",
     "ExperimentContext",
     "FeatureSet",

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.numpy import (
-    beside,
     concat,
     constant,
     cut,
@@ -28,7 +27,6 @@ from keydnn.experiment.backends.numpy import (
 from keydnn.experiment.optional import need
 
 __all__ = [
-    "beside",
     "concat",
     "constant",
     "cut",

@@ -1,0 +1,178 @@
+"""What is kept of a run beside its results: where, with which versions and seeds, when, how it ended; and runs side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import keydnn
+from keydnn.experiment.optional import need
+from keydnn.experiment.results import PhaseGroupResults
+
+COMPLETED, FAILED, STOPPED = "completed", "failed", "stopped"
+_PACKAGES = {"numpy": "numpy", "pandas": "pandas", "pyarrow": "pyarrow", "torch": "torch", "tensorflow": "tensorflow"}
+_PACKAGES |= {"sklearn": "scikit-learn"}
+
+
+class Span:
+    """A run, a group or a phase while it goes on.
+
+    Args:
+        label: Of what runs.
+
+    Attributes:
+        started_at: When it began, in UTC.
+        ended_at: When it ended.
+        status: "completed", "failed" (an exception) or "stopped" (from the keyboard).
+        metadata: Facts found on the way.
+        inner: Of a group, what ran in it.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.started_at = self.ended_at = datetime.now(UTC)
+        self.status = COMPLETED
+        self.metadata: dict[str, Any] = {}
+        self.inner: list[Span] | None = None
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """A block whose time and end are noted."""
+        self.started_at, self.status = datetime.now(UTC), FAILED
+        try:
+            yield
+            self.status = COMPLETED
+        except KeyboardInterrupt:
+            self.status = STOPPED
+            raise
+        finally:
+            self.ended_at = datetime.now(UTC)
+
+
+def machine_facts() -> dict[str, Any]:
+    """``host``, ``system``, ``python``, versions of ``packages`` that are loaded, ``git_revision`` of the working directory or None."""
+    loaded = [package for module, package in _PACKAGES.items() if module in sys.modules]
+    versions = {package: found for package in loaded if (found := _version(package)) is not None}
+    return {**_system(), "packages": {"keydnn": keydnn.__version__, **versions}, "git_revision": git_revision(Path.cwd())}
+
+
+@functools.cache
+def _system() -> dict[str, str]:
+    return {"host": platform.node(), "system": platform.platform(), "python": platform.python_version()}
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit that is checked out in a folder or above it, read from the repository's own files; None outside of one."""
+    for place in (folder, *folder.parents):
+        mark = place / ".git"
+        if mark.exists():
+            return _head(mark if mark.is_dir() else _linked(mark))
+    return None
+
+
+def _linked(mark: Path) -> Path:
+    """The folder of a worktree, which a file ``.git`` names."""
+    return (mark.parent / mark.read_text(encoding="utf-8").removeprefix("gitdir:").strip()).resolve()
+
+
+def _head(git: Path) -> str | None:
+    head = _text(git / "HEAD")
+    if head is None or not head.startswith("ref:"):
+        return head
+    name = head.removeprefix("ref:").strip()
+    common = _text(git / "commondir")
+    for home in (git, git if common is None else (git / common).resolve()):
+        found = _text(home / name)
+        if found is not None:
+            return found
+        packed = (_text(home / "packed-refs") or "").splitlines()
+        for line in packed:
+            if line.endswith(f" {name}"):
+                return line.split()[0]
+    return None
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def error_facts(error: BaseException, phase: Any) -> dict[str, Any]:
+    """An exception as text: ``type``, ``message``, ``traceback``, and label of the ``phase`` it came from."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+        "phase": None if phase is None else phase.label,
+    }
+
+
+def sampler_seeds(phases: Sequence[Any]) -> dict[str, list[int]]:
+    """Phase label to the seeds of its samplers, in the order of its inputs; phases without samplers are left out."""
+    seeds = {phase.label: [b.sampler.seed for b in phase.input_sources if b.sampler is not None] for phase in phases}
+    return {label: found for label, found in seeds.items() if found}
+
+
+# -- runs side by side ------------------------------------------------------------------------------------------------------
+
+
+def run_table(history: Sequence[Any]) -> Any:
+    """A line per run: label, status, start, duration in seconds, seed, error, and the latest epoch's value of every metric.
+
+    Metrics are named ``<phase>/<metric>``, inside of groups ``<group>/<phase>/<metric>``; where a run has none stands NaN.
+    """
+    lines = [
+        {
+            "label": run.label,
+            "status": run.status,
+            "started_at": run.started_at,
+            "duration_seconds": run.duration_seconds,
+            "seed": run.metadata.get("seed"),
+            "error": (run.metadata.get("error") or {}).get("message"),
+            **final_metrics(run.results),
+        }
+        for run in history
+    ]
+    pandas = need("pandas", "a table of runs")
+    first = ["label", "status", "started_at", "duration_seconds", "seed", "error"]
+    return pandas.DataFrame(lines, columns=[*first, *dict.fromkeys(name for line in lines for name in line if name not in first)])
+
+
+def final_metrics(results: Any) -> dict[str, float]:
+    """The value of every metric at the latest epoch that has one, by path."""
+    found: dict[str, float] = {}
+    for path, phase_results in _leaves(results, () if isinstance(results, PhaseGroupResults) else (results.label,)):
+        latest: dict[str, tuple[int, float]] = {}
+        for entry in phase_results.metric_store.entries():
+            if entry.batch_idx is None and np.ndim(entry.value) == 0:
+                epoch = -1 if entry.epoch_idx is None else entry.epoch_idx
+                if entry.name not in latest or epoch >= latest[entry.name][0]:
+                    latest[entry.name] = (epoch, float(entry.value))
+        found |= {"/".join((*path, name)): value for name, (_, value) in latest.items()}
+    return found
+
+
+def _leaves(results: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Results of phases, each with the labels that lead to it."""
+    if not isinstance(results, PhaseGroupResults):
+        yield path, results
+        return
+    for label, one in results.items():
+        yield from _leaves(one, (*path, label))

@@ -96,24 +96,31 @@ void pack_panel(const Matrix<T>& b, int64_t n, int64_t k0, int64_t k1, int64_t f
   }
 }
 
-// Rows [i0, i1) and columns [k0, k0 + n_k) of a matrix whose columns are contiguous, to strips [strip][k][kTileRows]; i0 is a
-// multiple of kTileRows.
+// Rows [i0, i1) and columns [k0, k0 + n_k) of a matrix whose columns are contiguous, to strips [strip][k][kTileRows] that
+// begin `pitch` elements apart; i0 is a multiple of kTileRows.  Neighbouring strips are filled side by side: they share
+// lines of memory.
 template <class T>
-Matrix<T> pack_strips(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
-  constexpr int64_t rows = kTileRows;
-  const int64_t strip = rows * n_k;
-  for (int64_t i = i0; i < i1; i += rows, to += strip) {
+Matrix<T> pack_strips(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, int64_t pitch, T* to) {
+  constexpr int64_t rows = kTileRows, side = 4;
+  for (int64_t i = i0; i < i1;) {
     const T* const from = a.at(i, k0);
+    T* const here = to + (i - i0) / rows * pitch;
     const int64_t live = lesser(rows, i1 - i);
-    if (live == rows) {
-      for (int64_t k = 0; k < n_k; ++k) memcpy(to + k * rows, from + k * a.col, sizeof(T) * rows);
+    if (i1 - i >= side * rows) {
+      for (int64_t k = 0; k < n_k; ++k)
+#pragma GCC unroll 4
+        for (int64_t s = 0; s < side; ++s) memcpy(here + s * pitch + k * rows, from + k * a.col + s * rows, sizeof(T) * rows);
+      i += side * rows;
+    } else if (live == rows) {
+      for (int64_t k = 0; k < n_k; ++k) memcpy(here + k * rows, from + k * a.col, sizeof(T) * rows);
+      i += rows;
     } else {
       for (int64_t k = 0; k < n_k; ++k)
-        for (int64_t r = 0; r < live; ++r) to[k * rows + r] = from[k * a.col + r];
+        for (int64_t r = 0; r < live; ++r) here[k * rows + r] = from[k * a.col + r];
+      i = i1;
     }
   }
-  to -= ceil_div(i1 - i0, rows) * strip;
-  return {to - i0 / rows * strip - k0 * rows, 1, rows, strip};
+  return {to - i0 / rows * pitch - k0 * rows, 1, rows, pitch};
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ constexpr int64_t kBlock = 512;       // rows of b that are taken at a time
 constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
 constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
-constexpr int64_t kSmall = 32768;     // elements of a that are packed by one thread beforehand
+constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
 
 template <class T>
 KEYDNN_INLINE Vec<T> relu(Vec<T> x) {
@@ -108,7 +108,7 @@ void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64
 // Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: rows as they lie, or strips.
 template <class T>
 Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
-  if (a.row == 1) return pack_strips(a, i0, i1, k0, n_k, to);
+  if (a.row == 1) return pack_strips(a, i0, i1, k0, n_k, kTileRows * n_k, to);
   const int64_t pitch = kBlock + kLanes<T>;  // not a power of two, which would crowd the cache's sets
   for (int64_t i = i0; i < i1; ++i) {
     T* const row = to + (i - i0) * pitch;
@@ -144,17 +144,19 @@ struct Cut {
 template <class T>
 Cut cut_of(const Product<T>& p) {
   Cut cut = {Panels(ceil_div(p.n, kLanes<T>)), p.m, 1, false};
+  const int64_t count = cut.panels.count();
+  const bool strips = p.a.row == 1 && p.a.col != 1;  // rows are packed: not again for every few panels
   if (double(p.m) * p.n * p.k < kLarge) {
-    cut.wide = cut.panels.count();
-    return cut;
+    cut.wide = count;
+  } else if (p.m <= kNarrow && count >= 3 && !(strips && count < 8 && p.k > kBlock / 2)) {
+    cut.wide = count >= 16 ? 2 : 1;
+  } else if (strips) {
+    cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, count, true};
+  } else {
+    cut.rows = p.m >= 1024 ? 256 : p.m >= 256 ? 128 : 32;
+    cut.wide = ceil_div(count, ceil_div(int64_t(8), cut.down(p.m)));
+    cut.shared = true;
   }
-  if (p.m <= kNarrow && cut.panels.count() >= 3) {
-    cut.wide = cut.panels.count() >= 16 ? 2 : 1;
-    return cut;
-  }
-  cut.rows = p.m >= 1024 ? 256 : p.m >= 256 ? 128 : 32;
-  cut.shared = true;
-  cut.wide = ceil_div(cut.panels.count(), ceil_div(int64_t(8), cut.down(p.m)));
   return cut;
 }
 
@@ -199,14 +201,25 @@ void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels,
   });
 }
 
+// All rows of a, whose columns are contiguous, in strips.
+template <class T>
+Matrix<T> pack_all_strips(const Matrix<T>& a, int64_t m, int64_t k, T* to) {
+  const int64_t deep = ceil_div(k, kBlock), pitch = kTileRows * k;
+  parallel_for(ceil_div(m, kStrips) * deep, 0.15 * m * k, [&](int64_t unit) {
+    const int64_t i = unit / deep * kStrips, k0 = unit % deep * kBlock;
+    pack_strips(a, i, lesser(i + kStrips, m), k0, lesser(kBlock, k - k0), pitch, to + i * k + k0 * kTileRows);
+  });
+  return {to, 1, kTileRows, pitch};
+}
+
 template <class T>
 int by_panels(Product<T> p) {
   const Cut cut = cut_of(p);
-  const bool strips = !cut.shared && p.a.row == 1 && p.a.col != 1 && p.m * p.k <= kSmall && cut.panels.count() > 3;
+  const bool strips = !cut.shared && p.a.row == 1 && p.a.col != 1 && cut.panels.count() > 3;
   const Scratch<T> stripped(strips ? round_up(p.m, int64_t(kTileRows)) * p.k : 0);
   if (strips) {
     if (!stripped) return KEYDNN_NO_MEMORY;
-    p.a = pack_strips(p.a, 0, p.m, 0, p.k, stripped.data);
+    p.a = pack_all_strips(p.a, p.m, p.k, stripped.data);
   }
   const Scratch<T> packed(cut.shared ? cut.panels.vecs * kLanes<T> * p.k : 0);
   if (cut.shared) {

@@ -499,7 +499,7 @@ def test_shapes_that_do_not_fit(rows):
         ConcatNode("both2", ["left", "right"], 5).merge(values)
     with pytest.raises(ValueError, match="at most by 1"):
         ConcatNode("both3", ["left", "right"], 0, pad_inputs=True, pad_mode="reflect").merge([sample((2, 2, 8)), sample((2, 2, 2))])
-    with pytest.raises(ValueError, match="unknown pad_mode"):
+    with pytest.raises(ValueError, match="unknown pad mode"):
         ConcatNode("both4", ["left", "right"], pad_mode="wrap")
     with pytest.raises(ValueError, match="one of its inputs"):
         ConcatNode("both5", ["left", "right"], concat_axis_targets="middle")

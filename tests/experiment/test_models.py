@@ -244,7 +244,7 @@ class TestScikit:
         assert model(np.ones((5, 3))).shape == (5, 2)
         with pytest.raises(ValueError, match="output_method"):
             ScikitModelWrapper(scaler, output_method="guess")
-        with pytest.raises(ValueError, match="training_mode"):
+        with pytest.raises(ValueError, match="training mode"):
             ScikitModelWrapper(scaler, training_mode="often")
         with pytest.raises(ValueError, match="no partial_fit"):
             ScikitModelWrapper(linear.LinearRegression(), training_mode="partial_fit")

@@ -222,10 +222,16 @@ def keras_models(folder):
         group["kernel"], group["bias"] = kernel, kernel[0]
     with h5py.File(folder / "inner.h5", "w") as file:
         file["layers/dense/vars/0"], file["layers/dense/vars/1"] = kernel, kernel[0]
+    with h5py.File(folder / "empty.h5", "w") as file:  # says that it holds much, and holds nothing
+        file.attrs["model_config"] = made
+        group = file.create_group("model_weights/d")
+        group.attrs["weight_names"] = ["kernel", "bias", "kernel"]
+        group.create_dataset("kernel", (9000, 9000), "f4", chunks=(10, 10))
+        group["bias"] = kernel[0]
     with zipfile.ZipFile(folder / "good.keras", "w") as archive:
         archive.writestr("config.json", made)
         archive.write(folder / "inner.h5", "model.weights.h5")
-    return [(folder / name).read_bytes() for name in ("good.h5", "good.keras")]
+    return [(folder / name).read_bytes() for name in ("good.h5", "good.keras", "empty.h5")]
 
 
 def forked(path, seconds):

@@ -218,6 +218,19 @@ def test_a_reader_that_hangs_or_dies_is_ended(tmp_path, monkeypatch):
         from_keras(tmp_path / "m.h5")
 
 
+@pytest.mark.parametrize("shape", [(20_000, 20_000), (2_000, 1_000)], ids=["one array", "many times"])
+def test_weights_out_of_all_proportion_to_their_file_are_not_read(tmp_path, shape):
+    h5py = pytest.importorskip("h5py", reason="needs the keras extra: pip install '.[keras]'")
+    layers = [{"class_name": "Dense", "config": {"name": "d", "units": 2}}]
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"layers": layers}})
+        group = file.create_group("model_weights/d")
+        group.attrs["weight_names"] = ["kernel"] * 3
+        group.create_dataset("kernel", shape, "f4", chunks=(10, 10))  # nothing is written: the file stays small
+    with pytest.raises(KerasInteropError, match="/model_weights/d/kernel holds .* elements of float32; all weights may take"):
+        from_keras(tmp_path / "m.h5")
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 

@@ -15,6 +15,7 @@ ROWS = {
     "recall": (Recall, lambda y, p: metrics.recall_score(y, p > 0.5)),
     "f1": (F1, lambda y, p: metrics.f1_score(y, p > 0.5)),
     "auc": (AUC, metrics.roc_auc_score),
+    "auc of bins": (lambda: AUC(bins=1000), metrics.roc_auc_score),
     "rmse": (RMSE, metrics.root_mean_squared_error),
     "r2": (R2, metrics.r2_score),
 }
@@ -24,8 +25,9 @@ ROWS = {
 def test_value_over_uneven_batches(name):
     cls, define = ROWS[name]
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, 101).astype(float) if name in ("precision", "recall", "f1", "auc") else rng.normal(1e3, 1.0, 101)
-    p = np.round(rng.uniform(size=101), 1) if name in ("precision", "recall", "f1", "auc") else y + rng.normal(size=101)
+    is_error = name in ("rmse", "r2")
+    y = rng.normal(1e3, 1.0, 101) if is_error else rng.integers(0, 2, 101).astype(float)
+    p = y + rng.normal(size=101) if is_error else np.round(rng.uniform(size=101), 1)
     metric = cls()
     metric.update(y[::-1], p)
     metric.reset()
@@ -46,6 +48,9 @@ def test_without_data():
     one_class = AUC()
     one_class.update(np.ones(3), np.ones(3))
     assert np.isnan(one_class.result())
+    assert np.isnan(AUC(bins=5).result())
+    with pytest.raises(ValueError, match="bins must be at least 2, got 1"):
+        AUC(bins=1)
     with pytest.raises(ValueError, match="Recall: threshold"):
         Recall(1.5)
 
@@ -91,6 +96,11 @@ def test_ranks_and_errors_are_those_of_sklearn(case, offset):
     y, p = rng.integers(0, 2, n).astype(float), np.round(rng.uniform(size=n), 1)
     want = metrics.roc_auc_score(y, p) if 0 < y.sum() < n else np.nan
     assert counted(AUC(), y, p, edges) == pytest.approx(want, rel=1e-12, nan_ok=True)
+    fine = rng.normal(0.5, 0.4, n)
+    for bins in (2, 10, 300):
+        edge = np.clip(np.floor(fine * bins), 0, bins - 1)
+        want = metrics.roc_auc_score(y, edge) if 0 < y.sum() < n else np.nan
+        assert counted(AUC(bins), y, fine, edges) == pytest.approx(want, rel=1e-12, nan_ok=True)
     y, p = offset + rng.normal(size=n), offset + rng.normal(size=n)
     assert counted(RMSE(), y, p, edges) == pytest.approx(metrics.root_mean_squared_error(y, p), rel=1e-12)
     if n > 1:

@@ -49,7 +49,7 @@ def several():
 
 
 def binary():
-    return ["precision", Recall(), "f1", "rmse", "r2", "mae"]
+    return ["precision", Recall(), "f1", "rmse", "r2", "mae", AUC(bins=50)]
 
 
 def kept():

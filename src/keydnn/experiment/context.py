@@ -7,78 +7,16 @@ tasks without a value of their own see.
 from __future__ import annotations
 
 import contextlib
-import enum
-import logging
-import os
-import sys
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from keydnn.experiment.contracts import INode, IStateful
+from keydnn.experiment.contracts import INode, ISnapshot, IStateful
+from keydnn.experiment.registration import NODE_KINDS, BothLevels, RegistrationPolicy, default_policy, in_notebook, kinds_of
 
-POLICY_VARIABLE = "KEYDNN_EXP_REGISTRATION_POLICY"
-NODE_KINDS = ("ExperimentNode", "GraphNode", "ComputeNode", "ModelNode", "MergeNode", "FeatureSet")
-
-log = logging.getLogger("keydnn")
-
-
-class RegistrationPolicy(enum.Enum):
-    """What happens when a label or id is registered already."""
-
-    ERROR = "error"
-    OVERWRITE = "overwrite"
-    OVERWRITE_WARN = "overwrite_warn"
-    NO_REGISTER = "no_register"
-
-    @classmethod
-    def from_value(cls, value: RegistrationPolicy | str) -> RegistrationPolicy:
-        """A member, or the member with this value (any case).
-
-        Raises:
-            ValueError: Neither.
-        """
-        if isinstance(value, cls):
-            return value
-        for member in cls:
-            if isinstance(value, str) and value.lower() == member.value:
-                return member
-        raise ValueError(f"unknown registration policy {value!r}; expected one of {', '.join(m.value for m in cls)}")
-
-
-def in_notebook() -> bool:
-    """Whether this process is a notebook's kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
-
-
-def default_policy() -> RegistrationPolicy:
-    """The environment's policy; else overwrite with a warning in a notebook, and error elsewhere."""
-    chosen = os.environ.get(POLICY_VARIABLE)
-    if chosen:
-        return RegistrationPolicy.from_value(chosen)
-    return RegistrationPolicy.OVERWRITE_WARN if in_notebook() else RegistrationPolicy.ERROR
-
-
-def kinds_of(node: object) -> set[str]:
-    """Names of the classes of a node."""
-    return {cls.__name__ for cls in type(node).__mro__}
-
-
-class _BothLevels:
-    """A method that works on the class too, where it acts on the active context."""
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-        self.__doc__ = function.__doc__
-
-    def __get__(self, instance: Any, owner: Any) -> Any:
-        chosen = instance if instance is not None else owner.get_active()
-        return self._function.__get__(chosen, owner)
-
+__all__ = ["ExperimentContext", "RegistrationPolicy", "default_policy", "in_notebook", "kinds_of"]
 
 _UNSET = object()
 _ACTIVE: ContextVar[Any] = ContextVar("keydnn_experiment_context", default=_UNSET)
@@ -180,12 +118,12 @@ class ExperimentContext:
         finally:
             self._policy = before
 
-    @_BothLevels
+    @BothLevels
     def use_policy(self, policy: RegistrationPolicy | str) -> contextlib.AbstractContextManager[ExperimentContext]:
         """Another policy inside the block."""
         return self._with_policy(policy)
 
-    @_BothLevels
+    @BothLevels
     def dont_register(self) -> contextlib.AbstractContextManager[ExperimentContext]:
         """Nothing is registered inside the block; ``ExperimentContext.dont_register()`` acts on the active context."""
         return self._with_policy(RegistrationPolicy.NO_REGISTER)
@@ -404,12 +342,16 @@ class ExperimentContext:
         self._policy, self._experiment, self._entropy = state["policy"], state["experiment"], state["entropy"]
 
 
-def _state_of(thing: Any) -> dict[str, Any] | None:
+def _state_of(thing: Any) -> Any:
+    if isinstance(thing, ISnapshot):
+        return thing.snapshot()
     return thing.get_state() if isinstance(thing, IStateful) else None
 
 
-def _restore(thing: Any, state: dict[str, Any] | None) -> None:
-    if state is not None:
+def _restore(thing: Any, state: Any) -> None:
+    if isinstance(thing, ISnapshot):
+        thing.restore(state)
+    elif state is not None:
         thing.set_state(state)
 
 

@@ -27,7 +27,10 @@ class ExperimentNode:
     def __init__(self, label: str, *, node_id: str | None = None, register: bool = True) -> None:
         self._label = check_new_label(label)
         self._node_id = str(uuid.uuid4()) if node_id is None else str(node_id)
-        if register:
+        self._register(register)
+
+    def _register(self, wanted: bool) -> None:
+        if wanted:
             ExperimentContext.get_active().register_experiment_node(self)
 
     @property

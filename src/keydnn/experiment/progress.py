@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
-from keydnn.experiment.context import in_notebook
 from keydnn.experiment.optional import is_installed
+from keydnn.experiment.registration import in_notebook
 
 DELAY_S, LINE_S, DRAW_S = 0.5, 1.0, 0.25  # nothing before, at most a line, at most a movement of a bar in so many seconds
 Note = str | Callable[[], str]  # text behind a bar, or what gives it when it is drawn

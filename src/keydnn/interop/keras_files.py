@@ -26,8 +26,7 @@ import numpy as np
 
 from keydnn.domain.errors import MissingExtraError
 
-MOST_CONFIG = 64 << 20
-MOST_WEIGHTS = 4 << 30
+FACTOR, SLACK = 10, 16 << 20  # all weights of a file may take so many times its bytes, and so many more
 LEAST_SECONDS, BYTES_A_SECOND = 30.0, 10 << 20
 REFUSED = 3  # exit code of the process: the file makes no sense
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from keydnn.interop.keras_files import answer; answer(sys.argv[2])"
@@ -119,12 +118,26 @@ def _read(path: str) -> list[KerasLayer]:
     raise ValueError(f"it is neither a .keras nor a .h5 file, it starts with {start!r}")
 
 
-def _array(dataset: Any) -> np.ndarray:
-    """The numbers of a data set, unless it says that they are out of all proportion to its file."""
-    count = int(np.prod(dataset.shape, dtype=object))
-    if dataset.dtype.kind not in "fiub" or count * dataset.dtype.itemsize > MOST_WEIGHTS:
-        raise ValueError(f"{dataset.name} holds {count} elements of {dataset.dtype}")
-    return np.asarray(dataset)
+class _Arrays:
+    """Reads the numbers of data sets, as long as all together are in proportion to their file.
+
+    Args:
+        most: Bytes that may be read.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = self.left = most
+
+    def __call__(self, dataset: Any) -> np.ndarray:
+        count = int(np.prod(dataset.shape, dtype=object))
+        self.left -= count * dataset.dtype.itemsize
+        if dataset.dtype.kind not in "fiub" or self.left < 0:
+            raise ValueError(f"{dataset.name} holds {count} elements of {dataset.dtype}; all weights may take {self.most} bytes")
+        return np.asarray(dataset)
+
+
+def _most(size: int) -> int:
+    return FACTOR * size + SLACK
 
 
 def _layer_configs(config: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -140,13 +153,13 @@ def _layer_configs(config: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _read_keras(path: Any, h5py: Any) -> list[KerasLayer]:
-    size = os.path.getsize(path)
+    most = _most(os.path.getsize(path))
     with zipfile.ZipFile(path) as archive:
-        config = json.loads(_member(archive, "config.json", MOST_CONFIG))
-        weights = _member(archive, "model.weights.h5", max(1 << 28, 10 * size))
+        config = json.loads(_member(archive, "config.json", most))
+        weights = _member(archive, "model.weights.h5", most)
     with h5py.File(io.BytesIO(weights), "r") as file:
         group = file["layers"] if "layers" in file else file["_layer_checkpoint_dependencies"]
-        return list(with_inputs(_from_groups(config, group)))
+        return list(with_inputs(_from_groups(config, group, _Arrays(most))))
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
@@ -157,7 +170,7 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     return data
 
 
-def _from_groups(config: Any, group: Any) -> Iterator[KerasLayer]:
+def _from_groups(config: Any, group: Any, array: _Arrays) -> Iterator[KerasLayer]:
     counts: Counter[str] = Counter()
     for kind, name, entry in _layer_configs(config):
         if kind == "InputLayer":
@@ -167,20 +180,20 @@ def _from_groups(config: Any, group: Any) -> Iterator[KerasLayer]:
         place = f"{base}_{counts[base]}" if counts[base] else base
         counts[base] += 1
         if kind == "Sequential":
-            yield from _from_groups(entry, group[place]["layers"])
+            yield from _from_groups(entry, group[place]["layers"], array)
             continue
-        yield KerasLayer(kind, name, entry["config"], list(_variables(group[place])) if place in group else [])
+        yield KerasLayer(kind, name, entry["config"], list(_variables(group[place], array)) if place in group else [])
 
 
-def _variables(group: Any) -> Iterator[np.ndarray]:
+def _variables(group: Any, array: _Arrays) -> Iterator[np.ndarray]:
     """The arrays of a layer: its own, then those of the parts that recurrent layers have."""
     for part in ("vars", "cell", "forward_layer", "backward_layer"):
         if part not in group:
             continue
         if part == "vars":
-            yield from (_array(group[part][str(i)]) for i in range(len(group[part])))
+            yield from (array(group[part][str(i)]) for i in range(len(group[part])))
         else:
-            yield from _variables(group[part])
+            yield from _variables(group[part], array)
 
 
 def snake_case(name: str) -> str:
@@ -195,16 +208,16 @@ def _read_h5(path: Any, h5py: Any) -> list[KerasLayer]:
         if "model_config" not in file.attrs:
             raise ValueError("has weights without a model_config; save the whole model")
         config = json.loads(file.attrs["model_config"])
-        return list(with_inputs(_from_names(config, file["model_weights"])))
+        return list(with_inputs(_from_names(config, file["model_weights"], _Arrays(_most(os.path.getsize(path))))))
 
 
-def _from_names(config: Any, group: Any) -> Iterator[KerasLayer]:
+def _from_names(config: Any, group: Any, array: _Arrays) -> Iterator[KerasLayer]:
     for kind, name, entry in _layer_configs(config):
         if kind == "Sequential":
             raise ValueError(f"the Sequential {name!r} inside another one cannot be read from .h5; save as .keras")
         own = group[name] if name in group else None
         names = [] if own is None else [n.decode() if isinstance(n, bytes) else str(n) for n in own.attrs["weight_names"]]
-        yield KerasLayer(kind, name, entry["config"], [_array(own[n]) for n in names])  # type: ignore[index]
+        yield KerasLayer(kind, name, entry["config"], [array(own[n]) for n in names])  # type: ignore[index]
 
 
 RECURRENT_LAYERS = {"SimpleRNN", "LSTM", "GRU", "Bidirectional"}

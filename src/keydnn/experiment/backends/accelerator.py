@@ -6,6 +6,8 @@ import re
 import warnings
 from typing import Any, Self
 
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.optional import is_installed, need
 
 _DEVICE = re.compile(r"(cpu|mps)|(cuda|gpu)(?::(\d+))?")
@@ -36,6 +38,7 @@ class Accelerator:
         self.device = name
         self.pin_memory = bool(pin_memory)
         self._is_gpu, self._index = found[2] is not None, found[3]
+        self._seen: dict[Backend, bool] = {}
 
     @classmethod
     def from_value(cls, value: Accelerator | str | None) -> Accelerator | None:
@@ -83,22 +86,42 @@ class Accelerator:
         """
         if self.device == "mps":
             warnings.warn("TensorFlow has no device 'mps': /CPU:0 is taken", stacklevel=2)
-        return f"/GPU:{self._index or 0}" if self._is_gpu else "/CPU:0"
+        return f"/GPU:{self.index}" if self._is_gpu else "/CPU:0"
 
     def keydnn_device(self) -> str:
         """The name the engine has for it: "cpu" or "cuda:N"."""
-        return f"cuda:{self._index or 0}" if self._is_gpu else "cpu"
+        return f"cuda:{self.index}" if self._is_gpu else "cpu"
 
     def is_available(self) -> bool:
-        """Whether this machine has the device, as torch sees it; the processor always is."""
+        """Whether a framework of this machine can use the device: the processor always, others as torch or the engine sees them."""
         if self.device == "cpu":
             return True
-        if not is_installed("torch"):
-            return False
-        torch = need("torch", "looking for devices")
-        if self.device == "mps":
-            return bool(torch.backends.mps.is_available())
-        return bool(torch.cuda.is_available() and int(self._index or 0) < torch.cuda.device_count())
+        known = [Backend.TORCH] if is_installed("torch") else []
+        known += [Backend.KEYDNN] if self._is_gpu else []
+        return any(adapter(backend).has_device(self) for backend in known)
+
+    def require(self, backend: Backend, label: str) -> None:
+        """Refuse a device that the framework of a node does not have; looked up once.
+
+        Raises:
+            RuntimeError: It is not available; the message names node and device.
+        """
+        if self.device == "cpu" or not backend.needs_optimizer:
+            return
+        if backend not in self._seen:
+            self._seen[backend] = adapter(backend).has_device(self)
+        if not self._seen[backend]:
+            raise RuntimeError(f"node {label!r}: device {self.device!r} is not available to {backend.value} on this machine; use 'cpu'")
+
+    @property
+    def index(self) -> int:
+        """Number of the graphics device; 0 if none was given."""
+        return int(self._index or 0)
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a graphics device under the names "cuda" and "gpu"."""
+        return self._is_gpu
 
     def setup_torch_model(self, module: Any) -> Any:
         """A torch module, moved here."""

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Mapping
 
-_SYNONYMS = {"pytorch": "torch", "tf": "tensorflow", "keras": "tensorflow", "sklearn": "scikit", "scikit-learn": "scikit", "np": "numpy"}
-_SYNONYMS["kd"] = "keydnn"
+from keydnn.experiment.choices import Choice
+
+_SYNONYMS = {
+    "pytorch": "torch",
+    "tf": "tensorflow",
+    "keras": "tensorflow",
+    "sklearn": "scikit",
+    "scikit-learn": "scikit",
+    "np": "numpy",
+    "kd": "keydnn",
+}
+_VALUES = ("torch", "tensorflow", "numpy", "scikit", "none", "keydnn")
+_SPELLINGS = {**_SYNONYMS, **{f"backend.{name}": _SYNONYMS.get(name, name) for name in (*_VALUES, *_SYNONYMS)}}
 
 
-class Backend(str, Enum):  # noqa: UP042 - the base the API promises
-    """The backends; a string is accepted wherever one is, see :meth:`from_value`."""
+class Backend(str, Choice):
+    """The backends; a string is accepted wherever one is: any case, synonyms such as "pytorch", "tf", "sklearn", prefix "backend.".
+
+    Example:
+        >>> from keydnn.experiment.utils import Backend
+        >>> Backend.from_value("Backend.PyTorch").value
+        'torch'
+    """
 
     TORCH = "torch"
     TENSORFLOW = "tensorflow"
@@ -19,26 +36,9 @@ class Backend(str, Enum):  # noqa: UP042 - the base the API promises
     KEYDNN = "keydnn"
 
     @classmethod
-    def from_value(cls, value: Backend | str) -> Backend:
-        """A member, or the one a text means: any case, synonyms such as "pytorch", "tf", "sklearn", prefix "backend." allowed.
-
-        Raises:
-            ValueError: Neither; the message lists the values.
-
-        Example:
-            >>> from keydnn.experiment.utils import Backend
-            >>> Backend.from_value("Backend.PyTorch").value
-            'torch'
-        """
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, str):
-            name = value.strip().lower().removeprefix("backend.")
-            name = _SYNONYMS.get(name, name)
-            for member in cls:
-                if member.value == name:
-                    return member
-        raise ValueError(f"unknown backend {value!r}; expected one of {', '.join(member.value for member in cls)}")
+    def synonyms(cls) -> Mapping[str, str]:
+        """Other spellings of values, in lower case."""
+        return _SPELLINGS
 
     @classmethod
     def _missing_(cls, value: object) -> Backend | None:

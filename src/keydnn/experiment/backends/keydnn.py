@@ -167,14 +167,32 @@ def call(model: Any, x: Any, training: bool = False) -> Any:
     return model(x)
 
 
+def has_device(accelerator: Any) -> bool:
+    """Whether the engine can use a device here; "mps" is the processor to it."""
+    return not accelerator.is_gpu or keydnn.cuda_available()
+
+
 def place(tensor: Any, accelerator: Any) -> Any:
     """A tensor on a device."""
     return tensor.to(accelerator.keydnn_device())
 
 
-def place_model(model: Any, accelerator: Any) -> None:
-    """Move a module to a device."""
-    model.to_(accelerator.keydnn_device())
+def beside(tensor: Any, other: Any) -> Any:
+    """A tensor where another one is."""
+    return tensor if tensor.device == other.device else tensor.to(str(other.device))
+
+
+def place_model(model: Any, accelerator: Any) -> bool:
+    """Move a module to a device, unless its first parameter is there; whether it moved."""
+    first, wanted = next(iter(model.parameters()), None), accelerator.keydnn_device()
+    if first is None or str(first.device) == wanted:
+        return False
+    model.to_(wanted)
+    return True
+
+
+def follow(optimizer: Any) -> None:
+    """Nothing: the engine has one device so far."""
 
 
 # -- gradients --------------------------------------------------------------------------------------------------------

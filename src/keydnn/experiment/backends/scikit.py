@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.numpy import (
+    beside,
     concat,
     constant,
     cut,
@@ -27,6 +28,7 @@ from keydnn.experiment.backends.numpy import (
 from keydnn.experiment.optional import need
 
 __all__ = [
+    "beside",
     "concat",
     "constant",
     "cut",

@@ -174,13 +174,28 @@ def call(model: Any, x: Any, training: bool = False) -> Any:
     return model(x, training=training)
 
 
+def has_device(accelerator: Any) -> bool:
+    """Whether TensorFlow can use a device here; "mps" is the processor to it."""
+    return not accelerator.is_gpu or accelerator.index < len(_tf("looking for devices").config.list_physical_devices("GPU"))
+
+
 def place(tensor: Any, accelerator: Any) -> Any:
     """A tensor on a device."""
     with accelerator.tf_device_scope():
         return _tf().identity(tensor)
 
 
-def place_model(model: Any, accelerator: Any) -> None:
+def beside(tensor: Any, other: Any) -> Any:
+    """The tensor itself: TensorFlow copies between devices as it goes."""
+    return tensor
+
+
+def place_model(model: Any, accelerator: Any) -> bool:
+    """Nothing: variables stay where they were made."""
+    return False
+
+
+def follow(optimizer: Any) -> None:
     """Nothing: variables stay where they were made."""
 
 

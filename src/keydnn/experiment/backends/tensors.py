@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -22,6 +23,10 @@ ADAPTERS = {  # a backend -> the file that knows its tensors
 _TENSOR_BACKENDS = (Backend.NUMPY, Backend.TORCH, Backend.KEYDNN, Backend.TENSORFLOW)
 
 
+_OWNERS: dict[type, Backend] = {}  # type of a tensor -> whose it is, as far as it was asked
+
+
+@functools.cache
 def adapter(backend: Backend) -> ModuleType:
     """The adapter of a backend."""
     return importlib.import_module(ADAPTERS[backend])
@@ -33,15 +38,19 @@ def backend_of(value: Any) -> Backend:
     Raises:
         TypeError: Nobody's.
     """
+    known = _OWNERS.get(type(value))
+    if known is not None:
+        return known
     for backend in _TENSOR_BACKENDS:
         if adapter(backend).is_tensor(value):
+            _OWNERS[type(value)] = backend
             return backend
     raise TypeError(f"a tensor of NumPy, torch, TensorFlow or keydnn is expected, got {type(value).__name__}")
 
 
 def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor of any framework."""
-    return any(adapter(backend).is_tensor(value) for backend in _TENSOR_BACKENDS)
+    return type(value) in _OWNERS or any(adapter(backend).is_tensor(value) for backend in _TENSOR_BACKENDS)
 
 
 def to_numpy(value: Any) -> np.ndarray:

@@ -119,8 +119,9 @@ def parameters(model: Any) -> list[Any]:
 
 
 def get_weights(model: Any) -> dict[str, np.ndarray]:
-    """Parameters and buffers by name, copied."""
-    return {name: to_numpy(value).copy() for name, value in model.state_dict().items()}
+    """Parameters and buffers by name, copied; those that lazy layers have not made yet are left out."""
+    is_lazy = need("torch.nn.parameter", "a torch model").is_lazy
+    return {name: to_numpy(value).copy() for name, value in model.state_dict().items() if not is_lazy(value)}
 
 
 def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
@@ -169,14 +170,39 @@ def call(model: Any, x: Any, training: bool = False) -> Any:
     return model(x)
 
 
+def has_device(accelerator: Any) -> bool:
+    """Whether torch can use a device here."""
+    torch = need("torch", "looking for devices")
+    if accelerator.is_gpu:
+        return bool(torch.cuda.is_available()) and accelerator.index < torch.cuda.device_count()
+    return accelerator.device == "cpu" or bool(torch.backends.mps.is_available())
+
+
 def place(tensor: Any, accelerator: Any) -> Any:
     """A tensor on a device."""
     return accelerator.move_torch_tensor(tensor)
 
 
-def place_model(model: Any, accelerator: Any) -> None:
-    """Move a module to a device."""
+def beside(tensor: Any, other: Any) -> Any:
+    """A tensor where another one is."""
+    return tensor if tensor.device == other.device else tensor.to(other.device)
+
+
+def place_model(model: Any, accelerator: Any) -> bool:
+    """Move a module to a device, unless its first parameter is there; whether it moved."""
+    first = next(model.parameters(), None)
+    wanted = need("torch", "a torch device").device(accelerator.torch_device_str())
+    if first is not None and first.device.type == wanted.type and wanted.index in (None, first.device.index):
+        return False
     accelerator.setup_torch_model(model)
+    return True
+
+
+def follow(optimizer: Any) -> None:
+    """Move what an optimizer learned to where its parameters are; step counts stay, as torch wants them."""
+    for parameter, learned in optimizer.state.items():
+        moved = {name: beside(value, parameter) for name, value in learned.items() if is_tensor(value) and name != "step"}
+        learned.update(moved)
 
 
 # -- gradients --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from keydnn.experiment.context import in_notebook
 from keydnn.experiment.data import feature_set_file
 from keydnn.experiment.data.access import Rows
 from keydnn.experiment.data.audit import AuditReport, audit
@@ -31,6 +30,7 @@ from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, REP_RAW
 from keydnn.experiment.node import ExperimentNode
 from keydnn.experiment.predicates import plain
 from keydnn.experiment.references import FeatureSetReference, parse_column
+from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.scalers import ScalerRecord
 from keydnn.experiment.splitters import SplitterRecord
 from keydnn.experiment.strata import codes_of

@@ -7,19 +7,19 @@ Tensors of frameworks are float32; NumPy keeps the dtype of the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
+from keydnn.experiment.choices import Choice
 from keydnn.experiment.optional import need
 
 Arrays = Mapping[str, np.ndarray]
 
 
-class DataFormat(Enum):
+class DataFormat(Choice):
     """Containers for data; every ``fmt`` argument takes a member or one of its strings, in any case."""
 
     DICT_NUMPY = "dict_numpy"
@@ -36,19 +36,9 @@ class DataFormat(Enum):
     LIST = "list"
 
     @classmethod
-    def from_value(cls, value: DataFormat | str) -> DataFormat:
-        """A member, or the one a string means.
-
-        Raises:
-            ValueError: Neither; the message lists the strings.
-        """
-        if isinstance(value, cls):
-            return value
-        name = value.strip().lower() if isinstance(value, str) else None
-        found = _STRINGS.get(name or "")
-        if found is None:
-            raise ValueError(f"unknown data format {value!r}; expected one of {', '.join(_STRINGS)}")
-        return found
+    def synonyms(cls) -> Mapping[str, str]:
+        """Other spellings of values, in lower case."""
+        return _SPELLINGS
 
     @property
     def is_tensor_like(self) -> bool:
@@ -56,15 +46,15 @@ class DataFormat(Enum):
         return self in _TENSOR_BACKENDS
 
 
-_STRINGS = {member.value: member for member in DataFormat} | {
-    "np": DataFormat.NUMPY,
-    "torch.tensor": DataFormat.TORCH,
-    "tf": DataFormat.TENSORFLOW,
-    "tensorflow.tensor": DataFormat.TENSORFLOW,
-    "kd": DataFormat.KEYDNN,
-    "keydnn.tensor": DataFormat.KEYDNN,
-    "pd": DataFormat.PANDAS,
-    "df": DataFormat.PANDAS,
+_SPELLINGS = {
+    "np": "numpy",
+    "torch.tensor": "torch",
+    "tf": "tensorflow",
+    "tensorflow.tensor": "tensorflow",
+    "kd": "keydnn",
+    "keydnn.tensor": "keydnn",
+    "pd": "pandas",
+    "df": "pandas",
 }
 _TENSOR_BACKENDS = {
     DataFormat.NUMPY: Backend.NUMPY,

@@ -124,6 +124,11 @@ class RoleData(ByRole, Mapping[str, SampleData]):
     def _by_role(self) -> Mapping[str, SampleData]:
         return self.__dict__["_roles"]
 
+    @property
+    def parts(self) -> Mapping[str, SampleData]:
+        """Role to samples, as it is held."""
+        return self.__dict__["_roles"]
+
     def __getitem__(self, role: str) -> SampleData:
         return self._role(role)
 

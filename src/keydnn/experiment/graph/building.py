@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape
@@ -16,14 +17,14 @@ from keydnn.experiment.references import FeatureSetReference
 Shapes = tuple[Shape | None, Shape | None]  # of features and targets
 
 
-def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool, entropy: int | None = None) -> None:
+def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool, ctx: ExperimentContext) -> None:
     """Build every node, each behind all that it reads.
 
     Args:
         order: The nodes.
         tails: Ids of those that nobody reads.
         force: Whether everything starts anew.
-        entropy: Seed of the initial weights; None draws them from the frameworks' generators as they are.
+        ctx: Where feature sets are looked up; its seed, if it has one, gives the initial weights.
 
     Raises:
         RuntimeError: A model cannot be built for the shape it gets.
@@ -34,13 +35,13 @@ def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool, entr
     known: dict[str, Shapes] = {}
     backends: dict[str, Backend] = {}
     for node in order:
-        inputs = {reference: _shapes_of(reference, known) for reference in node.get_upstream_refs()}
+        inputs = {reference: _shapes_of(reference, known, ctx) for reference in node.get_upstream_refs()}
         if isinstance(node, MergeNode):
             _build_merge(node, inputs, backends)
             known[node.node_id] = (node.output_shape, node.target_shape)
         elif isinstance(node, ModelNode):
             ((features, targets),) = inputs.values()
-            _build_model(node, features, targets if node.node_id in tails else None, force, entropy)
+            _build_model(node, features, targets if node.node_id in tails else None, force, ctx.entropy)
             known[node.node_id] = (node.output_shape, targets)
         else:
             node.build({reference: features for reference, (features, _) in inputs.items() if features is not None})
@@ -48,8 +49,8 @@ def build_nodes(order: Sequence[ComputeNode], tails: set[str], force: bool, entr
         backends[node.node_id] = node.backend
 
 
-def _shapes_of(reference: Reference, known: Mapping[str, Shapes]) -> Shapes:
-    return source_shapes(reference) if isinstance(reference, FeatureSetReference) else known[str(reference.node_id)]
+def _shapes_of(reference: Reference, known: Mapping[str, Shapes], ctx: ExperimentContext) -> Shapes:
+    return source_shapes(reference, ctx) if isinstance(reference, FeatureSetReference) else known[str(reference.node_id)]
 
 
 def _build_merge(node: MergeNode, inputs: Mapping[Reference, Shapes], backends: Mapping[str, Backend]) -> None:
@@ -62,20 +63,16 @@ def _build_merge(node: MergeNode, inputs: Mapping[Reference, Shapes], backends: 
 
 
 def _build_model(node: ModelNode, features: Shape | None, targets: Shape | None, force: bool, entropy: int | None) -> None:
-    free = node.model.takes_any_output_shape and (node.output_shape is None or force)
-    fits = node.is_built and _same(node.input_shape, features)
-    if fits and not force:
+    """Build for inputs and, where the model leaves its output open, for the targets; what fits stays as it is."""
+    if node.is_built and not force and _same(node.input_shape, features):
         node.build_model()
         return
     if node.is_built and not force:
         warnings.warn(
             f"node {node.label!r} was built for inputs of shape {node.input_shape} and now gets {features}: it starts anew", stacklevel=5
         )
-        with forked(entropy, node.label):
-            node.build_model(features, node.output_shape if node.model.takes_any_output_shape else None, force=True)
-        return
     with forked(entropy, node.label):
-        node.build_model(features, targets if free else None, force=force)
+        node.build_towards(features, targets, force=force or node.is_built)
 
 
 def _same(a: Shape | None, b: Shape | None) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.tensors import to_backend
 from keydnn.experiment.data import Batch, BatchView, RoleData, SampleData
-from keydnn.experiment.names import ROLE_DEFAULT
+from keydnn.experiment.names import DOMAIN_FEATURES, ROLE_DEFAULT
 
 Flow = SampleData | RoleData | Batch
 
@@ -46,6 +48,20 @@ def rebuilt(like: Flow, samples: Mapping[str, SampleData]) -> Flow:
 def mapped(data: Flow, change: Callable[[SampleData], SampleData]) -> Flow:
     """The same type with every role's samples changed."""
     return rebuilt(data, {role: change(samples) for role, samples in by_role(data).items()})
+
+
+def cut(output: Any, face: Any) -> Any:
+    """An output without history."""
+    return mapped(output, lambda samples: samples.with_domains({DOMAIN_FEATURES: face.cut(samples.features)}))
+
+
+def joined(batch: Flow) -> tuple[np.ndarray, np.ndarray | None]:
+    """Features and targets of all roles as arrays, one under the other; no targets if a role has none."""
+    samples = list(by_role(batch).values())
+    features = np.concatenate([to_backend(one.features, Backend.NUMPY) for one in samples])
+    if any(one.targets is None for one in samples):
+        return features, None
+    return features, np.concatenate([to_backend(one.targets, Backend.NUMPY) for one in samples])
 
 
 def as_batch(data: Flow) -> Batch:

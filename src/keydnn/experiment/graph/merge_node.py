@@ -3,72 +3,21 @@
 from __future__ import annotations
 
 import abc
-import enum
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keydnn.experiment.backends.backend import Backend
-from keydnn.experiment.backends.tensors import adapter, backend_of, to_backend, to_numpy
+from keydnn.experiment.backends.tensors import to_backend
 from keydnn.experiment.data import Batch, DataFormat, SampleData
-from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.errors import GraphNodeInputError
 from keydnn.experiment.graph.flow import Flow, by_role, checked, one_type, rebuilt
-from keydnn.experiment.graph.nodes import ComputeNode, GraphNode, Reference, Shape
+from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape, told_class
 from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, DOMAIN_TARGETS
 
 _ROWS = 2  # of the batch that a merge is tried with
-
-
-class MergeStrategy(enum.Enum):
-    """What becomes of targets and tags of several inputs."""
-
-    FIRST = "first"
-    LAST = "last"
-    MEAN = "mean"
-    CONCAT = "concat"
-
-    @classmethod
-    def from_value(cls, value: MergeStrategy | str) -> MergeStrategy:
-        """A member, or the one a text means.
-
-        Raises:
-            ValueError: Neither.
-        """
-        for member in cls:
-            if value is member or (isinstance(value, str) and value.strip().lower() == member.value):
-                return member
-        raise ValueError(f"unknown merge strategy {value!r}; expected one of {', '.join(member.value for member in cls)}")
-
-
-class PadMode(enum.Enum):
-    """What stands behind the end of a shorter input."""
-
-    CONSTANT = "constant"
-    REFLECT = "reflect"
-    REPLICATE = "replicate"
-    CIRCULAR = "circular"
-
-    @classmethod
-    def from_value(cls, value: PadMode | str) -> PadMode:
-        """A member, or the one a text means.
-
-        Raises:
-            ValueError: Neither.
-        """
-        for member in cls:
-            if value is member or (isinstance(value, str) and value.strip().lower() == member.value):
-                return member
-        raise ValueError(f"unknown pad_mode {value!r}; expected one of {', '.join(member.value for member in cls)}")
-
-
-_MIRRORS: dict[PadMode, Callable[[int, int], list[int]]] = {  # (length, how many) -> places that are repeated behind the end
-    PadMode.REFLECT: lambda n, extra: [n - 2 - i for i in range(extra)],
-    PadMode.REPLICATE: lambda n, extra: [n - 1] * extra,
-    PadMode.CIRCULAR: lambda n, extra: list(range(extra)),
-}
 
 
 class MergeNode(ComputeNode):
@@ -94,13 +43,28 @@ class MergeNode(ComputeNode):
         node_id: str | None = None,
         register: bool = True,
     ) -> None:
-        if not isinstance(upstream_refs, list | tuple) or len(upstream_refs) < 2:
+        if not isinstance(upstream_refs, list | tuple):
             raise GraphNodeInputError(f"merge node {label!r} needs a list of two or more inputs, got {upstream_refs!r}")
         self._backend = None if backend is None else Backend.from_value(backend)
         self._input_shapes: dict[Reference, Shape] = {}
         self._shapes: dict[str, Shape] = {}
         self._told: set[str] = set()
+        self._check_number(label, upstream_refs)
         super().__init__(label, list(upstream_refs), node_id=node_id, register=register)
+
+    @staticmethod
+    def _check_number(label: str, references: Sequence[Any]) -> None:
+        if len(references) < 2:
+            raise GraphNodeInputError(f"merge node {label!r} needs two or more inputs, got {len(references)}")
+
+    def check_upstream(self, references: Sequence[Reference]) -> None:
+        """Whether these could be the inputs.
+
+        Raises:
+            GraphNodeInputError: Fewer than two.
+        """
+        self._check_number(self.label, references)
+        super().check_upstream(references)
 
     # -- what it is
 
@@ -176,7 +140,7 @@ class MergeNode(ComputeNode):
         Raises:
             ValueError: No shapes, or shapes that do not fit.
         """
-        if not input_shapes or set(input_shapes) != set(self._upstream):
+        if not input_shapes or not set(self._upstream) <= set(input_shapes):
             raise ValueError(f"merge node {self.label!r} needs the shape of each of its {len(self._upstream)} inputs")
         if backend is not None:
             self._backend = Backend.from_value(backend)
@@ -293,244 +257,28 @@ class MergeNode(ComputeNode):
         self._shapes, self._input_shapes = {}, {}
 
     def get_config(self) -> dict[str, Any]:
-        """Label, id, inputs and backend."""
-        return {**super().get_config(), "backend": None if self._backend is None else self._backend.value}
+        """Keys of every graph node, ``merge_node_type``, and what it was built for: shapes of the inputs in order."""
+        return {
+            **super().get_config(),
+            "graph_node_type": "MergeNode",
+            "merge_node_type": told_class(type(self)),
+            "output_shape": self._shapes.get(DOMAIN_FEATURES),
+            "input_shapes": [self._input_shapes[reference] for reference in self._upstream] if self._input_shapes else None,
+            "is_built": self.is_built,
+            "backend": None if self._backend is None else self._backend.value,
+        }
 
+    @classmethod
+    def _options(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of the constructor, beside id and registration."""
+        return {"backend": config["backend"]}
 
-class ConcatNode(MergeNode):
-    """Inputs joined along an axis.
-
-    Args:
-        label: Name.
-        upstream_refs: The inputs, in order.
-        concat_axis: Axis of the features, not counting the batch axis; -1 is the last, other negative ones count from the end.
-        concat_axis_targets: Axis of the targets; or "first", "last", "mean"; or one of the inputs, whose targets are taken.
-        concat_axis_tags: Likewise for the tags.
-        pad_inputs: Whether the other axes are padded at their ends to the longest.
-        pad_mode: "constant", "reflect", "replicate" or "circular".
-        pad_value: Of the constant.
-        node_id: Given only when a node is loaded.
-        register: Whether the active context learns about the node.
-
-    Raises:
-        ValueError: A strategy that is unknown, or a node that is no input.
-
-    Example:
-        >>> from keydnn.experiment import FeatureSet, SampleData
-        >>> from keydnn.experiment.graph import ConcatNode
-        >>> pair = [FeatureSet.from_dict(name, {"u": np.ones((2, 8)), "y": np.ones(2)}, "u", "y") for name in ("left", "right")]
-        >>> node = ConcatNode("both", pair, concat_axis_targets="first")
-        >>> node.merge([SampleData(features=np.ones((2, 1, 8))), SampleData(features=np.ones((2, 1, 8)))]).features.shape
-        (2, 2, 8)
-    """
-
-    def __init__(
-        self,
-        label: str,
-        upstream_refs: Sequence[Any],
-        concat_axis: int = 0,
-        *,
-        concat_axis_targets: Any = -1,
-        concat_axis_tags: Any = -1,
-        pad_inputs: bool = False,
-        pad_mode: PadMode | str = "constant",
-        pad_value: float = 0.0,
-        node_id: str | None = None,
-        register: bool = True,
-    ) -> None:
-        self.concat_axis, self.pad_inputs = int(concat_axis), bool(pad_inputs)
-        self.pad_mode, self.pad_value = PadMode.from_value(pad_mode), float(pad_value)
-        super().__init__(label, upstream_refs, node_id=node_id, register=register)
-        self.target_strategy = self._strategy(concat_axis_targets, "concat_axis_targets")
-        self.tags_strategy = self._strategy(concat_axis_tags, "concat_axis_tags")
-
-    def _strategy(self, value: Any, what: str) -> int | MergeStrategy | Reference:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, MergeStrategy) or (isinstance(value, str) and value.strip().lower() in [m.value for m in MergeStrategy]):
-            strategy = MergeStrategy.from_value(value)
-            return -1 if strategy is MergeStrategy.CONCAT else strategy
-        reference = value.reference() if isinstance(value, GraphNode) else value
-        for own in self._upstream:
-            if own == reference or (isinstance(reference, str) and reference in (own.node_label, own.node_id)):
-                return own
-        raise ValueError(f"{what}={value!r} of node {self.label!r}: expected an axis, first, last, mean, or one of its inputs")
-
-    @staticmethod
-    def _axis_of(strategy: Any, what: str) -> int:
-        if not isinstance(strategy, int):
-            raise TypeError(f"{what} exists only where they are joined along an axis, here the strategy is {strategy}")
-        return strategy
-
-    @property
-    def target_axis(self) -> int:
-        """Axis of the targets.
-
-        Raises:
-            TypeError: They are not joined along an axis.
-        """
-        return self._axis_of(self.target_strategy, "target_axis")
-
-    @property
-    def tags_axis(self) -> int:
-        """Axis of the tags.
-
-        Raises:
-            TypeError: They are not joined along an axis.
-        """
-        return self._axis_of(self.tags_strategy, "tags_axis")
-
-    def _side(self, samples: Sequence[SampleData], domain: str) -> Any:
-        strategy = self.target_strategy if domain == DOMAIN_TARGETS else self.tags_strategy
-        if not isinstance(strategy, int | MergeStrategy):
-            return samples[self._upstream.index(strategy)].get_domain_data(domain)
-        values = [one.get_domain_data(domain) for one in samples]
-        missing = any(value is None for value in values) and any(value is not None for value in values)
-        if isinstance(strategy, int) and missing:
-            self._tell(
-                domain, f"node {self.label!r}: some input has no {domain}, so the result has none; use 'first' to keep those there are"
-            )
-            return None
-        if isinstance(strategy, int) and domain == DOMAIN_TARGETS and values[0] is not None and self._repeats(values):
-            times = f"its inputs have the same targets, joined they stand {len(values)} times"
-            self._tell("hint", f"node {self.label!r}: {times}; concat_axis_targets='first' keeps one")
-        return super()._side(samples, domain)
-
-    def _has_targets(self, samples: Sequence[SampleData]) -> bool:
-        if isinstance(self.target_strategy, int):
-            return all(one.targets is not None for one in samples)
-        if isinstance(self.target_strategy, MergeStrategy):
-            return super()._has_targets(samples)
-        return samples[self._upstream.index(self.target_strategy)].targets is not None
-
-    @staticmethod
-    def _repeats(values: Sequence[Any]) -> bool:
-        first = to_numpy(values[0])
-        return all(np.array_equal(first, to_numpy(value)) for value in values[1:])
-
-    def apply_merge(
-        self, values: Sequence[Any], *, includes_batch_dim: bool = True, fmt: DataFormat | str | None = None, domain: str = DOMAIN_FEATURES
-    ) -> Any:
-        """The values joined, or for targets and tags what the strategy takes.
-
-        Raises:
-            ValueError: An axis that is not there, or sizes that differ elsewhere without ``pad_inputs``.
-        """
-        strategy: Any = {DOMAIN_FEATURES: self.concat_axis, DOMAIN_TARGETS: self.target_strategy, DOMAIN_TAGS: self.tags_strategy}[domain]
-        backend = backend_of(values[0]) if fmt is None else backend_of_format(DataFormat.from_value(fmt))
-        tensors = [value if domain == DOMAIN_TAGS else to_backend(value, backend) for value in values]
-        if not isinstance(strategy, int):
-            return self._taken(tensors, strategy)
-        axis = self._axis(strategy, tensors[0], includes_batch_dim, domain)
-        face = adapter(Backend.NUMPY if domain == DOMAIN_TAGS else backend)
-        return face.concat(self._fitted(tensors, axis, face, domain), axis)
-
-    @staticmethod
-    def _taken(tensors: Sequence[Any], strategy: Any) -> Any:
-        if strategy is MergeStrategy.LAST:
-            return tensors[-1]
-        if strategy is MergeStrategy.MEAN:
-            total = tensors[0]
-            for tensor in tensors[1:]:
-                total = total + tensor
-            return total / len(tensors)
-        return tensors[0]
-
-    def _axis(self, axis: int, tensor: Any, includes_batch_dim: bool, domain: str) -> int:
-        batch = 1 if includes_batch_dim else 0
-        rank = len(tensor.shape) - batch
-        if not -rank <= axis < rank:
-            raise ValueError(f"node {self.label!r}: {domain} of shape {tuple(tensor.shape)[batch:]} have no axis {axis}")
-        return (axis if axis >= 0 else rank + axis) + batch
-
-    def _fitted(self, tensors: Sequence[Any], axis: int, face: Any, domain: str) -> list[Any]:
-        shapes = [tuple(tensor.shape) for tensor in tensors]
-        if len({len(shape) for shape in shapes}) != 1:
-            raise ValueError(f"node {self.label!r}: {domain} of ranks that differ cannot be joined: {shapes}")
-        goal = [max(sizes) for sizes in zip(*shapes, strict=True)]
-        odd = any(shape[i] != goal[i] for shape in shapes for i in range(len(goal)) if i != axis)
-        if odd and (not self.pad_inputs or any(shape[0] != goal[0] for shape in shapes)):
-            raise ValueError(f"node {self.label!r}: {domain} of shapes {shapes} differ outside axis {axis}; pad_inputs=True pads them")
-        return [self._padded(tensor, axis, goal, face) for tensor in tensors] if odd else list(tensors)
-
-    def _padded(self, tensor: Any, axis: int, goal: Sequence[int], face: Any) -> Any:
-        for i, size in enumerate(goal):
-            have = int(tensor.shape[i])
-            if i == axis or have == size:
-                continue
-            if self.pad_mode is PadMode.CONSTANT:
-                shape = [*tensor.shape]
-                shape[i] = size - have
-                behind = face.constant(tensor, shape, self.pad_value)
-            else:
-                behind = face.take(tensor, self._mirror(have, size - have), i)
-            tensor = face.concat([tensor, behind], i)
-        return tensor
-
-    def _mirror(self, have: int, extra: int) -> list[int]:
-        most = {PadMode.REFLECT: have - 1, PadMode.CIRCULAR: have}.get(self.pad_mode, extra)
-        if extra > most:
-            raise ValueError(f"node {self.label!r}: pad_mode {self.pad_mode.value!r} cannot lengthen {have} by {extra}, at most by {most}")
-        return _MIRRORS[self.pad_mode](have, extra)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        config = super().get_config()
-        del config["backend"]
-        strategies = {"concat_axis_targets": self.target_strategy, "concat_axis_tags": self.tags_strategy}
-        told = {name: value.value if isinstance(value, MergeStrategy) else value for name, value in strategies.items()}
-        padding = {"pad_inputs": self.pad_inputs, "pad_mode": self.pad_mode.value, "pad_value": self.pad_value}
-        return {**config, "concat_axis": self.concat_axis, **told, **padding}
-
-
-class _ElementwiseNode(MergeNode):
-    """Inputs of one shape made one element by element; targets and tags are those of the first."""
-
-    def _combined(self, tensors: Sequence[Any]) -> Any:
-        raise NotImplementedError
-
-    def _side(self, samples: Sequence[SampleData], domain: str) -> Any:
-        return next((value for one in samples if (value := one.get_domain_data(domain)) is not None), None)
-
-    def apply_merge(
-        self, values: Sequence[Any], *, includes_batch_dim: bool = True, fmt: DataFormat | str | None = None, domain: str = DOMAIN_FEATURES
-    ) -> Any:
-        """The values made one; of targets and tags the first.
-
-        Raises:
-            ValueError: Shapes that differ.
-        """
-        if domain != DOMAIN_FEATURES:
-            return values[0]
-        shapes = [tuple(value.shape) for value in values]
-        if len(set(shapes)) != 1:
-            raise ValueError(f"node {self.label!r} takes inputs of one shape, got {shapes}")
-        backend = backend_of(values[0]) if fmt is None else backend_of_format(DataFormat.from_value(fmt))
-        return self._combined([to_backend(value, backend) for value in values])
-
-
-class AddNode(_ElementwiseNode):
-    """The sum of the inputs."""
-
-    def _combined(self, tensors: Sequence[Any]) -> Any:
-        total = tensors[0]
-        for tensor in tensors[1:]:
-            total = total + tensor
-        return total
-
-
-class MeanNode(AddNode):
-    """The mean of the inputs."""
-
-    def _combined(self, tensors: Sequence[Any]) -> Any:
-        return super()._combined(tensors) / len(tensors)
-
-
-class MultiplyNode(_ElementwiseNode):
-    """The product of the inputs."""
-
-    def _combined(self, tensors: Sequence[Any]) -> Any:
-        product = tensors[0]
-        for tensor in tensors[1:]:
-            product = product * tensor
-        return product
+    @classmethod
+    def _made(cls, config: Mapping[str, Any], register: bool) -> MergeNode:
+        node = cls(config["label"], config["upstream_refs"], node_id=config["node_id"], register=register, **cls._options(config))
+        node._backend = None if config["backend"] is None else Backend.from_value(config["backend"])
+        if config["is_built"]:
+            node._shapes = {DOMAIN_FEATURES: tuple(config["output_shape"])}
+        if config["input_shapes"] is not None:
+            node._input_shapes = {reference: tuple(shape) for reference, shape in zip(node._upstream, config["input_shapes"], strict=True)}
+        return node

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, to_backend
 from keydnn.experiment.data import ExecutionContext, SampleData
 from keydnn.experiment.errors import BackendMismatchError
-from keydnn.experiment.graph.flow import Flow, as_batch, by_role, checked, mapped
+from keydnn.experiment.graph import node_steps
+from keydnn.experiment.graph.flow import Flow, by_role, checked, mapped
 from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape
 from keydnn.experiment.graph.shapes import source_shapes
 from keydnn.experiment.models import BaseModel, wrap_model
 from keydnn.experiment.names import DOMAIN_FEATURES
 from keydnn.experiment.references import FeatureSetReference
-from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
+from keydnn.experiment.training import AppliedLoss, Optimizer
 
 
 class ModelNode(ComputeNode):
@@ -63,12 +62,14 @@ class ModelNode(ComputeNode):
         register: bool = True,
     ) -> None:
         wrapped = wrap_model(model)
-        if isinstance(upstream_ref, list | tuple):
-            raise TypeError(f"node {label!r} reads exactly one input, got {len(upstream_ref)}; put a merge node between")
+        if upstream_ref is None or isinstance(upstream_ref, list | tuple):
+            many = "none" if upstream_ref is None else len(upstream_ref)
+            raise TypeError(f"node {label!r} reads exactly one input, got {many}; several are joined by a merge node")
         self._model, self._accelerator = wrapped, Accelerator.from_value(accelerator)
         self._optimizer = self._fitting(optimizer, label)
         self._flags: list[bool] | None = None  # of the parameters before the node was frozen
         self._is_frozen = False
+        self._chosen: Shape | None = None  # output shape that the model left open
         super().__init__(label, upstream_ref, node_id=node_id, register=register)
 
     def _fitting(self, optimizer: Optimizer | None, label: str) -> Optimizer | None:
@@ -159,6 +160,10 @@ class ModelNode(ComputeNode):
             input_shape: None takes what is known.
             output_shape: None leaves it to the model.
             force: Whether a built model is built again, with fresh weights.
+
+        Raises:
+            ValueError: No input shape, or shapes other than those it is built for, without ``force``.
+            RuntimeError: The model cannot be built for these shapes.
         """
         fresh = force or not self._model.is_built
         self._model.build(input_shape, output_shape, force=force)
@@ -168,12 +173,19 @@ class ModelNode(ComputeNode):
         if self._optimizer is not None and (fresh or not self._optimizer.is_built):
             self._optimizer.build(parameters=self.parameters(), force_rebuild=True)
 
+    def build_towards(self, input_shape: Shape | None, targets: Shape | None, *, force: bool = False) -> None:
+        """Build for inputs and, if the model leaves its outputs open, for outputs like the targets; a shape of its own always wins."""
+        is_open = self._model.takes_any_output_shape and self._model.output_shape in (None, self._chosen)
+        self.build_model(input_shape, targets if is_open and (force or not self._model.is_built) else None, force=force)
+        if is_open:
+            self._chosen = self._model.output_shape
+
     def _build_from_upstream(self) -> None:
         source = self.upstream_ref
         if not isinstance(source, FeatureSetReference):
             raise RuntimeError(f"node {self.label!r} is not built, and its input is another node: build the graph first")
         features, targets = source_shapes(source)
-        self.build_model(features, targets if self._model.takes_any_output_shape and self._model.output_shape is None else None)
+        self.build_towards(features, targets)
 
     # -- forward
 
@@ -252,34 +264,14 @@ class ModelNode(ComputeNode):
             data: The input, if it is not in ``ctx``.
 
         Raises:
-            RuntimeError: The node is frozen, or has no optimizer and needs one.
+            RuntimeError: The node is frozen, has no optimizer and needs one, or its device is not available.
             ValueError: There is no loss on it.
         """
         if self._is_frozen:
             raise RuntimeError(f"node {self.label!r} is frozen: unfreeze it, or use eval_step")
         batch = self._input(ctx, accelerator, data)
-        if not self.has_gradients:
-            self._learn_batch(ctx, batch, losses)
-            return
-        if self._optimizer is None:
-            raise RuntimeError(f"node {self.label!r} has no optimizer: give it one, or train the graph with a global one")
-        if not self.is_built or not self._optimizer.is_built:
-            self._build_for(batch)
-        mine = self._own(losses)
-        if not mine:
-            raise ValueError(f"there is no loss on node {self.label!r}")
-        self.set_mode(True)
-        self._optimizer.zero_grad()
-        with self.face.Recording() as recording:
-            output = as_batch(self.forward_single(batch, **self._training_argument(True)))
-            ctx.set_output(node_id=self.node_id, batch=output)
-            values = [loss.compute(ctx) for loss in mine]
-            total = sum(values[1:], values[0])
-        variables = self.trainable_parameters()
-        grads = recording.backward([total], [None], variables)
-        self._optimizer.step(*((grads, variables) if self.backend is Backend.TENSORFLOW else ()))
-        ctx.outputs[self.node_id] = cut(output, self.face)
-        self._record(ctx, mine, values, "trainable")
+        learn = node_steps.train if self.has_gradients else node_steps.learn_batch
+        learn(self, ctx, batch, losses)
 
     def eval_step(
         self,
@@ -292,7 +284,7 @@ class ModelNode(ComputeNode):
         """Forward without gradients in evaluation mode; losses are auxiliary.
 
         Raises:
-            RuntimeError: The node is not frozen.
+            RuntimeError: The node is not frozen, or its device is not available.
         """
         if not self._is_frozen:
             raise RuntimeError(f"node {self.label!r} is not frozen: freeze it first, or use train_step")
@@ -308,16 +300,7 @@ class ModelNode(ComputeNode):
         training: bool = False,
     ) -> None:
         """Forward without gradients, in a mode; output and auxiliary losses go into ``ctx``."""
-        batch = self._input(ctx, accelerator, data)
-        if not self.is_built:
-            self._build_for(batch)
-        self.set_mode(training)
-        with self.face.no_gradient():
-            output = as_batch(self.forward_single(batch, **self._training_argument(training)))
-            ctx.set_output(node_id=self.node_id, batch=output)
-            mine = self._own(losses or [])
-            values = [loss.compute(ctx) for loss in mine]
-        self._record(ctx, mine, values, "auxiliary")
+        node_steps.run(self, ctx, self._input(ctx, accelerator, data), losses or [], training)
 
     def fit_step(
         self,
@@ -330,60 +313,58 @@ class ModelNode(ComputeNode):
         """``model.fit`` on the whole input, all roles joined, then forward and auxiliary losses.
 
         Raises:
-            RuntimeError: The node is frozen.
+            RuntimeError: The node is frozen, or its device is not available.
             AttributeError: The model cannot fit.
         """
         if self._is_frozen:
             raise RuntimeError(f"node {self.label!r} is frozen: unfreeze it before a fit step")
         if not self.can_fit:
             raise AttributeError(f"the model of node {self.label!r}, a {type(self._model).__name__}, has no fit method")
-        batch = self._input(ctx, accelerator, data)
-        if not self.is_built:
-            self._build_for(batch)
-        self._model.fit(*_joined(batch))  # type: ignore[attr-defined]
-        self.run_without_gradients(ctx, losses, data=batch)
+        node_steps.fit(self, ctx, self._input(ctx, accelerator, data), losses or [])
 
     @property
     def can_fit(self) -> bool:
         """Whether the model learns from all rows at once."""
         return callable(getattr(self._model, "fit", None))
 
-    def _learn_batch(self, ctx: ExecutionContext, batch: Flow, losses: Sequence[AppliedLoss]) -> None:
-        """A step of a model that learns batch by batch without gradients."""
-        if not getattr(self._model, "supports_partial_fit", False):
-            raise RuntimeError(f"node {self.label!r} cannot learn batch by batch: freeze it, or use a fit step")
-        if not self.is_built:
-            self._build_for(batch)
-        self._model.partial_fit(*_joined(batch))  # type: ignore[attr-defined]
-        self.run_without_gradients(ctx, losses, data=batch)
+    # -- devices
+
+    def stand(self, accelerator: Accelerator | None) -> bool:
+        """Move the model to its own accelerator or else to this one; None leaves it. Whether it moved.
+
+        Raises:
+            RuntimeError: The device is not available; the message names node and device.
+        """
+        where = self._accelerator or accelerator
+        if where is None or not self.has_gradients:
+            return False
+        where.require(self.backend, self.label)
+        if self._model.module is None or not self.face.place_model(self._model.module, where):
+            return False
+        if self._optimizer is not None:
+            self._optimizer.follow()
+        return True
+
+    def _placed(self, tensor: Any, backend: Backend, where: Accelerator | None) -> Any:
+        wanted = self._accelerator or where
+        if wanted is not None or backend is not self.backend or not self.has_gradients:
+            return super()._placed(tensor, backend, wanted)
+        first = next(iter(self.parameters()), None)
+        return tensor if first is None else self.face.beside(tensor, first)  # where the model was left
 
     def _input(self, ctx: ExecutionContext, accelerator: Accelerator | str | None, data: Flow | None) -> Flow:
-        where = self._accelerator or Accelerator.from_value(accelerator)
-        if where is not None and self.has_gradients and self._model.module is not None:
-            self.face.place_model(self._model.module, where)
+        where = Accelerator.from_value(accelerator)
+        self.stand(where)
         if data is not None:
             return data
         (found,) = self.get_input_data(ctx.inputs, ctx.outputs, accelerator=where).values()
         return found
 
-    def _build_for(self, batch: Flow) -> None:
+    def build_for(self, batch: Flow) -> None:
+        """Build for the shapes of a batch."""
         samples = next(iter(by_role(batch).values()))
         targets = None if samples.targets is None else tuple(samples.targets.shape[1:])
-        free = self._model.takes_any_output_shape and self._model.output_shape is None
-        self.build_model(self._model.input_shape or tuple(samples.features.shape[1:]), targets if free else None)
-
-    def _own(self, losses: Sequence[AppliedLoss]) -> list[AppliedLoss]:
-        return [loss for loss in losses if loss.node_id == self.node_id]
-
-    def _training_argument(self, training: bool) -> dict[str, Any]:
-        """Keras takes the mode with the call."""
-        return {"training": training} if self.backend is Backend.TENSORFLOW else {}
-
-    @staticmethod
-    def _record(ctx: ExecutionContext, losses: Sequence[AppliedLoss], values: Sequence[Any], kind: str) -> None:
-        records = [LossRecord(loss.label, loss.node_id, **{kind: value}) for loss, value in zip(losses, values, strict=True)]
-        if records:
-            ctx.add_losses(LossCollection(records))
+        self.build_towards(self._model.input_shape or tuple(samples.features.shape[1:]), targets)
 
     # -- weights, config, state
 
@@ -400,50 +381,60 @@ class ModelNode(ComputeNode):
             self.freeze()
 
     def get_config(self) -> dict[str, Any]:
-        """Label, id, input, and the configs of model, optimizer and accelerator."""
-        config = super().get_config()
-        config["upstream_ref"] = config.pop("upstream_refs")[0]
-        config["model"] = self._model.get_config()
-        config["optimizer"] = None if self._optimizer is None else self._optimizer.get_config()
-        config["accelerator"] = None if self._accelerator is None else self._accelerator.get_config()
-        return config
+        """Keys of every graph node, and ``model optimizer frozen accelerator``."""
+        return {
+            **super().get_config(),
+            "model": self._model.get_config(),
+            "optimizer": None if self._optimizer is None else self._optimizer.get_config(),
+            "frozen": self._is_frozen,
+            "accelerator": None if self._accelerator is None else self._accelerator.get_config(),
+        }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], *, register: bool = True) -> ModelNode:
-        """The node a config describes."""
+    def _made(cls, config: Mapping[str, Any], register: bool) -> ModelNode:
+        (upstream,) = config["upstream_refs"]
         optimizer, accelerator = config["optimizer"], config["accelerator"]
-        return cls(
+        node = cls(
             config["label"],
             config["model"]["model_class"].from_config(config["model"]),
-            config["upstream_ref"],
+            upstream,
             None if optimizer is None else Optimizer.from_config(optimizer),
             None if accelerator is None else Accelerator.from_config(accelerator),
-            node_id=config.get("node_id"),
+            node_id=config["node_id"],
             register=register,
         )
+        if config["frozen"]:
+            node.freeze()
+        return node
 
     def get_state(self) -> dict[str, Any]:
-        """Label, connections, shapes, weights, optimizer, frozen."""
-        return {
-            **super().get_state(),
+        """``super`` (label, connections, shapes, own flags of frozen parameters), ``model``, ``optimizer`` and ``frozen``."""
+        built = {
             "shapes": (self.input_shape, self.output_shape) if self.is_built else None,
+            "flags": None if self._flags is None else list(self._flags),
+        }
+        return {
+            "super": {**super().get_state(), **built},
             "model": self._model.get_state(),
             "optimizer": None if self._optimizer is None else self._optimizer.get_state(),
             "frozen": self._is_frozen,
-            "flags": None if self._flags is None else list(self._flags),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go back to a state; an unbuilt model is built first."""
-        super().set_state(state)
-        if state["shapes"] is not None and not self.is_built:
-            features, outputs = state["shapes"]
-            self.build_model(features, outputs if self._model.takes_any_output_shape else None)
-        self._model.set_state(state["model"])
+        """Go back to a state; a model that was built then is built first, one that was not gets fresh weights."""
+        below = state["super"]
+        super().set_state(below)
         self.unfreeze()
+        if below["shapes"] is not None and not self.is_built:
+            features, outputs = below["shapes"]
+            self.build_model(features, outputs if self._model.takes_any_output_shape else None)
+        if below["shapes"] is None and self.is_built and state["model"]["weights"].keys() != self._model.get_weights().keys():
+            self._model.reset_weights()
+        else:
+            self._model.set_state(state["model"])
         if state["frozen"]:
             self.freeze()
-            self._flags = None if state["flags"] is None else list(state["flags"])
+            self._flags = None if below["flags"] is None or self._flags is None else list(below["flags"])
         if self._optimizer is not None and state["optimizer"] is not None:
             self._optimizer.set_state(state["optimizer"])
 
@@ -455,17 +446,3 @@ class ModelNode(ComputeNode):
 
     def __repr__(self) -> str:
         return f"ModelNode({self.label!r}, {self._model!r})"
-
-
-def cut(output: Any, face: Any) -> Any:
-    """An output without history."""
-    return mapped(output, lambda samples: samples.with_domains({DOMAIN_FEATURES: face.cut(samples.features)}))
-
-
-def _joined(batch: Flow) -> tuple[Any, Any]:
-    """Features and targets of all roles as arrays, one under the other."""
-    samples = list(by_role(batch).values())
-    features = np.concatenate([to_backend(one.features, Backend.NUMPY) for one in samples])
-    if any(one.targets is None for one in samples):
-        return features, None
-    return features, np.concatenate([to_backend(one.targets, Backend.NUMPY) for one in samples])

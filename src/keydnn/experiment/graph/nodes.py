@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, to_backend
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import IColumns
-from keydnn.experiment.data import DataFormat
+from keydnn.experiment.data import DataFormat, SampleData
 from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.errors import GraphNodeInputError, GraphNodeOutputError, ResolutionError
 from keydnn.experiment.graph.flow import Flow, checked, mapped
@@ -39,6 +39,33 @@ def as_reference(value: Any, what: str) -> Reference:
     if isinstance(value, IColumns):
         return value.reference()  # type: ignore[attr-defined, no-any-return]
     raise TypeError(f"{what} must be a FeatureSet, a graph node or a reference to one, got {type(value).__name__}")
+
+
+def told_class(cls: type) -> str | type:
+    """How a config tells the class of a node: one of this library by its name, one of yours as itself."""
+    return cls.__name__ if cls.__module__.startswith("keydnn.experiment.") else cls
+
+
+def class_told(told: str | type) -> type[GraphNode]:
+    """The class that :func:`told_class` told.
+
+    Raises:
+        TypeError: Something else than text or a class of nodes.
+        ValueError: No class of this library has the name.
+    """
+    if isinstance(told, type) and issubclass(told, GraphNode):
+        return told
+    if not isinstance(told, str):
+        raise TypeError(f"expected the name of a class of graph nodes, or the class, got {told!r}")
+    known: dict[str, type[GraphNode]] = {}
+    waiting: list[type[GraphNode]] = [GraphNode]
+    while waiting:
+        cls = waiting.pop()
+        known.update({cls.__name__: cls} if told_class(cls) == cls.__name__ else {})
+        waiting += cls.__subclasses__()
+    if told not in known:
+        raise ValueError(f"unknown class of graph nodes {told!r}; expected one of {', '.join(sorted(known))}")
+    return known[told]
 
 
 class GraphNode(ExperimentNode, abc.ABC):
@@ -93,6 +120,17 @@ class GraphNode(ExperimentNode, abc.ABC):
         if most is not None and len(references) > most:
             raise error(f"node {label!r} takes at most {most} {what}, got {len(references)}")
 
+    def check_upstream(self, references: Sequence[Reference]) -> None:
+        """Whether these could be the inputs.
+
+        Raises:
+            GraphNodeInputError: Too many.
+        """
+        self._check_count(references, self.max_upstream_refs, "inputs", GraphNodeInputError, self.label)
+
+    def _as_upstream(self, references: Sequence[Any]) -> list[Reference]:
+        return [as_reference(value, f"an input of node {self.label!r}") for value in references]
+
     def reference(self) -> GraphNodeReference:
         """A value that names this node without holding it."""
         return GraphNodeReference(node_label=self.label, node_id=self.node_id)
@@ -135,10 +173,10 @@ class GraphNode(ExperimentNode, abc.ABC):
         """Replace the inputs.
 
         Raises:
-            GraphNodeInputError: Too many.
+            GraphNodeInputError: Too many, or too few of a merge node.
         """
-        wanted = [as_reference(value, f"an input of node {self.label!r}") for value in references]
-        self._check_count(wanted, self.max_upstream_refs, "inputs", GraphNodeInputError, self.label)
+        wanted = self._as_upstream(references)
+        self.check_upstream(wanted)
         self._upstream = wanted
 
     def add_upstream_ref(self, reference: Any) -> None:
@@ -194,8 +232,33 @@ class GraphNode(ExperimentNode, abc.ABC):
     # -- config and state
 
     def get_config(self) -> dict[str, Any]:
-        """Label, id and inputs."""
-        return {**super().get_config(), "upstream_refs": self.get_upstream_refs()}
+        """Label, id, inputs, consumers, and ``graph_node_type``: the name of the class, or a class of yours."""
+        return {
+            **super().get_config(),
+            "upstream_refs": self.get_upstream_refs(),
+            "downstream_refs": self.get_downstream_refs(),
+            "graph_node_type": told_class(type(self)),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, register: bool = True) -> Self:
+        """The node a config describes, of the class it tells; its consumers need not exist yet.
+
+        Raises:
+            ValueError: An unknown class, or inputs that do not resolve.
+            TypeError: A config of another class than the one that was asked.
+        """
+        wanted = class_told(config.get("merge_node_type", config["graph_node_type"]))
+        if not issubclass(wanted, cls):
+            raise TypeError(f"the config is that of a {wanted.__name__}, which is no {cls.__name__}")
+        node = wanted._made(config, register)
+        node._downstream = list(config["downstream_refs"])
+        return node  # type: ignore[return-value]
+
+    @classmethod
+    def _made(cls, config: Mapping[str, Any], register: bool) -> GraphNode:
+        """A node of this class by its config."""
+        return cls(config["label"], config["upstream_refs"], node_id=config["node_id"], register=register)
 
     def get_state(self) -> dict[str, Any]:
         """Label and connections."""
@@ -268,10 +331,18 @@ class ComputeNode(GraphNode):
             else backend_of_format(DataFormat.from_value(fmt))
         )
         where = Accelerator.from_value(accelerator)
-        return {
-            reference: mapped(self._input_of(reference, inputs, outputs), lambda samples: _placed(samples, goal, where))
-            for reference in self._upstream
-        }
+
+        def placed(samples: SampleData) -> SampleData:
+            values = {domain: samples.get_domain_data(domain) for domain in (DOMAIN_FEATURES, DOMAIN_TARGETS)}
+            return samples.with_domains(
+                {domain: self._placed(to_backend(value, goal), goal, where) for domain, value in values.items() if value is not None}
+            )
+
+        return {reference: mapped(self._input_of(reference, inputs, outputs), placed) for reference in self._upstream}
+
+    def _placed(self, tensor: Any, backend: Backend, where: Accelerator | None) -> Any:
+        """A tensor of a framework on a device; None leaves it where it is."""
+        return tensor if where is None or not backend.needs_optimizer else adapter(backend).place(tensor, where)
 
     def _input_of(self, reference: Reference, inputs: Mapping[Any, Any], outputs: Mapping[str, Flow]) -> Flow:
         if isinstance(reference, GraphNodeReference):
@@ -284,14 +355,3 @@ class ComputeNode(GraphNode):
         raise KeyError(
             f"node {self.label!r} needs data of feature set {reference.node_label!r} under (node id, its reference); given: {given}"
         )
-
-
-def _placed(samples: Any, backend: Backend, accelerator: Accelerator | None) -> Any:
-    changed = {}
-    for domain in (DOMAIN_FEATURES, DOMAIN_TARGETS):
-        value = samples.get_domain_data(domain)
-        if value is None:
-            continue
-        value = to_backend(value, backend)
-        changed[domain] = value if accelerator is None or not backend.needs_optimizer else adapter(backend).place(value, accelerator)
-    return samples.with_domains(changed)

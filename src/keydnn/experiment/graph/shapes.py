@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data.formats import stack_columns
 from keydnn.experiment.references import FeatureSetReference
 
@@ -19,8 +20,8 @@ def stacked(shapes: Mapping[str, Shape]) -> Shape | None:
     return tuple(stack_columns({name: np.empty((0, *shape)) for name, shape in shapes.items()}).shape[1:])
 
 
-def source_shapes(reference: FeatureSetReference) -> tuple[Shape | None, Shape | None]:
+def source_shapes(reference: FeatureSetReference, ctx: ExperimentContext | None = None) -> tuple[Shape | None, Shape | None]:
     """Shapes of the stacked features and targets of a reference; nothing is read but the schema."""
-    view = reference.resolve()
+    view = reference.resolve(ctx)
     names = {"include_rep_suffix": True, "include_domain_prefix": True}
     return stacked(view.get_feature_shapes(**names)), stacked(view.get_target_shapes(**names))

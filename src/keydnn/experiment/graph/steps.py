@@ -16,8 +16,9 @@ from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, backend_of, to_backend
 from keydnn.experiment.data import Batch, ExecutionContext
-from keydnn.experiment.graph.flow import as_batch, by_role, rebuilt
-from keydnn.experiment.graph.model_node import ModelNode, cut
+from keydnn.experiment.graph.flow import as_batch, by_role, cut, rebuilt
+from keydnn.experiment.graph.model_node import ModelNode
+from keydnn.experiment.graph.node_steps import partial_fit, training_argument
 from keydnn.experiment.graph.nodes import ComputeNode
 from keydnn.experiment.names import DOMAIN_FEATURES
 from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
@@ -102,10 +103,10 @@ def _islands(run: Executed) -> list[_Island]:
 def _forward(island: _Island, run: Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss]) -> list[tuple[AppliedLoss, Any]]:
     face = adapter(island.backend)
     island.recording = face.Recording() if island.backend.needs_optimizer else face.no_gradient()
-    here = {node.node_id for node in island.nodes}
+    here, with_loss = {node.node_id for node in island.nodes}, {loss.node_id for loss in losses}
     with island.recording:
         for node in island.nodes:
-            ctx.set_output(node_id=node.node_id, batch=_run(node, ctx, run.accelerator, island, here, training=True))
+            ctx.set_output(node_id=node.node_id, batch=_run(node, ctx, run.accelerator, island, here, with_loss))
         mine = [loss for loss in losses if loss.node_id in here]
         values = [(loss, loss.compute(ctx)) for loss in mine]
     island.losses = [value for _, value in values] if island.backend.needs_optimizer else []
@@ -113,13 +114,15 @@ def _forward(island: _Island, run: Executed, ctx: ExecutionContext, losses: Sequ
 
 
 def _run(
-    node: ComputeNode, ctx: ExecutionContext, accelerator: Accelerator | None, island: _Island, here: set[str], training: bool
+    node: ComputeNode, ctx: ExecutionContext, accelerator: Accelerator | None, island: _Island, here: set[str], with_loss: set[str]
 ) -> Batch:
     outputs = {parent: batch if parent in here else _cut_off(parent, batch, island) for parent, batch in ctx.outputs.items()}
-    own = node.accelerator if isinstance(node, ModelNode) else None
-    data = node.get_input_data(ctx.inputs, outputs, accelerator=own or accelerator)
-    arguments = {"training": not node.is_frozen} if isinstance(node, ModelNode) and node.backend is Backend.TENSORFLOW else {}
-    return as_batch(node.forward(data, **arguments))
+    data = node.get_input_data(ctx.inputs, outputs, accelerator=accelerator)
+    if not isinstance(node, ModelNode):
+        return as_batch(node.forward(data))
+    if not node.has_gradients and not node.is_frozen and node.node_id in with_loss:
+        partial_fit(node, *data.values())
+    return as_batch(node.forward(data, **training_argument(node, not node.is_frozen)))
 
 
 def _cut_off(parent: str, batch: Batch, island: _Island) -> Batch:

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import enum
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
+from keydnn.experiment.choices import Choice
+from keydnn.experiment.equality import same_values
 from keydnn.experiment.models.base import BaseModel, Shape, as_shape
 from keydnn.experiment.optional import need
 
 _METHODS = ("predict", "predict_proba", "decision_function", "transform")
 
 
-class ScikitTrainingMode(enum.Enum):
+class ScikitTrainingMode(Choice):
     """How an estimator learns: batch by batch, from all rows at once, or whichever it can."""
 
     AUTO = "auto"
     PARTIAL_FIT = "partial_fit"
     BATCH_FIT = "batch_fit"
-
-    @classmethod
-    def from_value(cls, value: ScikitTrainingMode | str) -> ScikitTrainingMode:
-        """A member, or the one a text means.
-
-        Raises:
-            ValueError: Neither.
-        """
-        for member in cls:
-            if value is member or (isinstance(value, str) and value.strip().lower() == member.value):
-                return member
-        raise ValueError(f"unknown training_mode {value!r}; expected one of {', '.join(member.value for member in cls)}")
 
 
 class ScikitModelWrapper(BaseModel):
@@ -61,7 +51,7 @@ class ScikitModelWrapper(BaseModel):
     ) -> None:
         mode = ScikitTrainingMode.from_value(training_mode)
         kwargs = dict(partial_fit_kwargs or {})
-        super().__init__(Backend.SCIKIT, model=model, training_mode=mode.value, output_method=output_method, partial_fit_kwargs=kwargs)
+        super().__init__(Backend.SCIKIT, model=type(model))
         if not adapter(Backend.SCIKIT).is_model(model):
             raise TypeError(f"ScikitModelWrapper needs a scikit-learn estimator, got {type(model).__name__}")
         if output_method not in ("auto", *_METHODS):
@@ -154,9 +144,9 @@ class ScikitModelWrapper(BaseModel):
 
         Args:
             x: Inputs (N, ...), flattened to (N, features).
-            y: Targets; a single column becomes (N,).
+            y: Targets; a single column becomes (N,). Unsupervised estimators get none.
         """
-        self._model.fit(_rows(x), None if y is None else _column(y))
+        self._model.fit(_rows(x), self._targets(y))
 
     def partial_fit(self, x: Any, y: Any = None, **kwargs: Any) -> None:
         """Learn from some rows.
@@ -166,7 +156,19 @@ class ScikitModelWrapper(BaseModel):
         """
         if not self.supports_partial_fit:
             raise AttributeError(f"{type(self._model).__name__} has no partial_fit")
-        self._model.partial_fit(_rows(x), None if y is None else _column(y), **{**self._partial_kwargs, **kwargs})
+        self._model.partial_fit(_rows(x), self._targets(y), **{**self._partial_kwargs, **kwargs})
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether the estimator learns from targets: a classifier, a regressor, or one whose ``fit`` cannot do without."""
+        base = need("sklearn.base", "a scikit-learn model")
+        if base.is_classifier(self._model) or base.is_regressor(self._model):
+            return True
+        y = inspect.signature(self._model.fit).parameters.get("y")
+        return self._model.__sklearn_tags__().target_tags.required or (y is not None and y.default is inspect.Parameter.empty)
+
+    def _targets(self, y: Any) -> np.ndarray | None:
+        return None if y is None or not self.takes_targets else _column(y)
 
     def reset_weights(self) -> None:
         """An unfitted clone in the estimator's place."""
@@ -190,8 +192,54 @@ class ScikitModelWrapper(BaseModel):
             raise ValueError(f"the estimator holds types that are not trusted: {', '.join(foreign)}")
         self._model = skops.loads(data)
 
+    # -- config
+
+    def get_config(self) -> dict[str, Any]:
+        """Keys of every model, with the class of the estimator, and ``model_params training_mode output_method partial_fit_kwargs``."""
+        fresh = need("sklearn.base", "a scikit-learn model").clone(self._model)  # estimators inside are not shared
+        return {
+            **super().get_config(),
+            "model_params": fresh.get_params(deep=False),
+            "training_mode": self._mode.value,
+            "output_method": self._method,
+            "partial_fit_kwargs": dict(self._partial_kwargs),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The model a config describes, with an estimator that has learned nothing."""
+        settings = {name: config[name] for name in ("training_mode", "output_method", "partial_fit_kwargs")}
+        made = cls(config["init_args"]["model"](**config["model_params"]), **settings)
+        made._input_shape = as_shape(config["input_shape"], "input_shape")
+        made._output_shape = as_shape(config["output_shape"], "output_shape")
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScikitModelWrapper):
+            return False
+        settings = (self._mode, self._method, self._partial_kwargs) == (other._mode, other._method, other._partial_kwargs)
+        return settings and alike(self._model, other._model)
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"ScikitModelWrapper({type(self._model).__name__})"
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two estimators, or what they hold, are of one class and say the same, bit by bit."""
+    if type(a) is not type(b) or isinstance(a, Mapping | list | tuple | np.ndarray | np.generic | str | type) or a is None:
+        return _alike_values(a, b)
+    inner = a.__getstate__() if not callable(a) else None
+    return bool(same_values(a, b)) if inner is None else alike(inner, b.__getstate__())
+
+
+def _alike_values(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(alike, a, b))
+    return same_values(a, b)
 
 
 def _rows(x: Any) -> np.ndarray:

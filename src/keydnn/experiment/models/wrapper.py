@@ -104,6 +104,9 @@ class ModuleWrapper(BaseModel):
         Raises:
             ValueError: No input shape; built already for other shapes, without ``force``.
             RuntimeError: Construction or the trial failed, or the output has another shape than was asked for.
+
+        Warns:
+            UserWarning: The class takes no argument for a shape.
         """
         wanted_in, wanted_out = as_shape(input_shape, "input_shape") or self._input_shape, as_shape(output_shape, "output_shape")
         if wanted_in is None:
@@ -130,6 +133,8 @@ class ModuleWrapper(BaseModel):
                 continue
             if self._accepts(name):
                 kwargs[name] = shapes[what]
+            else:
+                warnings.warn(f"{self._model_class.__name__} takes no argument {name!r}: it does not learn the shape", stacklevel=4)  # type: ignore[union-attr]
         try:
             return self._model_class(**kwargs)  # type: ignore[misc]
         except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from keydnn.experiment.backends.tensors import backend_of, concat, detach
+from keydnn.experiment.backends.tensors import concat, detach
 from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.names import DOMAIN_OUTPUTS
 from keydnn.experiment.phases.recording import ResultRecording, checked_keep
@@ -70,10 +70,12 @@ class Loose:
 
 def packed(steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> Packed | Loose:
     """Tensors of some of ``n_steps`` steps, joined if they can be."""
-    kinds = {(backend_of(tensor), tuple(tensor.shape[1:]), str(tensor.dtype), str(getattr(tensor, "device", ""))) for tensor in tensors}
-    if len(kinds) == 1 and all(len(tensor.shape) for tensor in tensors):
-        return Packed(steps, tensors, n_steps)
-    return Loose(steps, tensors)
+    first = tensors[0]
+    kind, shape, dtype, device = type(first), first.shape[1:], first.dtype, getattr(first, "device", None)
+    alike = all(
+        type(one) is kind and one.shape[1:] == shape and one.dtype == dtype and getattr(one, "device", None) == device for one in tensors
+    )
+    return Packed(steps, tensors, n_steps) if alike and len(first.shape) else Loose(steps, tensors)
 
 
 class LossColumn:
@@ -421,7 +423,8 @@ def _features(outputs: Mapping[str, Batch]) -> dict[OutputKey, Any]:
     """Copies of what nodes produced, without history."""
     found = {}
     for node_id, batch in outputs.items():
-        for role, samples in batch.role_data.items():
-            if samples.features is not None:
-                found[node_id, role] = detach(samples.features)
+        for role, samples in batch.role_data.parts.items():
+            features = samples.features
+            if features is not None:
+                found[node_id, role] = detach(features)
     return found

@@ -35,17 +35,16 @@ class RoleFrame:
         for domain, value in self.domains:
             if parts.get(domain) is not value:
                 return False
-        return samples.kind == self.kind and _same(self.weight, weight) and _same(self.mask, mask)
+        return (
+            samples.kind == self.kind
+            and (weight is self.weight or bool(np.array_equal(weight, self.weight)))
+            and (mask is self.mask or bool(np.array_equal(mask, self.mask)))
+        )
 
     def samples(self, features: Any) -> SampleData:
         """The samples with their features, which may be None."""
         found = {d: v.fresh() if isinstance(v, Deferred) else v for d, v in self.domains}
         return SampleData(found if features is None else {DOMAIN_FEATURES: features, **found}, kind=self.kind)
-
-
-def _same(kept: Any, other: Any) -> bool:
-    """Whether two weights or masks are the same one, or hold the same numbers."""
-    return kept is other or bool(np.array_equal(kept, other))
 
 
 class NodeFrame:
@@ -61,10 +60,14 @@ class NodeFrame:
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has this frame."""
-        data, weights, masks = batch.role_data, batch.role_weights, batch.role_masks
+        data, weights, masks = batch.role_data.parts, batch.role_weights, batch.role_masks
         if len(data) != len(self.roles):
             return False
-        return all(one.role in data and one.fits(data[one.role], weights[one.role], masks[one.role]) for one in self.roles)
+        for one in self.roles:
+            samples = data.get(one.role)
+            if samples is None or not one.fits(samples, weights[one.role], masks[one.role]):
+                return False
+        return True
 
     def batch(self, features: Mapping[str, Any]) -> Batch:
         """The batch with features by role."""
@@ -132,8 +135,11 @@ class Frame:
         for key, view in ctx.input_views.items():
             if self.views.get(key) is not view:
                 return False
-        outputs = ctx.outputs
-        return all(node.node_id in outputs and node.fits(outputs[node.node_id]) for node in self.nodes)
+        for node in self.nodes:
+            batch = ctx.outputs.get(node.node_id)
+            if batch is None or not node.fits(batch):
+                return False
+        return True
 
     def node(self, node_id: str) -> NodeFrame | None:
         """The frame of a node's output; None if the node did not run."""

@@ -90,8 +90,13 @@ class NodeTable:
 
     def knows(self, ctx: ExecutionContext) -> bool:
         """Whether all nodes of a step are noted, and the feature sets they read."""
-        notes, sources = self.notes, self.sources
-        return all(node_id in notes for node_id in ctx.outputs) and all(view.source.node_id in sources for view in ctx.input_views.values())
+        for node_id in ctx.outputs:
+            if node_id not in self.notes:
+                return False
+        for view in ctx.input_views.values():
+            if view.source.node_id not in self.sources:
+                return False
+        return True
 
     def learn(self, ctx: ExecutionContext) -> None:
         """Note the nodes of a step that are new, from the active context and from what the step says itself."""

@@ -1,4 +1,4 @@
-"""Scalars on their way to the host: many of one framework travel together."""
+"""Scalars on their way to the host: those on a device travel together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, backend_of
 
-_PLAIN = (Backend.NUMPY, Backend.SCIKIT, Backend.NONE)
+
+def is_on_host(tensor: Any) -> bool:
+    """Whether reading a scalar tensor waits for nobody."""
+    device = getattr(tensor, "device", None)
+    return device is None or "cpu" in str(device).lower()
+
+
+def number(value: Any) -> float:
+    """A number or a scalar tensor on the host as a float."""
+    return float(value.reshape(()) if isinstance(value, np.ndarray) else value)
 
 
 def on_host(values: Sequence[Any]) -> NDArray[np.float64]:
-    """Numbers and scalar tensors as one array; tensors of one framework are moved in one piece.
+    """Numbers and scalar tensors as one array; tensors on a device are moved in one piece.
 
     Raises:
         TypeError: Something else.
@@ -23,9 +32,13 @@ def on_host(values: Sequence[Any]) -> NDArray[np.float64]:
     """
     found = np.empty(len(values), np.float64)
     waiting: dict[Backend, list[int]] = {}
+    near: dict[Any, bool] = {}
     for i, value in enumerate(values):
-        if isinstance(value, int | float | np.number | np.bool_):
-            found[i] = value
+        device = getattr(value, "device", None)
+        if device not in near:
+            near[device] = is_on_host(value)
+        if near[device]:
+            found[i] = number(value)
         else:
             waiting.setdefault(backend_of(value), []).append(i)
     for backend, places in waiting.items():
@@ -34,8 +47,7 @@ def on_host(values: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _moved(tensors: Sequence[Any], backend: Backend) -> NDArray[Any]:
-    if backend in _PLAIN:
-        return np.array([np.asarray(tensor).reshape(()) for tensor in tensors], np.float64)
     face = adapter(backend)
     flat = [face.reshape(face.cut(tensor), (1,)) for tensor in tensors]
-    return face.to_numpy(flat[0] if len(flat) == 1 else face.concat(flat)).astype(np.float64)
+    moved: NDArray[Any] = face.to_numpy(flat[0] if len(flat) == 1 else face.concat(flat)).astype(np.float64)
+    return moved

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.tensors import detach, is_tensor
-from keydnn.experiment.results.scalars import on_host
+from keydnn.experiment.results.scalars import is_on_host, number, on_host
 from keydnn.experiment.results.series import ArtifactSeries, MetricSeries
 
 _NO_INDEX = -1  # stands for None in the columns
@@ -104,9 +104,12 @@ class MetricStore:
     def _wait(self, name: str, value: Any, epoch: int | None, batch: int | None) -> None:
         if not is_tensor(value):
             raise TypeError(f"metric {name!r} must be a number or a scalar tensor, got {type(value).__name__}: {value!r}")
-        if int(np.prod(tuple(value.shape), dtype=np.int64)) != 1:
+        if any(n != 1 for n in value.shape):
             raise ValueError(f"metric {name!r} must be one number, got a tensor of shape {tuple(value.shape)}")
         column = self._column(name, epoch, batch)
+        if is_on_host(value):
+            column.add(number(value), epoch, batch)
+            return
         self._waiting.append((column, column.add(0.0, epoch, batch), detach(value)))
 
     def log_steps(self, *, name: str, values: Any, epoch_idx: int, first_batch: int = 0) -> None:

@@ -18,6 +18,7 @@ from keydnn.experiment.backends.tensors import adapter, to_backend
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.data.execution_context import ExecutionContext
+from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import BackendMismatchError, LossError, ResolutionError
 from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_OUTPUTS, DOMAIN_TAGS, DOMAIN_TARGETS
 from keydnn.experiment.references import FeatureSetColumnReference, ModelOutputReference, parse_column
@@ -236,6 +237,11 @@ class AppliedLoss:
     def from_config(cls, config: Mapping[str, Any]) -> AppliedLoss:
         """The applied loss a config describes; its node is looked for in the active context."""
         return cls(**{**config, "loss": Loss.from_config(config["loss"])})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AppliedLoss) and same_values(self.get_config(), other.get_config())
+
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"AppliedLoss({self.label!r} on {self._node.label!r}, inputs={list(self.inputs.values())}, weight={self.weight:g})"

@@ -194,7 +194,7 @@ class Optimizer:
         self._scheduler = self.schedule(made) if isinstance(self.schedule, type) else None
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
-            self.set_state(waiting)
+            self.set_state({"internal": waiting})
         return made
 
     def rebuild(self, parameters: Sequence[Any], *, keep: bool = True) -> None:
@@ -276,16 +276,10 @@ class Optimizer:
     # -- config and state
 
     def get_config(self) -> dict[str, Any]:
-        """What the user chose; a class and a factory stand there as themselves."""
-        return {
-            "opt": self._opt,
-            "opt_kwargs": dict(self._kwargs),
-            "factory": self._factory,
-            "backend": None if self._backend is None else self._backend.value,
-            "clip_norm": self.clip_norm,
-            "clip_value": self.clip_value,
-            "schedule": self.schedule,
-        }
+        """``opt opt_kwargs backend``, ``factory`` if there is one, and what else was chosen; classes and functions stand as themselves."""
+        told = {"opt": self._opt, "opt_kwargs": dict(self._kwargs), "backend": None if self._backend is None else self._backend.value}
+        more = {"factory": self._factory, "clip_norm": self.clip_norm, "clip_value": self.clip_value, "schedule": self.schedule}
+        return {**told, **{name: value for name, value in more.items() if value is not None}}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -293,25 +287,38 @@ class Optimizer:
         return cls(**config)
 
     def get_state(self) -> dict[str, Any]:
-        """Steps made and what the framework's optimizer has learned, as plain values and arrays; of an unbuilt one what waits for it."""
+        """``is_built`` and ``internal``: steps made, learning rates and what the framework's optimizer has learned, as plain values.
+
+        Of an unbuilt one ``internal`` is what waits for it, or None.
+        """
         if self._instance is None:
-            return dict(self._waiting or {})
-        state = {"steps": self._steps, "base_rates": list(self._base_rates), "optimizer": self._built().optimizer_state(self._instance)}
+            return {"is_built": False, "internal": self._waiting}
+        inner = {"steps": self._steps, "base_rates": list(self._base_rates), "optimizer": self._built().optimizer_state(self._instance)}
         if self._scheduler is not None:
-            state["scheduler"] = {key: value for key, value in self._scheduler.state_dict().items() if _is_plain(value)}
-        return state
+            inner["scheduler"] = {key: value for key, value in self._scheduler.state_dict().items() if _is_plain(value)}
+        return {"is_built": True, "internal": inner}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take back :meth:`get_state`; of an unbuilt optimizer it is applied when it is built."""
-        if not state:
-            return
+        """Take back :meth:`get_state`; of an unbuilt optimizer it is applied when it is built.
+
+        A state of one that was not built makes one that is start anew.
+        """
+        inner = state["internal"]
         if self._instance is None:
-            self._waiting = dict(state)
+            self._waiting = None if inner is None else dict(inner)
             return
-        self._built().set_optimizer_state(self._instance, state["optimizer"])
-        self._steps, self._base_rates = state["steps"], list(state["base_rates"])
-        if self._scheduler is not None and "scheduler" in state:
-            self._scheduler.load_state_dict(dict(state["scheduler"]))
+        if inner is None:
+            self.build(parameters=self._parameters, force_rebuild=True)
+            return
+        self._built().set_optimizer_state(self._instance, inner["optimizer"])
+        self._steps, self._base_rates = inner["steps"], list(inner["base_rates"])
+        if self._scheduler is not None and "scheduler" in inner:
+            self._scheduler.load_state_dict(dict(inner["scheduler"]))
+
+    def follow(self) -> None:
+        """Move what was learned to where the parameters are now."""
+        if self._instance is not None:
+            self._built().follow(self._instance)
 
     def reset(self) -> None:
         """Forget the instance and what it learned."""

@@ -14,7 +14,7 @@ Pass them in ``metrics`` of ``fit`` and ``evaluate`` (an object, or its name: ``
 0.5
 
 Counts are float64 tensors that operations of the step write, so they are kept inside recorded steps and nothing is read
-back until the value is asked for.  AUC keeps every score and runs after the step.
+back until the value is asked for.  AUC without ``bins`` keeps every score and runs after the step.
 """
 
 from collections.abc import Callable

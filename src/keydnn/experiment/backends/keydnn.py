@@ -9,6 +9,7 @@ import numpy as np
 
 import keydnn
 from keydnn import nn, ops
+from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.nn import MAE, CrossEntropy, Hinge, Huber, KLDivergence, Module
 from keydnn.optim import OPTIMIZERS
 from keydnn.saving.config import module_from_config, module_to_config
@@ -30,8 +31,10 @@ def to_tensor(array: np.ndarray) -> Any:
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """The values as an array on the host."""
-    return tensor.detach().to_numpy()
+    """The values as an array on the host, which cannot be written: another framework that wants to has to copy."""
+    array = tensor.detach().to_numpy().view()
+    array.flags.writeable = False
+    return array
 
 
 def detach(tensor: Any) -> Any:
@@ -361,7 +364,7 @@ def losses() -> dict[str, Any]:
 def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, Any]) -> Any:
     """A loss object: of a class with the reduction that was asked for, of a function the function and then the reduction."""
     if isinstance(found, type):
-        return found(**{"reduction": reduction, **kwargs})
+        return with_reduction(found, reduction, kwargs)
     if kwargs:
         raise TypeError(f"{found.__name__} has no settings, got {', '.join(kwargs)}")
     if reduction not in _REDUCTIONS:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.optional import need
 
 # -- tensors ----------------------------------------------------------------------------------------------------------
@@ -315,18 +316,27 @@ def losses() -> dict[str, Any]:
 def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, Any]) -> Any:
     """A loss object of a class; a function stays itself. Keras takes (targets, outputs): the order is turned round."""
     if not isinstance(found, type):
-        return Turned(found, dict(kwargs))
-    return Turned(found(**{"reduction": None if reduction == "none" else reduction, **kwargs}), {})
+        return Turned(found, dict(kwargs), reduction)
+    return Turned(with_reduction(found, None if reduction == "none" else reduction, kwargs), {}, "none")
 
 
 class Turned:
-    """A Keras loss called with outputs first, as the other frameworks are."""
+    """A Keras loss called with outputs first, as the other frameworks are; what a function gives is reduced here."""
 
-    def __init__(self, loss: Callable[..., Any], kwargs: dict[str, Any]) -> None:
-        self.loss, self._kwargs = loss, kwargs
+    def __init__(self, loss: Callable[..., Any], kwargs: dict[str, Any], reduction: str) -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
+        self.loss, self._kwargs, self._reduce = loss, kwargs, _REDUCTIONS[reduction]
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
-        return self.loss(targets, outputs, **self._kwargs)
+        return self._reduce(self.loss(targets, outputs, **self._kwargs))
+
+
+_REDUCTIONS: dict[str, Callable[[Any], Any]] = {
+    "none": lambda raw: raw,
+    "mean": lambda raw: _tf().reduce_mean(raw),
+    "sum": lambda raw: _tf().reduce_sum(raw),
+}
 
 
 def wants_classes(loss: Any) -> bool:

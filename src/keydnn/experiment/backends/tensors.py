@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -88,6 +89,13 @@ def for_framework(array: np.ndarray) -> np.ndarray:
             f"values of dtype {array.dtype} cannot become a tensor: encode text as integers first, for example with encode_labels(key)"
         )
     return array.astype(np.float32) if array.dtype.kind == "f" and array.dtype != np.float32 else array
+
+
+def with_reduction(cls: Callable[..., Any], reduction: str | None, kwargs: Mapping[str, Any]) -> Any:
+    """A loss of a class, told the reduction if its constructor takes one."""
+    taken = inspect.signature(cls).parameters
+    takes = "reduction" in taken or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    return cls(**{**({"reduction": reduction} if takes else {}), **kwargs})
 
 
 def detach(value: Any) -> Any:

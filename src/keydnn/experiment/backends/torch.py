@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.state import plain
+from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.optional import need
 
 _WHOLE_TARGETS = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
@@ -160,8 +161,11 @@ def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
 
 
 def attempt(model: Any, batch: Any) -> Any:
-    """A forward pass without history in which lazy layers make their parameters."""
-    with no_gradient():
+    """A forward pass without history in which lazy layers make their parameters; it draws random numbers for nothing else."""
+    torch = need("torch", "a torch model")
+    is_lazy = any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters())
+    devices = [batch.device.index] if batch.is_cuda else []
+    with no_gradient(), torch.random.fork_rng(devices, enabled=not is_lazy):
         return model(batch)
 
 
@@ -333,8 +337,8 @@ def losses() -> dict[str, type]:
 
 
 def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, Any]) -> Any:
-    """A loss object of a class, with the reduction that was asked for."""
-    return found(**{"reduction": reduction, **kwargs})
+    """A loss object of a class, with the reduction that was asked for if the class takes one."""
+    return with_reduction(found, reduction, kwargs)
 
 
 def wants_classes(loss: Any) -> bool:

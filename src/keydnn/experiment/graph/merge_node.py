@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.backend import Backend
-from keydnn.experiment.backends.tensors import to_backend
+from keydnn.experiment.backends.tensors import adapter, backend_of, to_backend
 from keydnn.experiment.data import Batch, DataFormat, SampleData
 from keydnn.experiment.errors import GraphNodeInputError
 from keydnn.experiment.graph.flow import Flow, by_role, checked, one_type, rebuilt
@@ -195,7 +195,7 @@ class MergeNode(ComputeNode):
         return Batch.trusted(out.batch_size, out.role_data, weights, masks)
 
     def _merged(self, samples: Sequence[SampleData]) -> SampleData:
-        told: dict[str, Any] = {DOMAIN_FEATURES: self.apply_merge([self._tensor(one.features) for one in samples])}
+        told: dict[str, Any] = {DOMAIN_FEATURES: self.apply_merge(self._together([one.features for one in samples]))}
         for domain in (DOMAIN_TARGETS, DOMAIN_TAGS):
             told[domain] = self._side(samples, domain)
         self._look_at_ids(samples)
@@ -213,8 +213,11 @@ class MergeNode(ComputeNode):
     def _has_targets(self, samples: Sequence[SampleData]) -> bool:
         return any(one.targets is not None for one in samples)
 
-    def _tensor(self, value: Any) -> Any:
-        return to_backend(value, self._backend) if self._backend is not None else value
+    def _together(self, values: Sequence[Any]) -> list[Any]:
+        """Tensors of one framework where the first one is."""
+        tensors = list(values) if self._backend is None else [to_backend(value, self._backend) for value in values]
+        face = adapter(backend_of(tensors[0]))
+        return [face.beside(tensor, tensors[0]) if face.is_tensor(tensor) else tensor for tensor in tensors]
 
     def _side(self, samples: Sequence[SampleData], domain: str) -> Any:
         """Targets or tags of all inputs as one."""
@@ -223,7 +226,7 @@ class MergeNode(ComputeNode):
         if not there:
             return None
         if domain == DOMAIN_TARGETS:
-            there = [self._tensor(value) for value in there]
+            there = self._together(there)
         return self.apply_merge(there, domain=domain) if len(there) > 1 else there[0]
 
     def _look_at_ids(self, samples: Sequence[SampleData]) -> None:

@@ -9,15 +9,17 @@ from typing import Any, ClassVar, Self
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, to_backend
+from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import IColumns
 from keydnn.experiment.data import DataFormat, SampleData
 from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.errors import GraphNodeInputError, GraphNodeOutputError, ResolutionError
 from keydnn.experiment.graph.flow import Flow, checked, mapped
-from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_TARGETS
+from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_TARGETS, STREAM_DEFAULT
 from keydnn.experiment.node import ExperimentNode
 from keydnn.experiment.references import FeatureSetReference, GraphNodeReference
+from keydnn.experiment.samplers import BaseSampler
 
 Reference = FeatureSetReference | GraphNodeReference
 Shape = tuple[int, ...]
@@ -228,6 +230,26 @@ class GraphNode(ExperimentNode, abc.ABC):
     def clear_downstream_refs(self) -> None:
         """Drop all consumers."""
         self._downstream = []
+
+    def create_input_binding(
+        self, *, sampler: BaseSampler | None = None, upstream: Any = None, split: str | None = None, stream: str = STREAM_DEFAULT
+    ) -> InputBinding:
+        """Which rows this node reads in a phase: with a sampler for training, without one for evaluation.
+
+        Args:
+            sampler: Draws the batches; None takes the rows as they stand.
+            upstream: The feature set, if the node reads several.
+            split: Name of a split of it; None takes all rows.
+            stream: Stream of the sampler.
+
+        Raises:
+            RuntimeError: The node reads no feature set.
+            ValueError: It does not read this one, or several and none is named; an unknown split or stream.
+            TypeError: ``sampler`` is none.
+        """
+        if sampler is None:
+            return InputBinding.for_evaluation(node=self, upstream=upstream, split=split)
+        return InputBinding.for_training(node=self, sampler=sampler, upstream=upstream, split=split, stream=stream)
 
     # -- config and state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ class Kit:
         flatten: () to a layer that joins all axes but the first.
         sequential: (layers) to a chain.
         activations: Name to class.
-        is_module: Whether an object is a layer.
+        module: Base of the layers.
     """
 
     linear: Callable[[int, int], Any]
@@ -34,9 +35,10 @@ class Kit:
     flatten: Callable[[], Any]
     sequential: Callable[[list[Any]], Any]
     activations: Mapping[str, Callable[[], Any]]
+    module: type
 
     def activation(self, wanted: Any) -> Any:
-        """A new activation: of a name, of a class, or a copy of what a function or layer is.
+        """A new layer: of a name or class, a copy of a layer, or one that calls a function.
 
         Raises:
             ActivationError: An unknown name, or something that cannot be called.
@@ -50,7 +52,11 @@ class Kit:
             return wanted()
         if not callable(wanted):
             raise ActivationError(f"an activation is a name, a class or a callable, got {type(wanted).__name__}")
-        return wanted
+        return copy.deepcopy(wanted) if isinstance(wanted, self.module) else self.calling(wanted)
+
+    def calling(self, function: Callable[[Any], Any]) -> Any:
+        """A layer that calls a function."""
+        return type("Calling", (self.module,), {"forward": lambda layer, x: function(x), "__module__": __name__})()
 
 
 def padded(shape: Shape | None) -> Shape | None:

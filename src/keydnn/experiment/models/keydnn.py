@@ -14,6 +14,7 @@ KIT = Kit(
     flatten=nn.Flatten,
     sequential=lambda layers: Sequential(*layers),
     activations={"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU, "elu": nn.ELU},
+    module=nn.Module,
 )
 
 

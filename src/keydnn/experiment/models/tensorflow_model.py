@@ -44,6 +44,9 @@ class TensorflowBaseModel(BaseModel):
 
         Raises:
             ValueError: A path that the model does not have.
+            RuntimeError: There are weights and no model to put them into.
         """
         if self.model is not None:
             adapter(Backend.TENSORFLOW).set_weights(self.model, weights)
+        elif weights:
+            raise RuntimeError(f"{type(self).__name__} is not built: there is nothing to put {len(weights)} weights into")

@@ -16,12 +16,12 @@ import numpy as np
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, to_backend
 from keydnn.experiment.context import ExperimentContext
-from keydnn.experiment.contracts import INode
 from keydnn.experiment.data.execution_context import ExecutionContext
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import BackendMismatchError, LossError, ResolutionError
 from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_OUTPUTS, DOMAIN_TAGS, DOMAIN_TARGETS
 from keydnn.experiment.references import FeatureSetColumnReference, ModelOutputReference, parse_column
+from keydnn.experiment.registration import kinds_of
 from keydnn.experiment.training.loss import Loss
 
 _DOMAINS = (DOMAIN_OUTPUTS, DOMAIN_TARGETS, DOMAIN_TAGS, DOMAIN_FEATURES)
@@ -58,7 +58,7 @@ class AppliedLoss:
     ) -> None:
         if not isinstance(loss, Loss):
             raise TypeError(f"loss must be a Loss, got {type(loss).__name__}")
-        if not isinstance(on, str | INode):
+        if not isinstance(on, str) and "ModelNode" not in kinds_of(on):
             raise TypeError(f"on must be a model node, its id or its label, got {type(on).__name__}")
         if isinstance(inputs, str) or not isinstance(inputs, Mapping | Sequence) or not inputs:
             raise TypeError(f"inputs must be a list or a dict of references, got {inputs!r}")
@@ -76,14 +76,14 @@ class AppliedLoss:
         return self._node.node_id
 
     @property
-    def backend(self) -> Backend | None:
+    def backend(self) -> Backend:
         """Backend of the loss, else of the node."""
-        return self.loss.backend or self._node.backend
+        return self.loss.backend if self.loss.has_backend else self._node.backend
 
     def _check_backend(self) -> None:
-        mine, nodes = self.loss.backend, self._node.backend
+        mine, nodes = self.backend, self._node.backend
         arrays = (Backend.NUMPY, Backend.SCIKIT, Backend.NONE)
-        if mine is not None and mine is not nodes and not (mine in arrays and nodes in arrays):
+        if mine is not nodes and not (mine in arrays and nodes in arrays):
             raise BackendMismatchError(
                 f"loss {self.label!r} is of backend {mine.value!r}, node {self._node.label!r} of {nodes.value!r}",
                 expected=nodes,
@@ -109,7 +109,8 @@ class AppliedLoss:
         self._check_backend()
         face = adapter(backend)
         values = [self._read(one, ctx) for one in self.inputs.values()]
-        tensors = self._aligned([to_backend(value.tensor, backend) for value in values], face)
+        own = [to_backend(value.tensor, backend) for value in values]
+        tensors = self._aligned([face.beside(tensor, own[0]) for tensor in own], face)
         raw = self.loss(*tensors) if self._by_position else self.loss(**dict(zip(self.inputs, tensors, strict=True)))
         weights = np.mean([value.weights for value in values], axis=0) * np.prod([value.mask for value in values], axis=0)
         return self._value(raw, weights, face)
@@ -187,13 +188,13 @@ class AppliedLoss:
 
     def _executed(self, words: list[str], ctx: ExecutionContext) -> _Value | None:
         """The value of another node that ran in this step, named by its label."""
-        active = ExperimentContext.get_active()
-        if len(words) < 2 or words[1] not in _DOMAINS or not active.has_node(label=words[0]):
+        if len(words) < 2 or words[1] not in _DOMAINS:
             return None
-        node_id = active.get_node(label=words[0]).node_id
-        if node_id not in ctx.outputs:
+        nodes = ExperimentContext.get_active().available_nodes
+        named = [node_id for node_id in ctx.outputs if node_id in nodes and nodes[node_id].label == words[0]]
+        if not named:
             return None
-        return self._from_output(ctx.outputs[node_id], words[1], words[2] if len(words) > 2 else None, ".".join(words))
+        return self._from_output(ctx.outputs[named[0]], words[1], words[2] if len(words) > 2 else None, ".".join(words))
 
     def _output(self, node_id: str, ctx: ExecutionContext) -> Any:
         if node_id not in ctx.outputs:

@@ -66,9 +66,20 @@ class Loss:
     # -- what it is
 
     @property
-    def backend(self) -> Backend | None:
-        """Whose tensors it takes; None until it is known."""
+    def backend(self) -> Backend:
+        """Whose tensors it takes.
+
+        Raises:
+            LossError: A function or class that tells none, and the loss is not built for a node yet.
+        """
+        if self._backend is None:
+            raise LossError(f"{self!r} has no backend yet: it takes that of the node it is applied to, or give backend=")
         return self._backend
+
+    @property
+    def has_backend(self) -> bool:
+        """Whether the backend is known."""
+        return self._backend is not None
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from keydnn.experiment.backends.tensors import detach, is_tensor, to_numpy
+from keydnn.experiment.backends.tensors import backend_of, detach, is_tensor, to_numpy
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.series import ENDS, AxisSeries, Reducer
@@ -21,6 +21,13 @@ def _kept(value: Any) -> Any:
 
 def _sum(a: Any, b: Any) -> Any:
     return b if a is None else a if b is None else a + b
+
+
+def _added(values: Iterable[Any]) -> Any:
+    """The sum of those there are: where they were computed, or, if several frameworks did, a number."""
+    there = [value for value in values if value is not None]
+    owners = {backend_of(value) for value in there if is_tensor(value)}
+    return sum(map(_number, there) if len(owners) > 1 else there, 0.0)
 
 
 class LossRecord:
@@ -106,12 +113,12 @@ class LossSums(AxisSeries):
     @property
     def trainable(self) -> Any:
         """Sum of the training losses, 0.0 if there are none."""
-        return sum((record.trainable for record in self.values() if record.trainable is not None), 0.0)
+        return _added(record.trainable for record in self.values())
 
     @property
     def auxiliary(self) -> Any:
         """Sum of the other losses, 0.0 if there are none."""
-        return sum((record.auxiliary for record in self.values() if record.auxiliary is not None), 0.0)
+        return _added(record.auxiliary for record in self.values())
 
     def to_float(self) -> float:
         """Sum of all losses as a number on the host."""

@@ -18,8 +18,12 @@ from keydnn.experiment.callbacks import (
 )
 from keydnn.experiment.callbacks.dispatch import ExperimentHooks, PhaseHooks
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.errors import PackagedCodeError
 from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.io import Encoder
+from keydnn.experiment.io.archive import ArchiveReader, to_json, write_archive
+from keydnn.experiment.io.classes import Symbols
+from keydnn.experiment.io.values import Decoder
 from keydnn.experiment.phases.callback_configs import callback_config, callback_from_config
 from keydnn.experiment.training import Optimizer
 
@@ -303,6 +307,19 @@ class Own(Callback):
         return {"every": self.every}
 
 
+SOURCE = """
+from keydnn.experiment.callbacks import Callback
+
+class Counted(Callback):
+    def __init__(self, every):
+        super().__init__()
+        self.every = every
+
+    def get_config(self):
+        return {**super().get_config(), "every": self.every}
+"""
+
+
 def test_own_callbacks_come_back():
     own = Own(3)
     own.execution_order, own.label = 4, "mine"
@@ -320,6 +337,22 @@ def test_own_callbacks_come_back():
         del callback_registry["Own"]
     with pytest.raises(ValueError, match=r"register the class: callback_registry.register\('Own', cls\)"):
         Callback.from_config(config)
+
+
+def test_a_callback_that_is_not_registered_travels_with_its_source(tmp_path, monkeypatch):
+    (tmp_path / "own_callbacks.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    from own_callbacks import Counted
+
+    encoder = Encoder()
+    told = to_json(encoder.encode(callback_config(Counted(3))))
+    path = tmp_path / "phase.zip"
+    write_archive(path, {**encoder.members, "config.json": told}, overwrite=False)
+    with ArchiveReader(path) as archive:
+        with pytest.raises(PackagedCodeError, match="allow_packaged_code"):
+            Decoder(Symbols(archive, allow_packaged_code=False)).decode(archive.json("config.json"))
+        again = callback_from_config(Decoder(Symbols(archive, allow_packaged_code=True)).decode(archive.json("config.json")))
+    assert type(again).__name__ == "Counted" and type(again) is not Counted and again.every == 3
 
 
 def test_configs_that_mean_nothing():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keydnn
-from keydnn.experiment import ExperimentContext, FeatureSet
+from keydnn.experiment import Experiment, ExperimentContext, FeatureSet
 from keydnn.experiment.callbacks import (
     MAE,
     R2,
@@ -15,27 +15,12 @@ from keydnn.experiment.callbacks import (
     EvaluationMetric,
     MetricResult,
 )
-from keydnn.experiment.execution.phase_running import run_phase
 from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.phases import Checkpointing, EvalPhase, TrainPhase
-from keydnn.experiment.results import TrainResults
 from keydnn.experiment.samplers import SimpleSampler
 from keydnn.experiment.training import AppliedLoss, Loss, Optimizer
 
 BACKENDS = [pytest.param("torch", marks=pytest.mark.torch), "keydnn"]
-
-
-class Bench:
-    """As much of an experiment as callbacks ask for."""
-
-    checkpointing = None
-
-    def __init__(self):
-        self.ctx = ExperimentContext.get_active()
-        self.model_graph = self.ctx.model_graph
-
-    def preview_phase(self, phase, **flags):
-        return run_phase(phase, experiment=self, **flags)
 
 
 def module(backend):
@@ -75,7 +60,7 @@ class World:
         self.rows.split_random({"train": 0.5, "val": 0.5}, seed=0)
         self.net = ModelNode("net", module(backend), self.rows)
         self.graph = ModelGraph([self.net], Optimizer("adam", opt_kwargs={"lr": lr}))
-        self.backend, self.experiment = backend, Bench()
+        self.backend, self.experiment = backend, Experiment.from_active_context("bench", seed=3)
 
     def loss(self, label="mse", weight=1.0):
         return AppliedLoss(Loss("mse", backend=self.backend), "net", ["outputs", "targets"], label=label, weight=weight)
@@ -89,7 +74,7 @@ class World:
 
     def run(self, phase, **flags):
         quiet = {"show_sampler_progress": False, "show_training_progress": False}
-        return run_phase(phase, experiment=self.experiment, **{**quiet, **flags})
+        return self.experiment.run_phase(phase, **{**quiet, **flags})
 
     def weights(self):
         return self.net.get_state()["model"]["weights"]
@@ -156,7 +141,7 @@ def test_worked_loss_is_weighted_by_rows(context):
     )
     sampler = SimpleSampler(batch_size=2, show_progress=False)
     phase = TrainPhase.from_split("train", split="train", sampler=sampler, losses=[loss], n_epochs=2, callbacks=[evaluation])
-    results = run_phase(phase, experiment=Bench(), show_sampler_progress=False, show_training_progress=False)
+    results = Experiment.from_active_context("bench").run_phase(phase, show_sampler_progress=False, show_training_progress=False)
     value = {name: results.metrics().at(name=name, epoch=1, batch=None).value for name in ("val_loss", "val_sum", "train_loss")}
     assert value["val_loss"] == pytest.approx(0.51045, abs=5e-6)
     assert value["val_sum"] == pytest.approx(0.21842 + 1.38653, abs=1e-5)
@@ -176,13 +161,15 @@ def test_the_best_epoch_is_restored(backend, checkpointing):
         def get_config(self):
             return super().get_config()
 
-    world = World(backend, lr=0.5)  # overshoots
+    world = World(backend, lr=0.1)  # overshoots
     stopping = EarlyStopping(patience=2, restore_best=True, monitor="val_mae")
     evaluation = Evaluation(eval_phase=world.val_phase(), metrics=[MAE()])
     results = world.run(world.train_phase(n_epochs=40, callbacks=[stopping, evaluation, Weights()], checkpointing=checkpointing))
     values = [results.metrics().at(name="val_mae", epoch=epoch, batch=None).value for epoch in range(len(seen))]
     best = int(np.argmin(values))
-    assert (stopping.best_epoch, stopping.best_value, stopping.stopped_epoch) == (best, values[best], best + 2) and len(seen) == best + 3
+    assert (stopping.best_epoch, stopping.best_value, stopping.stopped_epoch) == (best, values[best], best + 2) and len(
+        seen
+    ) == best + 3 > 4
     now = world.weights()
     assert all(now[name].tobytes() == value.tobytes() for name, value in seen[best].items())
     assert any(now[name].tobytes() != value.tobytes() for name, value in seen[best + 2].items())
@@ -323,9 +310,8 @@ def test_exceptions_are_told_and_go_on(error):
             return super().get_config()
 
     world = World("keydnn")
-
-    results = TrainResults("train")
     with pytest.raises(error):
-        world.run(world.train_phase(callbacks=[Fails(), Told()]), results=results)
+        world.run(world.train_phase(callbacks=[Fails(), Told()]))
+    results = world.experiment.history[-1].results
     assert told == [(1, 1, error)]
     assert [(one.payload, one.scope) for one in results.callbacks(kind="payload").values()] == [("seen", (1, 1, "exception"))]

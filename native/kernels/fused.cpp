@@ -18,6 +18,9 @@ enum Code : int32_t {
 #undef KEYDNN_CODE
 };
 
+// Whether every block of a chunk holds the same part of an input, since chunks begin at whole blocks.
+bool stays(int64_t div, int64_t mod) { return mod == 1 || (div == 1 && kBlock % mod == 0); }
+
 // The part of an input that belongs to [begin, begin + count): in place where it lies as the result does, else spread out.
 template <class T>
 const T* block_of(const T* in, int64_t div, int64_t mod, int64_t n, int64_t begin, int64_t count, T* room) {
@@ -29,12 +32,12 @@ const T* block_of(const T* in, int64_t div, int64_t mod, int64_t n, int64_t begi
   int64_t row = begin / div, left = div - begin % div;
   int64_t at = row % mod;
   if (div == 1) {
-    for (int64_t i = 0; i < count;) {
-      const int64_t run = lesser(mod - at, count - i);
-      memcpy(room + i, in + at, sizeof(T) * static_cast<size_t>(run));
-      i += run;
-      at = 0;
-    }
+    const int64_t wanted = stays(div, mod) ? kBlock : count;
+    const int64_t head = lesser(mod - at, wanted);
+    memcpy(room, in + at, sizeof(T) * static_cast<size_t>(head));
+    if (head < wanted) memcpy(room + head, in, sizeof(T) * static_cast<size_t>(lesser(mod, wanted - head)));
+    for (int64_t done = mod; head + done < wanted; done *= 2)  // whole periods, twice as many each time
+      memcpy(room + head + done, room + head, sizeof(T) * static_cast<size_t>(lesser(done, wanted - head - done)));
     return room;
   }
   for (int64_t i = 0; i < count;) {
@@ -177,7 +180,7 @@ void run_chunk(const keydnn_fused_program& p, const T* const* in, T* const* out,
     for (int r = 0; r < p.registers; ++r) place[r] = room + kBlock * r;
     for (int k = 0; k < p.outputs; ++k) place[p.stored[k]] = out[k] + begin;  // written where it belongs, read from there too
     for (int k = 0; k < p.inputs; ++k)
-      if (p.mod[k] != 1 || begin == first) source[k] = block_of(in[k], p.div[k], p.mod[k], p.n, begin, n, spread + k * kBlock);
+      if (begin == first || !stays(p.div[k], p.mod[k]) || p.mod[k] == p.n) source[k] = block_of(in[k], p.div[k], p.mod[k], p.n, begin, n, spread + k * kBlock);
     for (int s = 0; s < p.steps; ++s) {
       const keydnn_fused_step& step = p.step[s];
       if (step.code == k_constant && begin != first && !stored[step.to]) continue;  // there since the first block

@@ -49,7 +49,13 @@ def test_run_sweep_report(call, tmp_path):
     result = CliRunner().invoke(commands, ["stability", "report", "lab"])
     assert result.exit_code == 0, result.output
     page = (tmp_path / "lab" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and "Verdict" in page and "precision.stack.WL" in page
+    assert (
+        page.count("data:image/png;base64,") == 5
+        and "alt='verdict over two axes'" in page
+        and "Verdict" in page
+        and "precision.stack.WL" in page
+    )
+    assert "<b>Verdicts:</b>" in page and "In every cell: " in page and page.count("<tr>") == 5
     assert "http" not in page.replace("<!doctype html>", "")  # everything is inside
 
 

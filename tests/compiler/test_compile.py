@@ -320,3 +320,15 @@ def test_writes_at_an_index():
         with keydnn.no_grad():
             np.testing.assert_array_equal(function(x).numpy(), compiled(x).numpy())
     assert compiled._latest.plan is not None, compiled.plan_report()
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 8, 64, 500, 512, 513, 1500])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_any_length_are_spread_over_blocks_and_chunks(m, dtype):
+    rng = np.random.default_rng(m)
+    shapes = ((40000 // m + 1, m), (m,), (40000 // m + 1, 1))
+    x, b, c = (keydnn.Tensor(data=rng.standard_normal(shape).astype(dtype), dtype=dtype) for shape in shapes)
+    step = compile(lambda x, b, c: (x + b) * c - b)
+    expected = (x.numpy() + b.numpy()) * c.numpy() - b.numpy()
+    for _ in range(4):
+        np.testing.assert_array_equal(step(x, b, c).numpy(), expected)

@@ -69,7 +69,17 @@ def test_results_plot(history, plt):
 
 def test_quantization_plot_overlays(history, plt):
     fig, axes = history.plot_quantization({"other": history}, show=False)
-    assert axes.shape == (4, 3) and len(axes[0, 0].lines) == 2 and axes[0, 0].get_legend() is not None
+    assert axes.shape == (4, 3) and len(axes[0, 0].lines) == 2 and len(fig.legends) == 1
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["this run", "other"]
+    first, second = axes[0, 0].lines
+    assert first.get_linestyle() != second.get_linestyle() and first.get_color() != second.get_color()  # equal runs both show
+
+
+def test_what_fell_to_zero_shows(plt):
+    h = FitHistory(raw_update_norm=[1.0, 0.9, 0.9], actual_update_norm=[1.0, 0.0, 0.0], alpha=[1.0, 1.0, 1.0])
+    _, axes = h.plot_quantization(show=False)
+    panel = axes[2, 0]
+    assert panel.get_yscale() == "symlog" and panel.get_ylim()[0] < 0.0 and axes[0, 1].get_yscale() == "linear"
 
 
 def test_phase_plot(history, plt):

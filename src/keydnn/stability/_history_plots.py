@@ -31,6 +31,7 @@ QUANTIZATION = (
     ("update saturation", ("update_saturation_fraction_max",), None),
 )
 LINEAR = {"alpha", "alpha_would", "update_cosine"}
+STYLES = ("-", (0, (5, 2)), (0, (2, 1)), (0, (5, 1, 1, 1)))
 RINGS = (0.25, 0.5, 1.0, 1.5)
 
 
@@ -65,6 +66,10 @@ def _panels(runs: Runs, table: Any, grid: tuple[int, int], title: str | None, sh
         _panel(ax, runs, name, keys, line)
     for ax in axes[-1]:
         ax.set_xlabel("step")
+    named = [(i, label) for i, (label, _) in enumerate(runs) if label]
+    if named:
+        lines = [plt.Line2D([], [], color=f"C{i}", linestyle=STYLES[i % len(STYLES)]) for i, _ in named]
+        fig.legend(lines, [label for _, label in named], loc="outside upper right", ncols=len(named), frameon=False)
     if title:
         fig.suptitle(title)
     if show:
@@ -73,14 +78,16 @@ def _panels(runs: Runs, table: Any, grid: tuple[int, int], title: str | None, sh
 
 
 def _panel(ax: Any, runs: Runs, name: str, keys: Sequence[str], line: float | None) -> None:
+    """One panel: runs differ by colour, and by dashes so that equal ones show; several metrics of several runs by dashes alone."""
     drawn = []
-    for label, history in runs:
-        for key in keys:
+    for i, (_, history) in enumerate(runs):
+        for j, key in enumerate(keys):
             values = np.asarray(history.get(key, ()), float)
             if np.isfinite(values).any():
-                own = key if len(keys) > 1 else ""
-                text = f"{label}: {own}" if label and own else label or own
-                ax.plot(np.arange(len(values)), values, label=text or None, linewidth=1.2)
+                color = i if len(runs) > 1 else j
+                style = STYLES[(j if len(keys) > 1 else i) % len(STYLES)] if len(runs) > 1 else "-"
+                text = key if len(keys) > 1 and i == 0 else None
+                ax.plot(np.arange(len(values)), values, label=text, color=f"C{color}", linestyle=style, linewidth=1.3)
                 drawn.append(values[np.isfinite(values)])
     ax.set_title(name, fontsize=10)
     ax.grid(alpha=0.3)
@@ -88,22 +95,34 @@ def _panel(ax: Any, runs: Runs, name: str, keys: Sequence[str], line: float | No
         ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", va="center", color="gray")
         ax.set_yticks([])
         return
-    everything = np.concatenate(drawn)
     if line is not None:
-        ax.axhline(line, color="black", linestyle="--", linewidth=0.8, label=f"limit {line:g}")
-    positive = everything[everything > 0]
-    is_positive = len(positive) > 0.5 * len(everything) and (everything >= 0).all()  # a few zeros are left out
-    spans = is_positive and (line is None or float(positive.max()) > 10 * float(positive.min()))  # margins are seldom far apart
-    if not LINEAR & set(keys) and not name.endswith(("saturation", "underflow")) and spans:
-        ax.set_yscale("log", nonpositive="mask")
-    elif name.endswith(("saturation", "underflow")):
-        ax.set_ylim(-0.03, 1.03)
-    elif "update_cosine" in keys:
-        ax.set_ylim(-1.05, 1.05)
-    elif set(keys) & {"alpha", "alpha_would"}:
-        ax.set_ylim(-0.03, max(1.05, 1.05 * float(everything.max())))
+        ax.axhline(line, color="black", linestyle=":", linewidth=0.9, label=f"limit {line:g}")
+    _scale(ax, name, keys, np.concatenate(drawn), line)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(fontsize=7)
+
+
+def _scale(ax: Any, name: str, keys: Sequence[str], values: np.ndarray, line: float | None) -> None:
+    """Shares from 0 to 1, cosines from -1 to 1; what is positive logarithmically, with 0 at the bottom if it occurs."""
+    if name.endswith(("saturation", "underflow")):
+        ax.set_ylim(-0.03, 1.03)
+        return
+    if "update_cosine" in keys:
+        ax.set_ylim(-1.05, 1.05)
+        return
+    positive = values[values > 0]
+    is_far = len(positive) > 0 and (values >= 0).all() and float(positive.max()) > 10 * float(positive.min())
+    has_lost = len(positive) > 0 and (values == 0).any() and line is None  # a norm that fell to 0 is what one looks for
+    if not LINEAR & set(keys) and has_lost and (is_far or "actual_update_norm" in keys):
+        ax.set_yscale("symlog", linthresh=float(positive.min()), linscale=1.0)
+        ax.set_ylim(bottom=-0.1 * float(positive.min()))
+    elif not LINEAR & set(keys) and len(positive) == len(values) and (is_far or line is None):
+        ax.set_yscale("log", nonpositive="mask")
+        ax.tick_params(axis="y", which="minor", labelleft=not is_far, labelsize=7)
+    elif line is not None:
+        ax.set_ylim(0.0, 1.1 * max(line, float(values.max())))
+    elif set(keys) & {"alpha", "alpha_would"}:
+        ax.set_ylim(-0.03, max(1.05, 1.05 * float(values.max())))
 
 
 def phase(history: Any, title: str | None, show: bool) -> Any:

@@ -143,7 +143,13 @@ def _underflow(h: FitHistory, loss: np.ndarray, n: int) -> Explanation | None:
         return None
     i = _first(still)
     share = float(np.nan_to_num(lost)[i])
-    text = f"{share:.0%} of the updates round to zero and {radius[i]:.0%} of their length arrives; more fractional bits are needed"
+    if _series(h, "grad_norm", n)[i] == 0.0:
+        text = "every gradient is zero although the error is not: gradients, or the numbers they come from, need more fractional bits"
+    elif share < 0.5:
+        arrived = f"{radius[i]:.0%} of their length arrives in the stored weights"
+        text = f"updates survive their own format, but {arrived}; these need more fractional bits"
+    else:
+        text = f"{share:.0%} of the updates round to zero and {radius[i]:.0%} of their length arrives; more fractional bits are needed"
     return Explanation("underflow", i, text, {"underflow": share, "radius": float(radius[i])})
 
 

@@ -230,10 +230,9 @@ def test_large_recordings_are_told_once(recwarn):
         warn_if_large(ResultRecording.LAST, **(size | {"bytes_per_sample": 1040}))
 
 
-@pytest.mark.parametrize("batch_size", [32, 256])
-def test_ten_epochs_of_45000_samples_take_less_than_10_mib(batch_size):
+def test_ten_epochs_of_45000_samples_take_less_than_10_mib():
     """Everything that the results keep alive, apart from the feature set: outputs, targets, tags, rows, weights, losses, metrics."""
-    n = 45_000
+    n, batch_size = 45_000, 100
     data = {"x": np.ones((n, 10), "f4"), "y": np.arange(n, dtype="f4"), "t": np.arange(n)}
     fs = FeatureSet.from_dict("large", data, "x", "y", "t")
     node = ModelNode("net", keydnn.Sequential(keydnn.Dense(1)), fs.reference(features="x.raw", targets="y.raw", tags="t.raw"))

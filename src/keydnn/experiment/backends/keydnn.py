@@ -10,6 +10,7 @@ import numpy as np
 import keydnn
 from keydnn import nn, ops
 from keydnn.experiment.backends.tensors import with_reduction
+from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.nn import MAE, CrossEntropy, Hinge, Huber, KLDivergence, Module
 from keydnn.optim import OPTIMIZERS
 from keydnn.saving.config import module_from_config, module_to_config
@@ -390,3 +391,15 @@ def wants_classes(loss: Any) -> bool:
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     return keydnn.Sequential(nn.Flatten(), nn.Linear(n_in, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, n_out))
+
+
+# -- what files may name ------------------------------------------------------------------------------------------------
+
+known = Known(
+    {
+        "": ("keydnn", subclass_of("keydnn.nn:Module")),
+        "nn": ("keydnn.nn", subclass_of("keydnn.nn:Module")),
+        "optim": ("keydnn.optim", subclass_of("keydnn.optim:Optimizer")),
+        "losses": (__name__, lambda value: value in _FUNCTIONS.values()),
+    }
+)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.experiment.backends.numpy import (
     beside,
     concat,
@@ -36,6 +37,7 @@ __all__ = [
     "is_model",
     "is_tensor",
     "is_whole",
+    "known",
     "losses",
     "make_loss",
     "no_gradient",
@@ -87,3 +89,12 @@ def wants_classes(loss: Any) -> bool:
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model that learns batch by batch, to check this adapter with."""
     return need("sklearn.linear_model", "a scikit-learn model").SGDRegressor(random_state=0)
+
+
+_ROOMS = """
+calibration cluster compose covariance cross_decomposition decomposition discriminant_analysis dummy ensemble
+feature_selection gaussian_process impute isotonic kernel_approximation kernel_ridge linear_model manifold
+mixture multiclass multioutput naive_bayes neighbors neural_network pipeline preprocessing random_projection
+semi_supervised svm tree
+""".split()
+known = Known({room: (f"sklearn.{room}", subclass_of("sklearn.base:BaseEstimator")) for room in _ROOMS})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.tensors import with_reduction
+from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.experiment.optional import need
 
 # -- tensors ----------------------------------------------------------------------------------------------------------
@@ -371,3 +372,15 @@ def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     layers = need("keras.layers", "a Keras model")
     stack = [layers.Flatten(), layers.Dense(8, activation="tanh"), layers.Dropout(dropout), layers.Dense(n_out)]
     return need("keras", "a Keras model").Sequential(stack)
+
+
+# -- what files may name ------------------------------------------------------------------------------------------------
+
+known = Known(
+    {
+        "layers": ("keras.layers", subclass_of("keras.layers:Layer")),
+        "losses": ("keras.losses", lambda value: inspect.isclass(value) or inspect.isfunction(value)),
+        "optimizers": ("keras.optimizers", subclass_of("keras.optimizers:Optimizer")),
+    },
+    but=frozenset({"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"}),
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.experiment.backends.state import plain
 from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.optional import need
@@ -378,3 +380,15 @@ def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     nn = need("torch.nn", "a torch model")
     return nn.Sequential(nn.Flatten(), nn.Linear(n_in, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, n_out))
+
+
+# -- what files may name ------------------------------------------------------------------------------------------------
+
+known = Known(
+    {
+        "nn": ("torch.nn", subclass_of("torch.nn:Module")),
+        "optim": ("torch.optim", subclass_of("torch.optim:Optimizer")),
+        "optim.lr_scheduler": ("torch.optim.lr_scheduler", subclass_of("torch.optim.lr_scheduler:LRScheduler")),
+        "nn.functional": ("torch.nn.functional", inspect.isfunction),
+    }
+)

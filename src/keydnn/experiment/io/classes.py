@@ -16,6 +16,9 @@ import types
 from pathlib import Path
 from typing import Any
 
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.infer import infer_backend
+from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.errors import ArtifactError, PackagedCodeError, SymbolResolutionError
 from keydnn.experiment.io.archive import ArchiveReader
 
@@ -42,6 +45,22 @@ BUILTINS: dict[str, str] = {  # key in files -> where the class stands
     "FeatureSetReference": f"{_HERE}.references:FeatureSetReference",
     "FeatureSetSplitReference": f"{_HERE}.references:FeatureSetSplitReference",
     "FeatureSetColumnReference": f"{_HERE}.references:FeatureSetColumnReference",
+    "ModelOutputReference": f"{_HERE}.references:ModelOutputReference",
+    "Accelerator": f"{_HERE}.backends.accelerator:Accelerator",
+    "TorchModelWrapper": f"{_HERE}.models.wrapper:TorchModelWrapper",
+    "TensorflowModelWrapper": f"{_HERE}.models.wrapper:TensorflowModelWrapper",
+    "KeydnnModelWrapper": f"{_HERE}.models.wrapper:KeydnnModelWrapper",
+    "ScikitModelWrapper": f"{_HERE}.models.scikit:ScikitModelWrapper",
+    "torch.SequentialMLP": f"{_HERE}.models.torch:SequentialMLP",
+    "torch.SequentialCNN": f"{_HERE}.models.torch:SequentialCNN",
+    "keydnn.SequentialMLP": f"{_HERE}.models.keydnn:SequentialMLP",
+    "keydnn.SequentialCNN": f"{_HERE}.models.keydnn:SequentialCNN",
+    "Optimizer": f"{_HERE}.training.optimizer:Optimizer",
+    "Loss": f"{_HERE}.training.loss:Loss",
+    "AppliedLoss": f"{_HERE}.training.applied_loss:AppliedLoss",
+    "ModelNode": f"{_HERE}.graph.model_node:ModelNode",
+    "ConcatNode": f"{_HERE}.graph.merge_node:ConcatNode",
+    "ModelGraph": f"{_HERE}.graph.model_graph:ModelGraph",
 }
 REGISTRIES: dict[str, str] = {
     "scaler": f"{_HERE}.scalers:scaler_registry",
@@ -85,6 +104,9 @@ def spec_of(symbol: Any, sources: dict[str, bytes]) -> dict[str, Any]:
         for registry, where in REGISTRIES.items():
             if (name := import_string(where).name_of(symbol)) is not None:
                 return {"policy": SerializationPolicy.REGISTERED.value, "registry": registry, "name": name}
+    backend = infer_backend(symbol)
+    if backend is not None and (name := adapter(backend).known.name_of(symbol)) is not None:
+        return {"policy": SerializationPolicy.BUILTIN.value, "backend": backend.value, "name": name}
     if symbol.__module__ in _TRUSTED_MODULES and "." not in symbol.__qualname__:
         return {"policy": SerializationPolicy.BUILTIN.value, "module": symbol.__module__, "name": symbol.__name__}
     return _package(symbol, sources)
@@ -133,6 +155,11 @@ class Symbols:
         return finder(spec)
 
     def _builtin(self, spec: dict[str, Any]) -> Any:
+        if "backend" in spec:
+            found = adapter(Backend.from_value(spec["backend"])).known.find(str(spec.get("name")))
+            if found is None:
+                raise SymbolResolutionError(f"{self._archive.path}: {spec['backend']} has no {spec.get('name')!r} that a file may name")
+            return found
         if spec.get("module") in _TRUSTED_MODULES:
             found = getattr(_TRUSTED_MODULES[spec["module"]], str(spec.get("name")), None)
             if isinstance(found, types.BuiltinFunctionType):

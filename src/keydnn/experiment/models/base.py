@@ -11,6 +11,7 @@ import numpy as np
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import ShapeSpecError
+from keydnn.experiment.io import Saved
 
 Shape = tuple[int, ...]
 
@@ -31,7 +32,7 @@ def as_shape(value: Any, what: str) -> Shape | None:
     return tuple(int(n) for n in shape)
 
 
-class BaseModel(abc.ABC):
+class BaseModel(Saved, abc.ABC):
     """A model that a graph can build, run, train, save and load.
 
     A subclass passes the arguments of its constructor on, ``super().__init__(backend, **init_args)``: its config is made of them.
@@ -40,6 +41,8 @@ class BaseModel(abc.ABC):
         backend: Whose tensors it takes.
         **init_args: Arguments of the subclass's constructor.
     """
+
+    kind = "md"
 
     def __init__(self, backend: Backend | str, **init_args: Any) -> None:
         self._backend = Backend.from_value(backend)

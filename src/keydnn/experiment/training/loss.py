@@ -11,13 +11,14 @@ from keydnn.experiment.backends.infer import infer_backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import LossError, LossNotSetError
+from keydnn.experiment.io import Saved
 from keydnn.experiment.training.optimizer import named
 
 _ENDINGS = ("", "loss")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-class Loss:
+class Loss(Saved):
     """A loss by name, class, function or factory; built lazily.
 
     Args:
@@ -39,6 +40,8 @@ class Loss:
         >>> loss.build()(keydnn.tensor([[1.0], [3.0]]), keydnn.tensor([[0.0], [0.0]])).tolist()
         [[1.0], [9.0]]
     """
+
+    kind = "ls"
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from keydnn.experiment.backends.infer import infer_backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import BackendNotSupportedError, OptimizerError, OptimizerNotSetError
+from keydnn.experiment.io import Saved
 
 _TINY = 1e-6  # keeps the quotient finite when all gradients are 0
 _NEEDS_PARAMETERS = (Backend.TORCH, Backend.KEYDNN)
@@ -24,7 +25,7 @@ def named(table: Mapping[str, Any], name: str, endings: Sequence[str] = ("",)) -
     return next((lower[wanted + ending] for ending in endings if wanted + ending in lower), None)
 
 
-class Optimizer:
+class Optimizer(Saved):
     """An update rule by name, by class or by factory; built lazily.
 
     Args:
@@ -46,6 +47,8 @@ class Optimizer:
         >>> Optimizer("adam", opt_kwargs={"lr": 0.001}, backend="keydnn")
         Optimizer('adam', lr=0.001)
     """
+
+    kind = "op"
 
     def __init__(
         self,

@@ -159,8 +159,17 @@ class TestWrappers:
         assert before.keys() == after.keys() and any(not np.array_equal(before[name], after[name]) for name in before)
 
 
+class Forgetful(keydnn.nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.inner = keydnn.nn.Linear(n, 1)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
 def test_a_config_tells_what_it_cannot():
-    model = wrap_model(keydnn.Sequential(keydnn.Dense(3)))
+    model = wrap_model(Forgetful(3))
     with pytest.warns(UserWarning, match="does not keep its arguments"):
         model.get_config()
 

@@ -14,6 +14,7 @@ from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.nn import MAE, CrossEntropy, Hinge, Huber, KLDivergence, Module
 from keydnn.optim import OPTIMIZERS
 from keydnn.saving.config import module_from_config, module_to_config
+from keydnn.saving.registry import name_of, registered_names
 from keydnn.training.building import building
 
 _EPSILON = 1e-7  # probabilities are limited to [epsilon, 1 - epsilon], as the engine's own losses do
@@ -391,6 +392,21 @@ def wants_classes(loss: Any) -> bool:
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     return keydnn.Sequential(nn.Flatten(), nn.Linear(n_in, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, n_out))
+
+
+# -- modules as plain values ------------------------------------------------------------------------------------------
+
+
+def describe(model: Any) -> dict[str, Any] | None:
+    """The config tree of a module, as its checkpoints hold it; None if a class in it is not registered."""
+    if any(name_of(type(module)) not in registered_names() for module in model.modules()):
+        return None
+    return {"module": module_to_config(model)}
+
+
+def made(told: Mapping[str, Any]) -> Any:
+    """The module that :func:`describe` told, with fresh weights."""
+    return module_from_config(told["module"])
 
 
 # -- what files may name ------------------------------------------------------------------------------------------------

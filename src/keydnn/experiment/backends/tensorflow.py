@@ -374,6 +374,14 @@ def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     return need("keras", "a Keras model").Sequential(stack)
 
 
+# -- modules as plain values ------------------------------------------------------------------------------------------
+
+
+def describe(model: Any) -> dict[str, Any] | None:
+    """None: a Keras config may name any module, so that reading one could run anything."""
+    return None
+
+
 # -- what files may name ------------------------------------------------------------------------------------------------
 
 known = Known(

@@ -382,6 +382,54 @@ def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     return nn.Sequential(nn.Flatten(), nn.Linear(n_in, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, n_out))
 
 
+# -- modules as plain values ------------------------------------------------------------------------------------------
+
+_RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")  # of (*args)
+
+
+def describe(model: Any) -> dict[str, Any] | None:
+    """Class, arguments and children of a module; None if its class does not keep its arguments under their names."""
+    torch = need("torch.nn", "a torch model")
+    told: dict[str, Any] = {"class": type(model), "kwargs": {}}
+    if type(model) in (torch.Sequential, torch.ModuleList, torch.ModuleDict):
+        children = {name: describe(child) for name, child in model.named_children()}
+        return None if None in children.values() else {**told, "children": children}
+    if isinstance(model, torch.RNNBase):
+        return {**told, "kwargs": {name: getattr(model, name) for name in _RECURRENT}}
+    if type(model).__init__ is torch.Module.__init__:  # it takes none
+        return told
+    for name, parameter in inspect.signature(type(model)).parameters.items():
+        is_open = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        has_default = parameter.default is not inspect.Parameter.empty
+        if is_open or not hasattr(model, name):
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL or not (is_open or has_default):
+                return None
+            continue
+        value = getattr(model, name)
+        is_flag = isinstance(parameter.default, bool) and (value is None or is_tensor(value))  # bias=True becomes a parameter
+        told["kwargs"][name] = value is not None if is_flag else value
+        if isinstance(told["kwargs"][name], torch.Module) or is_tensor(told["kwargs"][name]):
+            return None
+    return told
+
+
+def made(told: Mapping[str, Any]) -> Any:
+    """The module that :func:`describe` told, with fresh weights."""
+    torch = need("torch.nn", "a torch model")
+    cls = told["class"]
+    if "children" not in told:
+        return cls(**told["kwargs"])
+    children = {name: made(child) for name, child in told["children"].items()}
+    if cls is torch.ModuleList:
+        return cls(children.values())
+    if cls is torch.ModuleDict:
+        return cls(children)
+    model = cls()
+    for name, child in children.items():
+        model.add_module(name, child)
+    return model
+
+
 # -- what files may name ------------------------------------------------------------------------------------------------
 
 known = Known(

@@ -12,6 +12,7 @@ import numpy as np
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.models.base import BaseModel, Shape, as_shape
+from keydnn.experiment.models.described import Described
 
 _PROBE = 4  # rows of the batch that a model is tried with
 
@@ -20,7 +21,7 @@ class ModuleWrapper(BaseModel):
     """A module of a framework with gradients: an instance, or a class that is constructed when shapes are known.
 
     Args:
-        model: The instance.
+        model: The instance, or one told by :class:`Described`.
         model_class: Instead of it, a class.
         model_kwargs: Arguments of the class.
         inject_input_shape_as: Name under which the class gets the input shape, if its constructor takes it.
@@ -47,6 +48,7 @@ class ModuleWrapper(BaseModel):
         if (model is None) == (model_class is None):
             raise ValueError(f"{type(self).__name__} needs either model or model_class, got {'neither' if model is None else 'both'}")
         self._face = adapter(self.BACKEND)
+        model = model.make() if isinstance(model, Described) else model
         if model is not None and not self._face.is_model(model):
             raise TypeError(f"{type(self).__name__} needs a {self.BACKEND.value} model, got {type(model).__name__}")
         if model_class is not None and not isinstance(model_class, type):
@@ -209,14 +211,18 @@ class ModuleWrapper(BaseModel):
             self.build(self._input_shape, None, force=True)
 
     def get_init_args(self) -> dict[str, Any]:
-        """Arguments of the constructor; of an instance its class with the arguments found on it.
+        """Arguments of the constructor; an instance is told by what it is made of, or by its class with the arguments found on it.
 
         Warns:
             UserWarning: They cannot be found: the model cannot be made again from its config.
         """
         args = super().get_init_args()
-        if self._is_instance:
-            args["model_class"], args["model_kwargs"] = type(self._model), self._recovered()
+        if not self._is_instance:
+            return args
+        described = Described.of(self.BACKEND, self._model)
+        if described is not None:
+            return {"model": described, **{name: args[name] for name in args if name.startswith("inject_")}}
+        args["model_class"], args["model_kwargs"] = type(self._model), self._recovered()
         return args
 
     def _recovered(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from keydnn.experiment.io.classes import BUILTINS, REGISTRIES, import_string
+from keydnn.experiment.optional import is_installed
 
 WITHOUT_PYARROW = """
 import sys
@@ -37,7 +38,9 @@ def test_no_optional_package_is_loaded():
 
 def test_every_class_that_files_name_is_there():
     for key, path in BUILTINS.items():
-        assert import_string(path).__name__ == key
+        if key.startswith("torch.") and not is_installed("torch"):
+            continue
+        assert import_string(path).__name__ == key.rpartition(".")[2]
     for path in REGISTRIES.values():
         registry = import_string(path)
         assert [registry[name].__name__ for name in registry] == list(registry)

@@ -197,7 +197,7 @@ class Experiment:
         return dict(self._checkpoints)
 
     def run_table(self) -> Any:
-        """A DataFrame with a line per run: label, status, start, duration in seconds, seed, error, and each metric's value at its last epoch.
+        """A DataFrame with a line per run: label, status, start, duration in seconds, seed, error, and metrics at their last epoch.
 
         Metrics are named ``<phase>/<metric>``, inside of groups ``<group>/<phase>/<metric>``.
         """

@@ -9,8 +9,8 @@ import numpy as np
 
 import keydnn
 from keydnn import nn, ops
-from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.backends.known import Known, subclass_of
+from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.nn import MAE, CrossEntropy, Hinge, Huber, KLDivergence, Module
 from keydnn.optim import OPTIMIZERS
 from keydnn.saving.config import module_from_config, module_to_config

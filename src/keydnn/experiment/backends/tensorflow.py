@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.backends.known import Known, subclass_of
+from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.optional import need
 
 # -- tensors ----------------------------------------------------------------------------------------------------------

@@ -60,7 +60,10 @@ BUILTINS: dict[str, str] = {  # key in files -> where the class stands
     "Loss": f"{_HERE}.training.loss:Loss",
     "AppliedLoss": f"{_HERE}.training.applied_loss:AppliedLoss",
     "ModelNode": f"{_HERE}.graph.model_node:ModelNode",
-    "ConcatNode": f"{_HERE}.graph.merge_node:ConcatNode",
+    "ConcatNode": f"{_HERE}.graph.concat_node:ConcatNode",
+    "AddNode": f"{_HERE}.graph.elementwise:AddNode",
+    "MeanNode": f"{_HERE}.graph.elementwise:MeanNode",
+    "MultiplyNode": f"{_HERE}.graph.elementwise:MultiplyNode",
     "ModelGraph": f"{_HERE}.graph.model_graph:ModelGraph",
 }
 REGISTRIES: dict[str, str] = {

@@ -103,8 +103,9 @@ def _reflected(with_number: Any, **options: Any) -> Any:
 
 def _unknown(primitive: Any, other: Any) -> Any:
     """What an operator answers to an operand it does not know: Python then asks that one, but a sequence would try to repeat itself."""
-    if isinstance(other, str | bytes | list | tuple):
-        raise TypeError(f"{primitive.label}: expected a Tensor or a number, got {type(other).__name__}")
+    if isinstance(other, str | bytes | list | tuple | np.ndarray):
+        mend = "" if isinstance(other, str | bytes) else "; make a Tensor of it with keydnn.tensor(...)"
+        raise TypeError(f"{primitive.label}: expected a Tensor or a number, got {type(other).__name__}{mend}")
     return NotImplemented
 
 

@@ -161,3 +161,40 @@ def test_bad_operands(name):
 def test_a_refused_input_in_evaluation_mode_too(make):
     with pytest.raises(ValueError):
         make().eval()(ones((2, 4, 5, 6)))
+
+
+LAYERS = {
+        "Linear": lambda: nn.Linear(3, 2), "Dense": lambda: nn.Dense(2), "ReLU": nn.ReLU, "LeakyReLU": nn.LeakyReLU, "Softmax": nn.Softmax,
+        "PReLU": nn.PReLU, "GELU": nn.GELU, "Dropout": nn.Dropout, "Flatten": nn.Flatten, "BatchNorm1d": lambda: nn.BatchNorm1d(3),
+        "LayerNorm": lambda: nn.LayerNorm(3), "GroupNorm": lambda: nn.GroupNorm(1, 3), "Conv2d": lambda: nn.Conv2d(3, 2, 3),
+        "Conv2dTranspose": lambda: nn.Conv2dTranspose(3, 2, 3), "Conv1d": lambda: nn.Conv1d(3, 2, 3), "MaxPool2d": lambda: nn.MaxPool2d(2),
+        "GlobalAvgPool2d": nn.GlobalAvgPool2d, "AdaptiveAvgPool2d": lambda: nn.AdaptiveAvgPool2d(2), "LSTM": lambda: nn.LSTM(3, 2),
+        "Upsample": lambda: nn.Upsample(2), "MultiHeadAttention": lambda: nn.MultiHeadAttention(4, 2),
+        "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(4, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_no_tensor_is_named_with_the_layer(name):
+    with pytest.raises(TypeError, match=rf"^{name}: .*expected a Tensor, got tuple|^{name}: query must be a Tensor, got tuple"):
+        LAYERS[name]()((ones((2, 3, 4)), ones((2, 4))))
+
+
+def test_what_to_do_about_it():
+    with pytest.raises(TypeError, match=r"Linear: expected a Tensor, got tuple; a recurrent layer .* return_state=False"):
+        keydnn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 1))(ones((2, 1, 3)))
+    with pytest.raises(TypeError, match=r"Linear: expected a Tensor, got ndarray; make one with keydnn.tensor") as caught:
+        nn.Linear(3, 2)(np.ones((1, 3)))
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert nn.Identity()("anything") == "anything"
+
+
+def test_errors_inside_a_users_layer_are_left_as_they_are():
+    class Own(nn.Module):
+        def forward(self, x):
+            return x.missing
+
+    with pytest.raises(AttributeError, match="missing"):
+        Own()((1, 2))
+    with pytest.raises(TypeError, match="positional argument"):
+        nn.Linear(3, 2)()

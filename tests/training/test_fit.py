@@ -226,6 +226,16 @@ def test_a_foreign_listener_with_all_hooks_is_a_callback():
     assert foreign.epochs == 2
 
 
+def test_a_single_callback_needs_no_list():
+    seen = []
+    fit(linear(), epochs=2, callbacks=LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch)))
+    assert seen == [0, 1]
+    model = linear()
+    optimizer = SGD(model.parameters(), lr=0.5)
+    fit(model, epochs=2, optimizer=optimizer, callbacks=ExponentialLR(0.5))
+    assert optimizer.lr == 0.25
+
+
 @pytest.mark.parametrize("callback", [3, "x", Callback, lambda epoch: None, object()])
 def test_other_things_are_no_callbacks(callback):
     with pytest.raises(TypeError, match="callbacks must hold Callback objects"):

@@ -93,6 +93,13 @@ def test_batches_are_copies_outside_the_graph():
     assert array.sum() == 8.0
 
 
+class Frame:
+    """A table of another library."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((1, 1))
+
+
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
@@ -101,6 +108,7 @@ def test_batches_are_copies_outside_the_graph():
         (Tensor(()), Tensor(()), ValueError, "no rows"),
         ([[1.0]], np.zeros((1, 1)), TypeError, r"x must be .*got list; pass np.asarray"),
         (np.zeros((1, 1)), [[1.0]], TypeError, "y must be"),
+        (Frame(), np.zeros((1, 1)), TypeError, r"x must be .*got Frame; pass np.asarray"),
         (np.zeros((1, 1)), None, TypeError, "y is missing"),
         (3, None, TypeError, "iterable"),
         ("ab", None, TypeError, "iterable"),

@@ -85,9 +85,19 @@ class Module:
         """Call :meth:`forward` (also one that was put on the instance) with hooks, if there are any, around it."""
         if RECORDINGS and state.recorder is not None:
             state.recorder.module(self)
-        if self._hooks is None:
+        if self._hooks is not None:
+            return self._hooks.run(self, args, kwargs)
+        try:
             return self.forward(*args, **kwargs)
-        return self._hooks.run(self, args, kwargs)
+        except (AttributeError, TypeError) as error:
+            better = self._explained(error, args)
+            if better is None:
+                raise
+            raise better from error
+
+    def _explained(self, error: Exception, args: tuple[Any, ...]) -> Exception | None:
+        """A clearer error for one that ``forward`` raised, or None."""
+        return None
 
     # -- registries
 

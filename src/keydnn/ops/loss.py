@@ -17,7 +17,18 @@ LIMIT = 1e-7  # probabilities are limited to [LIMIT, 1 - LIMIT]
 
 def _same_shape(name, pred, target):
     if pred.shape != target.shape:
-        raise ShapeError(f"{name}: Shape mismatch: {pred.shape} vs {target.shape} (pred vs target; losses do not broadcast)")
+        raise ShapeError(
+            f"{name}: Shape mismatch: {pred.shape} vs {target.shape} (pred vs target; losses do not broadcast{_mend(pred, target)})"
+        )
+
+
+def _mend(pred, target):
+    """What to do about two shapes that are often met."""
+    if [n for n in pred.shape if n != 1] == [n for n in target.shape if n != 1]:
+        return f"; reshape the target to {pred.shape}"
+    if pred.shape[:-1] in (target.shape, target.shape[:-1]) and pred.ndim == 2:
+        return "; for numbers of classes take cross_entropy on logits, or keydnn.one_hot(labels, n)"
+    return ""
 
 
 @primitive(broadcasts=True)
@@ -152,7 +163,10 @@ def cross_entropy(pred, target):
     if target.shape == pred.shape and target.dtype.kind == "f":
         return -(target.detach() * log_softmax(pred, 1)).sum() / pred.shape[0]
     if target.shape != pred.shape[:1]:
-        raise ShapeError(f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)")
+        raise ShapeError(
+            f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)"
+            f"{'; reshape the labels to (N,)' if target.size == pred.shape[0] else ''}"
+        )
     labels = target if target.dtype.kind in "iu" else target.astype("int64")
     values = labels._data
     if values.min() < 0 or values.max() >= pred.shape[1]:

@@ -112,7 +112,10 @@ def cross_entropy_terms(pred, target, label_smoothing=0.0, class_weights=None, i
     if target.shape == pred.shape and target.dtype.kind == "f":
         return _soft_rows(pred, target.detach(), label_smoothing, class_weights), None
     if target.shape != pred.shape[:1]:
-        raise ShapeError(f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)")
+        raise ShapeError(
+            f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)"
+            f"{'; reshape the labels to (N,)' if target.size == pred.shape[0] else ''}"
+        )
     labels = target if target.dtype.kind in "iu" else target.astype("int64")
     counted = None
     if ignore_index is not None:

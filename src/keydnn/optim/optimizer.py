@@ -107,6 +107,9 @@ class Optimizer:
     def _wanted(self, params: Iterable[Any]) -> list[_Wanted]:
         if isinstance(params, Tensor):
             raise TypeError(f"{self._name}: params must be an iterable of parameters, got a single Tensor; pass [tensor]")
+        if not isinstance(params, Iterable):
+            mend = "; call it: model.parameters()" if callable(params) else ""
+            raise TypeError(f"{self._name}: params must be an iterable of parameters, got {type(params).__name__}{mend}")
         entries = list(params)
         if not any(isinstance(entry, Mapping) for entry in entries):
             return [_Wanted(self._unique(entries, set()), None, self._options)]

@@ -279,6 +279,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except CheckpointError:
         raise
     except (EOFError, OSError, RecursionError, ValueError, zlib.error) as error:
-        raise CheckpointError(f"{os.fspath(path)} is no readable checkpoint, it may be damaged or truncated: {error}") from error
+        mend = "; a training state that save() wrote is read by load()" if data[8:10] == b'{"' else ""
+        raise CheckpointError(f"{os.fspath(path)} is no readable checkpoint, it may be damaged or truncated{mend}: {error}") from error
     check_payload(payload)
     return payload

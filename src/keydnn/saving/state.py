@@ -59,7 +59,8 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any
         arrays = load(data)
         header = _text_section(data)
     except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise CheckpointError(f"{name} is no readable state file, it may be damaged or truncated: {error}") from error
+        mend = "; a JSON checkpoint is read by load_json()" if data[:1] == b"{" else ""
+        raise CheckpointError(f"{name} is no readable state file, it may be damaged or truncated{mend}: {error}") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{name}: format {header.get('format')!r} is not supported, expected {FORMAT!r}")
     if header.get("version") != str(VERSION):

@@ -85,7 +85,7 @@ def as_tensor(value: Any, dtype: Any, what: str) -> Tensor:
 
 
 def _described(value: Any) -> str:
-    mend = "; pass np.asarray(...)" if isinstance(value, list | tuple) else ""
+    mend = "; pass np.asarray(...)" if isinstance(value, list | tuple) or callable(getattr(value, "__array__", None)) else ""
     return f"{type(value).__name__}{mend}"
 
 

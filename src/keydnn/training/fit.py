@@ -20,7 +20,7 @@ from keydnn.optim.optimizer import positive
 from keydnn.random import generator_state, set_generator_state
 from keydnn.training import recorded
 from keydnn.training.accumulation import Accumulator
-from keydnn.training.callbacks import CallbackList, LearningRateScheduler
+from keydnn.training.callbacks import Callback, CallbackList, LearningRateScheduler
 from keydnn.training.data import ArrayBatches, Batches
 from keydnn.training.history import History
 from keydnn.training.loop import BatchHooks, Logs, Totals, all_logs, evaluate_batches, run_steps
@@ -78,12 +78,15 @@ def checked_settings(*, verbose: Any, initial_epoch: Any, clip_norm: Any, clip_v
 
 
 def as_callback_list(callbacks: Any) -> CallbackList:
-    """Callbacks as one object; schedules are wrapped.
+    """Callbacks, or a single one, as one object; schedules are wrapped.
 
     Raises:
         TypeError: An entry is no callback.
     """
-    entries = [] if callbacks is None else callbacks.callbacks if isinstance(callbacks, CallbackList) else list(callbacks)
+    if callbacks is None or isinstance(callbacks, CallbackList):
+        entries = [] if callbacks is None else callbacks.callbacks
+    else:
+        entries = [callbacks] if isinstance(callbacks, Callback | Schedule) else list(callbacks)
     return CallbackList(LearningRateScheduler(entry) if isinstance(entry, Schedule) else entry for entry in entries)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any, TypeVar
 
+import numpy as np
+
 from keydnn._tensor import Tensor
 from keydnn.domain.device import Device, as_device
 from keydnn.domain.errors import ShapeError
@@ -43,6 +45,17 @@ class Layer(ConfigMixin, Module):
         """The config, less what the constructor assumes anyway."""
         defaults = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
         return ", ".join(f"{k}={v}" for k, v in self.get_config().items() if not _is_default(k, v, defaults.get(k)))
+
+    def _explained(self, error: Exception, args: tuple[Any, ...]) -> Exception | None:
+        name = type(self).__name__
+        if not args or isinstance(args[0], Tensor) or str(error).startswith(f"{name}: "):
+            return None
+        mend = ""
+        if isinstance(args[0], tuple):
+            mend = "; a recurrent layer before it gives its outputs alone with return_state=False"
+        elif isinstance(args[0], np.ndarray):
+            mend = "; make one with keydnn.tensor(array)"
+        return TypeError(f"{name}: expected a Tensor, got {type(args[0]).__name__}{mend}")
 
     def _blamed(self, error: Exception) -> ShapeError:
         """A shape error of an operation, under the name of this layer."""

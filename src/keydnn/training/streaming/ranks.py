@@ -60,10 +60,10 @@ class AUC(StreamingMetric):
             place = (scores.where(scores == scores, 0.0) * self.bins).clamp(min=0.0, max=self.bins - 1.0).astype(np.int64)
             self.add(self._histogram, stack([1.0 - yes, yes]) @ one_hot_p(place, n=self.bins, dtype=np.dtype(np.float64)))
             return
-        truth, scores = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
-        if truth.shape != scores.shape:
-            raise ShapeError(f"AUC: Shape mismatch: y_true {truth.shape} vs y_pred {scores.shape}")
-        self._batches.append((truth.ravel() > 0.5, scores.flatten()))
+        truth, kept = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
+        if truth.shape != kept.shape:
+            raise ShapeError(f"AUC: Shape mismatch: y_true {truth.shape} vs y_pred {kept.shape}")
+        self._batches.append((truth.ravel() > 0.5, kept.flatten()))
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
         if not self._batches:

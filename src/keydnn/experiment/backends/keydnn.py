@@ -89,6 +89,11 @@ def weighted_sum(values: Any, weights: np.ndarray) -> Any:
     return (values * keydnn.tensor(np.asarray(weights, dtype=values.dtype), device=values.device)).sum()
 
 
+def mean(tensor: Any) -> Any:
+    """Mean of all values as a scalar with history."""
+    return tensor.mean()
+
+
 def total(tensor: Any) -> Any:
     """Sum of all values as a scalar with history."""
     return tensor.sum()

@@ -76,6 +76,11 @@ def weighted_sum(values: np.ndarray, weights: np.ndarray) -> Any:
     return (values * weights).sum()
 
 
+def mean(tensor: np.ndarray) -> Any:
+    """Mean of all values."""
+    return tensor.mean()
+
+
 def total(tensor: np.ndarray) -> Any:
     """Sum of all values."""
     return tensor.sum()

@@ -86,6 +86,11 @@ def weighted_sum(values: Any, weights: np.ndarray) -> Any:
     return _tf().reduce_sum(values * _tf().cast(weights, values.dtype))
 
 
+def mean(tensor: Any) -> Any:
+    """Mean of all values as a scalar with history."""
+    return _tf().reduce_mean(tensor)
+
+
 def total(tensor: Any) -> Any:
     """Sum of all values as a scalar with history."""
     return _tf().reduce_sum(tensor)

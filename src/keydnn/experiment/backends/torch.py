@@ -86,6 +86,11 @@ def weighted_sum(values: Any, weights: np.ndarray) -> Any:
     return (values * values.new_tensor(weights)).sum()
 
 
+def mean(tensor: Any) -> Any:
+    """Mean of all values as a scalar with history."""
+    return tensor.mean()
+
+
 def total(tensor: Any) -> Any:
     """Sum of all values as a scalar with history."""
     return tensor.sum()
@@ -147,10 +152,18 @@ def modes(model: Any) -> list[bool]:
 def set_modes(model: Any, training: bool | Sequence[bool]) -> None:
     """Training or evaluation mode, for all modules or one by one."""
     if isinstance(training, bool):
-        model.train(training)
+        if not _is_in_mode(model, training):
+            model.train(training)
         return
     for module, flag in zip(model.modules(), training, strict=True):
         module.training = flag
+
+
+def _is_in_mode(model: Any, training: bool) -> bool:
+    """Whether all modules are in a mode; asking is much quicker than setting it."""
+    if model.training is not training:
+        return False
+    return all(_is_in_mode(child, training) for child in model._modules.values() if child is not None)
 
 
 def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:

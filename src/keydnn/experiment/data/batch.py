@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data.formats import DataFormat
 from keydnn.experiment.data.roles import ByRole, RoleData
-from keydnn.experiment.data.sample_data import SampleShapes
+from keydnn.experiment.data.sample_data import SampleData, SampleShapes
 from keydnn.experiment.visualization.summary import summary_box
 
 
@@ -55,6 +55,22 @@ class Batch(ByRole):
                 if size != self.batch_size:
                     raise ValueError(f"{domain} of role {role!r} has {size} samples, the batch has {self.batch_size}")
 
+    ready: ClassVar[Any] = None  # (backend, device) that features and targets are known to be of, set by who made them
+
+    def with_samples(self, samples: dict[str, SampleData]) -> Batch:
+        """The batch with other samples in the same roles, all as long as these; weights and masks are the same objects."""
+        made = type(self).__new__(type(self))
+        mine = self.__dict__
+        made.__dict__.update(
+            batch_size=mine["batch_size"],
+            role_data=RoleData.trusted(samples),
+            role_weights=mine["role_weights"],
+            role_masks=mine["role_masks"],
+            is_plain=self.is_plain,
+            ready=self.ready,
+        )
+        return made
+
     @classmethod
     def trusted(cls, batch_size: int, role_data: RoleData, role_weights: dict[str, Any], role_masks: dict[str, Any]) -> Batch:
         """A batch from parts that are known to fit."""
@@ -67,6 +83,11 @@ class Batch(ByRole):
             self.__dict__["shapes"] = self.role_data.shapes
             return self.__dict__["shapes"]
         return super().__getattr__(name)
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether every row counts once: all weights and masks are 1."""
+        return all(np.all(np.asarray(array) == 1) for array in (*self.role_weights.values(), *self.role_masks.values()))
 
     @functools.cached_property
     def is_masked(self) -> bool:
@@ -102,11 +123,13 @@ class Batch(ByRole):
     def as_format(self, fmt: DataFormat | str) -> Batch:
         """Like :meth:`to_format`, in place; returns self."""
         self.role_data.as_format(fmt)
+        self.__dict__["ready"] = None
         return self
 
     def as_backend(self, backend: Backend | str) -> Batch:
         """Like :meth:`to_backend`, in place; returns self."""
         self.role_data.as_backend(backend)
+        self.__dict__["ready"] = None
         return self
 
     def detach_tensors(self) -> Batch:

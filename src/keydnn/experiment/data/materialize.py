@@ -75,7 +75,7 @@ class InputBatches:
         self._made = []
         for i, view in enumerate(self._views):
             weights, masks = view.weights_and_masks(ones[: lengths[i]], ones8[: lengths[i]])
-            self._made.append(Batch.trusted(lengths[i], RoleData({role: parts[role][i] for role in roles}), weights, masks))
+            self._made.append(self._ready(Batch.trusted(lengths[i], RoleData({role: parts[role][i] for role in roles}), weights, masks)))
 
     def _one(self, i: int) -> Batch:
         view, reader = self._views[i], self._reader()
@@ -85,7 +85,12 @@ class InputBatches:
             rows = view.rows(role)
             data[role] = self._slice(self._arrays(reader, rows), 0, n, rows)
         weights, masks = view.weights_and_masks(np.ones(n), np.ones(n, np.int8))
-        return Batch.trusted(n, RoleData(data), weights, masks)
+        return self._ready(Batch.trusted(n, RoleData(data), weights, masks))
+
+    def _ready(self, batch: Batch) -> Batch:
+        """The batch, with the note that nothing needs to be converted or moved."""
+        batch.__dict__["ready"] = (self._backend, self._where)
+        return batch
 
     def _arrays(self, reader: Gathering, rows: Rows) -> dict[str, NDArray[Any]]:
         """Rows by domain, as the framework takes them."""

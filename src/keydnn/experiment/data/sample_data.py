@@ -198,6 +198,16 @@ class SampleData:
             raise AttributeError(f"data of kind {self.kind!r} have no outputs")
         return self.features
 
+    def with_outputs(self, features: Any) -> Self:
+        """What a model makes of these samples: other features, kind "output", the rest as it is."""
+        made = type(self).__new__(type(self))
+        made._data, made.kind = {**self._data, DOMAIN_FEATURES: features}, "output"
+        return made
+
+    def change_features(self, function: Callable[[Any], Any]) -> None:
+        """Replace the features, in place, by what a function makes of them."""
+        self._data[DOMAIN_FEATURES] = function(self._data[DOMAIN_FEATURES])
+
     def with_domains(self, changed: Mapping[str, Any], kind: str | None = None) -> Self:
         """A new object with some domains replaced; None drops one."""
         told = {domain: value for domain, value in {**self._data, **changed}.items() if value is not None}

@@ -149,6 +149,37 @@ def _latest(results: Any, name: str, epoch: int) -> float | None:
     return found[-1].value if found else None
 
 
+class _Values:
+    """The training losses of an epoch, brought to the host together.
+
+    Args:
+        store: Where they are logged.
+        epoch: Which epoch.
+    """
+
+    def __init__(self, store: Any, epoch: int) -> None:
+        self._store, self._epoch = store, epoch
+        self._waiting: list[Any] = []
+        self._known: list[float] = []
+
+    def add(self, value: Any) -> None:
+        """One more, where it was computed."""
+        self._waiting.append(value)
+
+    def log(self) -> None:
+        """Log those that were not yet."""
+        if self._waiting:
+            found, self._waiting = on_host(self._waiting).tolist(), []
+            self._store.log_steps(name=TRAIN_LOSS, values=found, epoch_idx=self._epoch, first_batch=len(self._known))
+            self._known += found
+
+    close = log  # also after a step that failed
+
+    def mean(self) -> float:
+        """Mean over the steps."""
+        return sum(self._known) / len(self._known)
+
+
 class _Training:
     """The epochs of a training phase."""
 
@@ -164,30 +195,29 @@ class _Training:
         """One epoch; the mean of its training loss."""
         run, phase, results = self.run, self.run.phase, self.run.results
         results.start_epoch(epoch)
-        steps = self.feeding.epoch(epoch)
         show = bars.epoch(epoch, self.feeding.n_steps)
-        values: list[Any] = []
-        log, records, label = results.metric_store.log, results.records_steps, phase.label
-        for i, (inputs, views) in enumerate(steps):
-            run.ctx = ctx = ExecutionContext(label, epoch, i, inputs, views)
-            if i == 0:
-                run.hooks.epoch_start(ctx)
-                self.checkpoints.at("epoch_start", epoch)
-            if self.around_batches:
-                run.hooks.batch_start(ctx)
-                self.checkpoints.at("batch_start", epoch, i)
-            self._step(ctx)
-            if records:
-                results.add_execution_context(ctx)
-            value = _total(ctx)
-            values.append(value)
-            log(name=TRAIN_LOSS, value=value, epoch_idx=epoch, batch_idx=i)
-            if self.around_batches:
-                run.hooks.batch_end(ctx)
-                self.checkpoints.at("batch_end", epoch, i)
-            show(value)
-        mean = float(on_host(values).mean())
-        log(name=TRAIN_LOSS, value=mean, epoch_idx=epoch)
+        values = _Values(results.metric_store, epoch)
+        with contextlib.closing(values):
+            for i, (inputs, views) in enumerate(self.feeding.epoch(epoch)):
+                run.ctx = ctx = ExecutionContext(phase.label, epoch, i, inputs, views)
+                if i == 0:
+                    run.hooks.epoch_start(ctx)
+                    self.checkpoints.at("epoch_start", epoch)
+                if self.around_batches:
+                    run.hooks.batch_start(ctx)
+                    self.checkpoints.at("batch_start", epoch, i)
+                self._step(ctx)
+                if results.records_steps:
+                    results.add_execution_context(ctx)
+                value = _total(ctx)
+                values.add(value)
+                if self.around_batches:
+                    values.log()
+                    run.hooks.batch_end(ctx)
+                    self.checkpoints.at("batch_end", epoch, i)
+                show(value)
+        mean = values.mean()
+        results.metric_store.log(name=TRAIN_LOSS, value=mean, epoch_idx=epoch)
         run.hooks.epoch_end(ctx)
         if phase.result_recording is ResultRecording.LAST and self.restoring and self.restoring[0].best_epoch is not None:
             results.keep_epoch(self.restoring[0].best_epoch)

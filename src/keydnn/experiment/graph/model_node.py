@@ -8,7 +8,7 @@ from typing import Any
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, to_backend
-from keydnn.experiment.data import ExecutionContext, SampleData
+from keydnn.experiment.data import Batch, ExecutionContext, SampleData
 from keydnn.experiment.errors import BackendMismatchError
 from keydnn.experiment.graph import node_steps
 from keydnn.experiment.graph.flow import Flow, by_role, checked, mapped
@@ -207,13 +207,15 @@ class ModelNode(ComputeNode):
         data = checked(x, f"the input of node {self.label!r}")
         if not self.is_built:
             self._build_from_upstream()
+        if isinstance(data, Batch):
+            return data.with_samples({role: self._run(samples, kwargs) for role, samples in data.role_data.items()})
         return mapped(data, lambda samples: self._run(samples, kwargs))
 
     def _run(self, samples: SampleData, kwargs: Mapping[str, Any]) -> SampleData:
         if samples.features is None:
             raise ValueError(f"node {self.label!r} needs features, the data have {', '.join(samples.domains)}")
         features = to_backend(samples.features, self.backend)
-        return samples.with_domains({DOMAIN_FEATURES: self._model(features, **kwargs)}, kind="output")
+        return samples.with_outputs(self._model(features, **kwargs))
 
     def __call__(self, x: Flow, **kwargs: Any) -> Flow:
         return self.forward_single(x, **kwargs)

@@ -12,7 +12,7 @@ from keydnn.experiment.backends.tensors import adapter, to_backend
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import IColumns
-from keydnn.experiment.data import DataFormat, SampleData
+from keydnn.experiment.data import Batch, DataFormat, SampleData
 from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.errors import GraphNodeInputError, GraphNodeOutputError, ResolutionError
 from keydnn.experiment.graph.flow import Flow, checked, mapped
@@ -360,7 +360,12 @@ class ComputeNode(GraphNode):
                 {domain: self._placed(to_backend(value, goal), goal, where) for domain, value in values.items() if value is not None}
             )
 
-        return {reference: mapped(self._input_of(reference, inputs, outputs), placed) for reference in self._upstream}
+        found: dict[Reference, Flow] = {}
+        for reference in self._upstream:
+            flow = self._input_of(reference, inputs, outputs)
+            is_ready = isinstance(flow, Batch) and flow.ready is not None and flow.ready == (goal, where)
+            found[reference] = flow if is_ready else mapped(flow, placed)
+        return found
 
     def _placed(self, tensor: Any, backend: Backend, where: Accelerator | None) -> Any:
         """A tensor of a framework on a device; None leaves it where it is."""

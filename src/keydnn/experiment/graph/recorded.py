@@ -50,7 +50,7 @@ class GraphPlans:
 
     def train(self, run: steps.Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> bool:
         """A graph-wise step by a plan, or by the eager call that is recorded; False if it has to run outside."""
-        data = _inputs(run, ctx) if usable() and all(node.backend is Backend.KEYDNN for node in run.nodes) else None
+        data = _inputs(run, ctx) if run.backend is Backend.KEYDNN and usable() else None
         if data is None or not all(_is_local(loss) for loss in losses):
             return False
         for node in run.models:

@@ -68,6 +68,8 @@ class AppliedLoss:
         self._by_position = not isinstance(inputs, Mapping)
         self.label = loss.name if label is None else label
         self._warned = False
+        own = [one for one in self.inputs.values() if isinstance(one, str) and one in _DOMAINS]
+        self._local = own if self._by_position and len(own) == len(self.inputs) else None  # domains of the node's own samples
         self._check_backend()
 
     @property
@@ -108,24 +110,35 @@ class AppliedLoss:
             self.loss.build(backend=backend)
         self._check_backend()
         face = adapter(backend)
+        output = ctx.outputs.get(self.node_id)
+        if self._local is not None and output is not None and output.is_plain and len(output.role_data) == 1:
+            (samples,) = output.role_data.values()
+            told = [samples.get_domain_data(domain) for domain in self._local]
+            if not any(tensor is None for tensor in told):
+                raw = self.loss(*self._aligned([to_backend(tensor, backend) for tensor in told], face))
+                return self._value(raw, None, output.batch_size, face)
         values = [self._read(one, ctx) for one in self.inputs.values()]
         own = [to_backend(value.tensor, backend) for value in values]
         tensors = self._aligned([face.beside(tensor, own[0]) for tensor in own], face)
         raw = self.loss(*tensors) if self._by_position else self.loss(**dict(zip(self.inputs, tensors, strict=True)))
         weights = np.mean([value.weights for value in values], axis=0) * np.prod([value.mask for value in values], axis=0)
-        return self._value(raw, weights, face)
+        return self._value(raw, None if np.all(weights == 1) else weights, len(weights), face)
 
-    def _value(self, raw: Any, weights: np.ndarray, face: Any) -> Any:
-        size = len(weights)
+    def _value(self, raw: Any, weights: np.ndarray | None, size: int, face: Any) -> Any:
+        """The value from what the loss gave; weights None are all 1."""
         shape = tuple(getattr(raw, "shape", ()))
         if shape and shape[0] == size:
+            if weights is None and size:  # the usual case, and one that can be recorded
+                mean = face.mean(raw)
+                return mean if self.weight == 1 else mean * self.weight
             rows = face.row_means(raw)
-            if size and np.all(weights == weights[0]):  # the usual case, and one that can be recorded
-                return face.total(rows) * float(self.weight * weights[0] / size)
-            return face.weighted_sum(rows, weights * (self.weight / size))
+            told = np.ones(size) if weights is None else weights
+            if size and np.all(told == told[0]):
+                return face.total(rows) * float(self.weight * told[0] / size)
+            return face.weighted_sum(rows, told * (self.weight / max(1, size)))
         if int(np.prod(shape)) != 1:
             raise LossError(f"{self.label!r} gave shape {shape}; expected {size} rows, or one number")
-        if not np.all(weights == 1):
+        if weights is not None:
             if not self._warned:
                 warnings.warn(
                     f"loss {self.label!r} comes as one number, so the weights and masks of its samples do not apply; use reduction='none'",

@@ -258,6 +258,9 @@ class Optimizer(Saved):
     def update(self, grads: Sequence[Any] | None = None, variables: Sequence[Any] | None = None, *, norm: float | None = None) -> None:
         """The second part of :meth:`step`: clipping and the framework's update."""
         face = self._built()
+        if self.clip_value is None and self.clip_norm is None and grads is None:
+            face.optimize(self._instance)
+            return
         own = face.gradients(self._parameters) if grads is None else list(grads)
         if self.clip_value is not None:
             own = face.limit(own, self.clip_value)

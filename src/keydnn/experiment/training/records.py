@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from keydnn.experiment.backends.tensors import backend_of, detach, is_tensor, to_numpy
+from keydnn.experiment.backends.tensors import adapter, backend_of, is_tensor, to_numpy
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.series import ENDS, AxisSeries, Reducer
@@ -16,7 +16,9 @@ def _number(value: Any) -> float:
 
 
 def _kept(value: Any) -> Any:
-    return detach(value) if value is not None and is_tensor(value) else value
+    if value is None or type(value) is float or not is_tensor(value):
+        return value
+    return adapter(backend_of(value)).cut(value)
 
 
 def _sum(a: Any, b: Any) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.data.access import Rows, take_padded
@@ -30,16 +29,19 @@ class InputBatches:
         views: Their rows, all of one feature set.
         columns: Full names of the columns that the node reads.
         backend: Whose tensors it reads.
-        where: The device; None leaves tensors where they are made.
+        where: The device of the phase.
+        place: Puts a tensor where the node reads it.
 
     Attributes:
         whole: After :meth:`make_all`, by role and domain the rows of all batches, one under the other, on the host.
     """
 
-    def __init__(self, views: Sequence[BatchView], columns: Sequence[str], backend: Backend, where: Accelerator | None) -> None:
+    def __init__(
+        self, views: Sequence[BatchView], columns: Sequence[str], backend: Backend, where: Any, place: Callable[[Any], Any]
+    ) -> None:
         self._views, self._backend = views, backend
         self._columns = tuple(columns)
-        self._where = where if backend.needs_optimizer else None
+        self._where, self._place = where, place
         self._made: list[Batch] | None = None
         self.whole: Whole | None = None
 
@@ -115,5 +117,4 @@ class InputBatches:
         if not self._backend.needs_optimizer:
             return array
         face = adapter(self._backend)
-        tensor = face.to_tensor(array)
-        return tensor if self._where is None else face.place(tensor, self._where)
+        return self._place(face.to_tensor(array))

@@ -19,7 +19,7 @@ from keydnn.experiment.callbacks.dispatch import PhaseHooks
 from keydnn.experiment.context import in_notebook
 from keydnn.experiment.contracts import IRestoring
 from keydnn.experiment.data import ExecutionContext
-from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
 from keydnn.experiment.phases.feeding import PassFeeding, TrainFeeding
 from keydnn.experiment.phases.holding import bystanders
@@ -93,14 +93,7 @@ def _placed(phase: Any, graph: ModelGraph) -> Iterator[Accelerator | None]:
         RuntimeError: A device is not there.
     """
     where = phase.accelerator or _PLACE.get()
-    for node in graph.executed_nodes(phase.active_nodes):
-        goal = node.accelerator or where if isinstance(node, ModelNode) else None
-        if goal is None:
-            continue
-        if not goal.is_available():
-            raise RuntimeError(f"phase {phase.label!r}: node {node.label!r} should run on {goal.device!r}, which is not there")
-        if isinstance(node, ModelNode) and node.has_gradients and node.model.module is not None:
-            node.face.place_model(node.model.module, goal)
+    graph.place(active_nodes=phase.active_nodes, accelerator=where)
     token = _PLACE.set(where)
     try:
         yield where

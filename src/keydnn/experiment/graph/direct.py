@@ -9,7 +9,6 @@ from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.graph.flow import as_batch
-from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ def train_directly(run: Executed, ctx: ExecutionContext, losses: Sequence[Applie
     optimizer.zero_grad()
     outputs = ctx.outputs
     for node in run.nodes:
-        own = node.accelerator if isinstance(node, ModelNode) else None
-        data = node.get_input_data(ctx.inputs, outputs, accelerator=own or run.accelerator)
+        data = node.get_input_data(ctx.inputs, outputs, accelerator=run.accelerator)
         ctx.set_output(node_id=node.node_id, batch=as_batch(node.forward(data)))
     face = adapter(backend)
     values: list[Any] = [loss.compute(ctx) for loss in losses]

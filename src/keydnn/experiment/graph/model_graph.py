@@ -194,6 +194,18 @@ class ModelGraph:
             wanted = wiring.dag.needed_for(wiring.find(node).node_id for node in _listed(active_nodes))
         return steps.Executed([node for node in wiring.order if node.node_id in wanted], wiring.parents, where)
 
+    def place(self, *, active_nodes: Sequence[Any] | None = None, accelerator: Accelerator | str | None = None) -> None:
+        """Put the models of what runs on their devices now, as every step does.
+
+        Args:
+            active_nodes: These and everything they read; None means all.
+            accelerator: Where nodes stand that do not say themselves.
+
+        Raises:
+            RuntimeError: A device is not available; the message names node and device.
+        """
+        self._placed(self._executed(active_nodes, accelerator))
+
     def _placed(self, run: steps.Executed) -> steps.Executed:
         """The same, with every model on its device."""
         moved = [node for node in run.models if node.stand(run.accelerator)]

@@ -15,7 +15,6 @@ from keydnn.experiment.graph.flow import Flow, by_role, checked, mapped
 from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape
 from keydnn.experiment.graph.shapes import source_shapes
 from keydnn.experiment.models import BaseModel, wrap_model
-from keydnn.experiment.names import DOMAIN_FEATURES
 from keydnn.experiment.references import FeatureSetReference
 from keydnn.experiment.training import AppliedLoss, Optimizer
 

@@ -367,6 +367,10 @@ class ComputeNode(GraphNode):
             found[reference] = flow if is_ready else mapped(flow, placed)
         return found
 
+    def place_input(self, tensor: Any, where: Accelerator | None) -> Any:
+        """A tensor of the node's framework where the node reads it in a phase that stands at ``where``."""
+        return self._placed(tensor, self.backend, where)
+
     def _placed(self, tensor: Any, backend: Backend, where: Accelerator | None) -> Any:
         """A tensor of a framework on a device; None leaves it where it is."""
         return tensor if where is None or not backend.needs_optimizer else adapter(backend).place(tensor, where)

@@ -21,7 +21,7 @@ from keydnn.experiment.data import Batch, BatchView, FeatureSetView
 from keydnn.experiment.data.execution_context import InputKey
 from keydnn.experiment.data.materialize import InputBatches
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS
 from keydnn.experiment.phases.schedule import BatchSchedulingPolicy, Places, schedule
 from keydnn.experiment.progress import showing
@@ -105,14 +105,13 @@ class _Input:
     def __init__(self, binding: InputBinding, graph: ModelGraph, accelerator: Accelerator | None) -> None:
         self.key: InputKey = (binding.node_id, binding.upstream_ref)
         self.stream = binding.stream
-        node = graph.nodes[binding.node_id]
-        self.backend = node.backend
-        own = node.accelerator if isinstance(node, ModelNode) else None
-        self.where = own or accelerator
+        self._node = graph.get_node(binding.node_id)
+        self.backend = self._node.backend
+        self._where = accelerator
         self.columns = [name for name in binding.upstream_ref.resolve().columns if name != DOMAIN_SAMPLE_UUIDS]
 
     def batches(self, views: Sequence[BatchView]) -> InputBatches:
-        return InputBatches(views, self.columns, self.backend, self.where)
+        return InputBatches(views, self.columns, self.backend, self._where, lambda tensor: self._node.place_input(tensor, self._where))
 
     def bytes_of(self, views: Sequence[BatchView]) -> int:
         """About how much all batches take."""

@@ -6,8 +6,10 @@ import pytest
 import keydnn
 from keydnn.experiment import Experiment, ExperimentContext, FeatureSet
 from keydnn.experiment.callbacks import (
+    F1,
     MAE,
     R2,
+    Accuracy,
     Callback,
     EarlyStopping,
     EvalLossMetric,
@@ -315,3 +317,50 @@ def test_exceptions_are_told_and_go_on(error):
     results = world.experiment.history[-1].results
     assert told == [(1, 1, error)]
     assert [(one.payload, one.scope) for one in results.callbacks(kind="payload").values()] == [("seen", (1, 1, "exception"))]
+
+
+# -- ready-made metrics
+
+
+def evaluated(metrics):
+    """The values of metrics over the rows of ``val`` in the active context."""
+    exp = ExperimentContext.get_active().get_experiment() or Experiment.from_active_context("bench")
+    results = exp.run_phase(EvalPhase.from_split("val", split="val", batch_size=5))
+    return [metric.extract(eval_result=results).metric_value for metric in metrics], results
+
+
+def test_scores_of_classes():
+    reference = pytest.importorskip("sklearn.metrics", reason="needs the sklearn extra")
+    rng = np.random.default_rng(2)
+    rows = FeatureSet.from_dict("rows", {"x": rng.standard_normal((40, 3)).astype("f4"), "c": rng.integers(0, 3, 40)}, "x", "c")
+    rows.split_random({"train": 0.4, "val": 0.6}, seed=0)
+    ModelGraph([ModelNode("net", keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.Linear(3, 3)), rows)], Optimizer("sgd", backend="keydnn"))
+    (accuracy, macro), results = evaluated([Accuracy(), F1("net")])
+    found = results.stacked_tensors("net", "outputs", fmt="np").reshape(24, 3).argmax(1)
+    truth = rows.get_targets("np").ravel()[np.sort(rows.get_split("val").indices)]
+    assert accuracy == reference.accuracy_score(truth, found) and len(set(found.tolist())) > 1
+    assert macro == pytest.approx(reference.f1_score(truth, found, average="macro"), rel=1e-14)
+
+
+def test_scores_in_the_units_of_the_raw_data():
+    rng = np.random.default_rng(2)
+    raw = rng.standard_normal(40).astype("f4")
+    rows = FeatureSet.from_dict("rows", {"x": rng.standard_normal((40, 3)).astype("f4"), "y": raw}, "x", "y")
+    rows.split_random({"train": 0.4, "val": 0.6}, seed=0)
+    rows.fit_transform("Negate", domain="targets")
+    read = rows.reference(features="features.x.raw", targets="targets.y.transformed")
+    ModelGraph([ModelNode("net", module("keydnn"), read)], Optimizer("sgd", backend="keydnn"))
+    (scaled, unscaled), results = evaluated([MAE(), MAE(unscale=True, name="raw")])
+    outputs, truth = results.stacked_tensors("net", "outputs", fmt="np").ravel(), raw[np.sort(rows.get_split("val").indices)]
+    assert scaled == pytest.approx(np.abs(outputs - -truth).mean(), rel=1e-6)
+    assert unscaled == pytest.approx(np.abs(-outputs - truth).mean(), rel=1e-6)
+
+
+def test_the_node_has_to_be_named_where_several_could_be_meant():
+    world = World("keydnn")
+    other = ModelNode("other", module("keydnn"), world.rows)
+    world.graph.add_node(other)
+    (value,), results = evaluated([MAE("other")])
+    with pytest.raises(ValueError, match="2 nodes were evaluated"):
+        MAE().extract(eval_result=results)
+    assert MAE(world.net).extract(eval_result=results).metric_value == value == MAE(other).extract(eval_result=results).metric_value

@@ -124,7 +124,7 @@ def test_names():
         {"name_template": "{fold}"},
         {"name_template": "{}"},
         {"name_template": "{phase"},
-        {"name_template": "{batch}"},
+        {"name_template": "{label}"},
         {"save_on": "group_end", "name_template": "{epoch}"},
     ],
     ids=str,

@@ -19,10 +19,10 @@ EXPERIMENT_HOOKS = (*BOTH_HOOKS, "group_start", "group_end", "experiment_start",
 MODES = ("memory", "disk")
 Key = int | str
 
+_OF_PHASES = ("phase", "epoch", "batch")
 _PLACEHOLDERS = {
-    **dict.fromkeys(BOTH_HOOKS, ("phase", "label")),
-    **dict.fromkeys(EPOCH_HOOKS, ("phase", "epoch")),
-    **dict.fromkeys(BATCH_HOOKS, ("phase", "epoch", "batch")),
+    **dict.fromkeys(BOTH_HOOKS, (*_OF_PHASES, "label")),
+    **dict.fromkeys((*EPOCH_HOOKS, *BATCH_HOOKS), _OF_PHASES),
     **dict.fromkeys(EXPERIMENT_HOOKS[2:], ("label",)),
 }
 _TEMPLATES = {
@@ -43,8 +43,8 @@ class Checkpointing:
             of an experiment also ``group_start``, ``group_end``, ``experiment_start``, ``experiment_end``.
         every_n: A state is kept at every n-th occurrence of the hook.
         directory: Where files go; None leaves that to the experiment.
-        name_template: Name of a file, with ``{phase}``, ``{epoch}``, ``{batch}`` as far as the hook knows them, or ``{label}`` on an
-            Experiment; None takes one that fits the hook.
+        name_template: Name of a file, with ``{phase}``, ``{epoch}`` and ``{batch}`` on a phase, ``{label}`` on an Experiment; None takes
+            one that fits the hook.
         max_to_keep: The oldest beyond so many are dropped, their files deleted; None keeps all. A key that was spared stays.
         overwrite: Whether a file of the same name may be replaced.
 
@@ -161,8 +161,7 @@ class Checkpointing:
             ValueError: The hook is one of an experiment, or the template needs its label.
         """
         _one_of("save_on of a phase's checkpointing", self._save_on, PHASE_HOOKS)
-        allowed = [name for name in _PLACEHOLDERS[self._save_on] if name != "label"]
-        self.validate_placeholders(self.name_template, allowed, f"save_on={self._save_on!r} on a phase")
+        self.validate_placeholders(self.name_template, _OF_PHASES, f"save_on={self._save_on!r} on a phase")
 
     def check_for_experiment(self) -> None:
         """Refuse what an Experiment cannot do.

@@ -63,7 +63,8 @@ def test_one_dense_has_the_analytic_hessian(use_bias, loss_mode):
 @pytest.mark.parametrize("make", [tanh_net, conv_net, rnn_net])
 def test_any_net_agrees_with_a_dense_difference_hessian(make):
     model, X, Y = make()
-    exact, difference = dense(Hessian(model, X, Y)), dense(Hessian(model, X, Y, mode="fd"))
+    exact, difference = (dense(Hessian(model, X, Y, mode=mode)) for mode in ("autograd", "fd"))
+    assert Hessian(model, X, Y).mode == ("fd" if make is rnn_net else "autograd")  # what costs less
     np.testing.assert_allclose(exact, difference, atol=1e-7)
     np.testing.assert_allclose(exact, exact.T, atol=1e-10)
     values = np.linalg.eigvalsh(exact)
@@ -255,3 +256,21 @@ def test_a_master_copy_collects_small_updates():
         model = LinearBlockModel(DATA, num_hidden=[], seed=0)
         runs.append(model.train_instrumented(*DATA.get(), epochs=150, batch_size=30, learning_rate=0.1, precision_dict=precision)["loss"])
     assert runs[1][-1] < 0.5 * runs[0][-1]
+
+
+def test_the_margin_of_adam_is_that_of_its_preconditioned_hessian():
+    data = AffineDataset(30, seed=1)
+    model = LinearBlockModel(data, num_hidden=[], seed=0)
+    rule, seen = AdamRule(), []
+    h = model.train_instrumented(
+        *data.get(), epochs=6, batch_size=30, learning_rate=0.01, update_rule=rule, hessian="lanczos",
+        callbacks=[lambda step, row: seen.append(np.concatenate([p.reshape(-1) for p in rule.preconditioner()])) and False],
+    )  # fmt: skip
+    H = analytic_dense_hessian(data.X, 2, True, False)
+    assert np.isnan(h["margin_to_limit"][0]) and h["stability_limit"][1] == pytest.approx(38 / 0.01)
+    for step in range(1, 6):  # with the preconditioner that the step before has left
+        expected = np.linalg.eigvals(H / seen[step - 1][:, None]).real.max() * 0.01 / 38
+        assert h["margin_to_limit"][step] == pytest.approx(expected, rel=1e-2)
+    plain = LinearBlockModel(data, num_hidden=[], seed=0)
+    h = plain.train_instrumented(*data.get(), epochs=3, batch_size=30, learning_rate=0.1, update_rule=MomentumRule(0.5), hessian="lanczos")
+    np.testing.assert_allclose(h["margin_to_limit"], np.linalg.eigvalsh(H)[-1] / 30.0, rtol=1e-2)

@@ -82,6 +82,12 @@ def test_what_fell_to_zero_shows(plt):
     assert panel.get_yscale() == "symlog" and panel.get_ylim()[0] < 0.0 and axes[0, 1].get_yscale() == "linear"
 
 
+def test_edge_plot(plt):
+    fig, axes = FitHistory(margin_to_limit=[0.5, 0.9, 1.02], loss=[1.0, 0.1, 0.02]).plot_edge("edge", show=False)
+    assert len(axes) == 2 and fig.get_suptitle() == "edge" and axes[1].get_yscale() == "log"
+    assert any(np.allclose(line.get_ydata(), 1.0) for line in axes[0].lines)
+
+
 def test_phase_plot(history, plt):
     fig, ax = history.plot_phase(show=False)
     assert [text.get_text() for text in ax.texts] == ["0.25", "0.5", "1", "1.5"] and ax.get_xlabel()

@@ -117,3 +117,16 @@ def test_rail_stats_by_hand():
         assert (stats.saturation_fraction, stats.near_rail_fraction, stats.underflow_fraction) == (0, 0, 0)
     assert rail_stats(Tensor(data=np.array([300.0])), bf16).saturation_fraction == 0
     assert subnormal_fraction([0.002, 1.0, 0.0, 0.01], fp8_e4m3) == 0.5
+
+
+@pytest.mark.parametrize("bits", [None, 6])
+def test_stochastic_rounding_of_fixed_point_is_unbiased(bits):
+    q = ap_fixed(12, 6, "AP_RND_STOCH", "AP_SAT", SR_BITS=bits)
+    grid = np.arange(-64, 64) * q.quantum
+    np.testing.assert_array_equal(q(grid, key=3), grid)  # what lies on the grid never moves
+    n, r = 1_000_000, 0.3
+    drawn = q(np.full(n, (5 + r) * q.quantum), key=7) / q.quantum
+    share = r if bits is None else np.floor(r * 2**bits) / 2**bits
+    assert set(np.unique(drawn)) == {5.0, 6.0} and abs(drawn.mean() - 5 - share) < 4 * np.sqrt(share * (1 - share) / n)
+    np.testing.assert_array_equal(q(np.full(9, 0.3), key=1), q(np.full(9, 0.3), key=1))
+    assert (q(np.full(99, 0.3), key=1) != q(np.full(99, 0.3), key=2)).any()

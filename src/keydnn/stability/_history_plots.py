@@ -125,6 +125,21 @@ def _scale(ax: Any, name: str, keys: Sequence[str], values: np.ndarray, line: fl
         ax.set_ylim(-0.03, max(1.05, 1.05 * float(values.max())))
 
 
+def edge(history: Any, title: str | None, show: bool) -> Any:
+    """Curvature relative to the limit of the update rule, above the loss."""
+    plt = pyplot()
+    fig, axes = plt.subplots(2, 1, sharex=True, figsize=(6.4, 5), layout="constrained")
+    margin = ("curvature / limit of the update rule", ("margin_to_limit",), 1.0)
+    for ax, (name, keys, line) in zip(axes, (margin, ("loss", ("loss",), None)), strict=True):
+        _panel(ax, [("", history)], name, keys, line)
+    axes[-1].set_xlabel("step")
+    if title:
+        fig.suptitle(title)
+    if show:
+        plt.show()
+    return fig, axes
+
+
 def phase(history: Any, title: str | None, show: bool) -> Any:
     """Update distortion in the complex plane."""
     plt = pyplot()

@@ -19,6 +19,8 @@ import numpy as np
 
 from keydnn._tensor import Tensor
 from keydnn.autograd.backward import grad
+from keydnn.nn.layers.bidirectional import Bidirectional
+from keydnn.nn.layers.recurrent import Recurrent
 from keydnn.stability.precision import ensure_precision_dict, network_of
 
 METHODS = ("lanczos", "power")
@@ -43,7 +45,8 @@ class Hessian:
         X: Inputs.
         Y: Targets.
         loss_mode: ``"half_mse"``, ``"keras_mse"``, or a differentiable function (prediction, target).
-        mode: ``"autograd"`` differentiates twice, ``"fd"`` takes central differences, ``"auto"`` is autograd.
+        mode: ``"autograd"`` differentiates twice, ``"fd"`` takes central differences, ``"auto"`` is autograd, but differences for
+            networks with recurrent layers, whose second derivatives run step by step and cost more than two gradients.
         precision: Formats for the straight-through graph of a `BaseModel`; None is the float graph.
 
     Attributes:
@@ -66,7 +69,9 @@ class Hessian:
             raise ValueError(f"loss_mode must be one of {', '.join(LOSS_MODES)}, got {loss_mode!r}")
         if mode not in ("auto", "autograd", "fd"):
             raise ValueError(f"mode must be auto, autograd or fd, got {mode!r}")
-        self.loss_mode, self.mode, self.products = loss_mode, mode, 0
+        self.loss_mode, self.products = loss_mode, 0
+        is_recurrent = any(isinstance(module, Recurrent | Bidirectional) for module in network_of(model).modules())
+        self.mode = mode if mode != "auto" else "fd" if is_recurrent else "autograd"
         self.precision = ensure_precision_dict(precision)
         self.model = copy.copy(model)
         network = copy.deepcopy(network_of(model))

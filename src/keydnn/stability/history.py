@@ -135,6 +135,18 @@ class FitHistory(dict):
         label = str(self.meta.get("label", "this run" if others else ""))
         return _history_plots.quantization([(label, self), *(others or {}).items()], title, show)
 
+    def plot_edge(self, title: str | None = None, *, show: bool = True) -> Any:
+        """The edge of stability: curvature relative to the limit of the update rule, above 1 unstable, and the loss.
+
+        Args:
+            title: Above the panels.
+            show: Whether to show the figure.
+
+        Returns:
+            ``(fig, axes)``.
+        """
+        return _history_plots.edge(self, title, show)
+
     def plot_phase(self, title: str | None = None, *, show: bool = True) -> Any:
         """Actual against intended updates, as points ``r exp(i beta)``: healthy at 1 on the real axis, lost at 0.
 

@@ -19,6 +19,7 @@ from keydnn.stability.formats import NumberFormat
 DEFAULT = "__default__"
 RESERVED_NAMES = {"loss", "input", DEFAULT}
 PLACEHOLDER = "model_input"
+CELL_FIELDS = {"W_ih": "weight", "W_hh": "recurrent_weight", "b_ih": "bias", "b_hh": "bias"}  # parameters of recurrent cells
 _SHOWN = 4
 
 
@@ -156,8 +157,8 @@ class PrecisionDict(dict):
         total = 0
         network = network_of(model)
         for name, parameter in network.named_parameters():
-            layer, _, own = name.rpartition(".")
-            dtype = self.dtype(layer.split(".")[0], own, self.dtype(layer.split(".")[0], "value"))
+            layer, own = name.partition(".")[0], name.rpartition(".")[2]
+            dtype = self.dtype(layer, CELL_FIELDS.get(own, own), self.dtype(layer, "value"))
             total += int((32 if dtype is None else dtype.bits) * parameter.numel())
         return total
 

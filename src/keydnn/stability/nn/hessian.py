@@ -32,6 +32,7 @@ class HessianMonitor:
             wanted = wanted and settings.compute_analytic_hessian and self.is_one_dense
         self.is_on = wanted and self.mode is not None
         self.vector: Any = None
+        self.scaled, self.scaled_vector = math.nan, None  # of the preconditioned Hessian
         self._whole: np.ndarray | None = None
         self._last: tuple[Any, ...] | None = None
         self.operator: Hessian | None = None
@@ -65,7 +66,18 @@ class HessianMonitor:
         solve = lanczos if self.mode == "lanczos" else power
         found = solve(operator, operator.size, v0=self.vector, max_iter=_MOST_PRODUCTS)
         self.vector = found.vectors[0]
+        self._measure_scaled(operator)
         return np.array([found.lambda_min, found.lambda_max]), float(found.residuals[0])
+
+    def _measure_scaled(self, operator: Hessian) -> None:
+        """The largest eigenvalue of ``P^-1 H`` for a rule with a preconditioner P, which it has after its first step."""
+        rule = self.run.rule
+        scale = None if rule is None else rule.preconditioner()
+        if scale is None:
+            return
+        root = np.sqrt(np.concatenate([p.reshape(-1) for p in scale]))
+        found = lanczos(lambda v: operator(v / root) / root, operator.size, v0=self.scaled_vector, max_iter=_MOST_PRODUCTS)
+        self.scaled, self.scaled_vector = found.lambda_max, found.vectors[0]
 
     def probe(self, batch: tuple[np.ndarray, np.ndarray], gradient: np.ndarray) -> float:
         """A curvature before the first update: three power iterations from the gradient."""

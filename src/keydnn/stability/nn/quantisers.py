@@ -18,7 +18,7 @@ from keydnn.nn.layers.one_axis import Conv1d
 from keydnn.nn.layers.recurrent import Recurrent
 from keydnn.nn.layers.three_axes import Conv3d
 from keydnn.stability.keys import key_of
-from keydnn.stability.precision import PrecisionDict
+from keydnn.stability.precision import CELL_FIELDS, PrecisionDict
 from keydnn.stability.quantization import quantize_tensor
 
 FLOAT64 = np.dtype(np.float64)
@@ -101,13 +101,12 @@ def exchanged(*changes: tuple[Module, dict[str, Any]]) -> Iterator[None]:
 
 PRODUCTS = (Linear, Dense, Conv1d, Conv2d, Conv2dTranspose, Conv3d)
 _PRODUCT_FIELDS = {"weight": "weight", "bias": "bias"}
-_CELL_FIELDS = {"W_ih": "weight", "W_hh": "recurrent_weight", "b_ih": "bias", "b_hh": "bias"}
 
 
 def fields_of(layer: Any) -> dict[str, str]:
     """The fields of a layer's parameters by their own name; what is not listed has the field ``value``."""
     if isinstance(layer, Recurrent):
-        return _CELL_FIELDS
+        return CELL_FIELDS
     return _PRODUCT_FIELDS if isinstance(layer, (*PRODUCTS, Embedding)) else {}
 
 

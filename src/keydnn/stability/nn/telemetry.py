@@ -169,7 +169,7 @@ def _hessian(run: Any, b: Block) -> dict[str, Any]:
     limit = stability_limit(run.rule, eta if run.rule is None else None) if has_limit else math.nan
     is_scaled = isinstance(run.rule, AdamRule | RMSPropRule)  # there the limit is one of the preconditioned Hessian
     found["stability_limit"] = limit
-    found["margin_to_limit"] = math.nan if is_scaled else found["hessian_lambda_max"] / limit
+    found["margin_to_limit"] = (run.hessian.scaled if is_scaled else found["hessian_lambda_max"]) / limit
     return found
 
 

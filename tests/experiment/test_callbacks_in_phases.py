@@ -361,6 +361,15 @@ def test_the_node_has_to_be_named_where_several_could_be_meant():
     other = ModelNode("other", module("keydnn"), world.rows)
     world.graph.add_node(other)
     (value,), results = evaluated([MAE("other")])
+    part = EvalPhase.from_split("part", split="val", batch_size=5, active_nodes=["net"])
+    assert MAE().extract(eval_result=world.experiment.run_phase(part)).metric_value == value
     with pytest.raises(ValueError, match="2 nodes were evaluated"):
         MAE().extract(eval_result=results)
     assert MAE(world.net).extract(eval_result=results).metric_value == value == MAE(other).extract(eval_result=results).metric_value
+
+
+def test_the_node_at_the_end_of_a_chain_is_meant():
+    world = World("keydnn")
+    world.graph.add_node(ModelNode("head", keydnn.Sequential(keydnn.nn.Linear(1, 1)), world.net))
+    (default, named, inner), _ = evaluated([MAE(), MAE("head"), MAE("net")])
+    assert default == named != inner

@@ -16,7 +16,6 @@ import numpy as np
 from keydnn import metrics
 from keydnn.experiment.callbacks.metrics import EvaluationMetric
 from keydnn.experiment.callbacks.results import MetricResult
-from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.names import DOMAIN_OUTPUTS, DOMAIN_TARGETS, ROLE_DEFAULT
 
@@ -27,7 +26,7 @@ class Score(EvaluationMetric):
     """Base of metrics that compare the outputs of a node with its targets.
 
     Args:
-        node: The node, its id or its label; None takes the only tail of the graph that was evaluated.
+        node: The node, its id or its label; None takes the only one that ran and that no other one reads.
         name: Of the metric.
         role: Of the samples.
         unscale: Whether outputs and targets are taken back to the units of the raw data.
@@ -57,11 +56,12 @@ class Score(EvaluationMetric):
         return MetricResult(self.name, float(self.value(np.asarray(targets), np.asarray(outputs))))
 
     def _only_tail(self, eval_result: Any) -> str:
-        ran = next(iter(eval_result.execution_contexts().values())).outputs
-        tails = ExperimentContext.get_active().model_graph.tail_nodes
-        found = [node_id for node_id in ran if node_id in tails] or list(ran)
+        """The one node that ran and that none of the others read."""
+        ran = eval_result.execution_contexts().first().outputs
+        read = {parent for node_id in ran for parent in eval_result.nodes.notes[node_id].parents}
+        found = [node_id for node_id in ran if node_id not in read]
         if len(found) != 1:
-            raise ValueError(f"metric {self.name!r}: {len(found)} nodes were evaluated that nobody reads; say which one: node=...")
+            raise ValueError(f"metric {self.name!r}: {len(found)} nodes were evaluated that no other one reads; say which one: node=...")
         return found[0]
 
     @abc.abstractmethod
@@ -108,7 +108,7 @@ class Accuracy(_Classes):
     """Share of rows with the right class.
 
     Args:
-        node: The node, its id or its label; None takes the only tail of the graph that was evaluated.
+        node: The node, its id or its label; None takes the only one that ran and that no other one reads.
         threshold: Of outputs with one number per row, above which they say class 1; 0.0 for logits.
         name: Of the metric.
         role: Of the samples.
@@ -132,7 +132,7 @@ class F1(_Classes):
     """Harmonic mean of precision and recall.
 
     Args:
-        node: The node, its id or its label; None takes the only tail of the graph that was evaluated.
+        node: The node, its id or its label; None takes the only one that ran and that no other one reads.
         average: ``"binary"``: of class 1; of several classes ``"macro"``, ``"micro"`` or ``"weighted"``. None takes ``"binary"`` for two
             classes and ``"macro"`` for more.
         threshold: Of outputs with one number per row, above which they say class 1; 0.0 for logits.

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,12 @@ def stack_precision(
     return PrecisionDict(scopes)
 
 
+@functools.cache
+def _arguments_of(callee: Any) -> tuple[str, ...]:
+    """The arguments that a configuration can give."""
+    return tuple(p for p in inspect.signature(callee).parameters if p not in ("self", "X", "Y", "dataset", "precision_dict", "drift"))
+
+
 def _section(config: Mapping[str, Any], name: str, callee: Any) -> dict[str, Any]:
     """The arguments of one section.
 
@@ -77,7 +84,7 @@ def _section(config: Mapping[str, Any], name: str, callee: Any) -> dict[str, Any
         ValueError: An argument that the callee does not have.
     """
     given = dict(config.get(name) or {})
-    known = [p for p in inspect.signature(callee).parameters if p not in ("self", "X", "Y", "dataset", "precision_dict", "drift")]
+    known = _arguments_of(callee)
     unknown = [key for key in given if key not in known]
     if unknown:
         raise ValueError(f"config: unknown {name}.{unknown[0]}; there are {', '.join(known)}")

@@ -2,7 +2,7 @@
 
     H v = d/dtheta <grad L, v>                       Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147
     fd:  (grad L(theta + h v) - grad L(theta - h v)) / (2 h),   h = eps^(1/3) (1 + ||theta||) / ||v||
-    Lanczos with full re-orthogonalisation:  A Q = Q T + beta q e^T,   residual |beta s_last| of a Ritz pair
+    Lanczos with full re-orthogonalisation:  A Q = Q T + beta q e^T,   residual ``|beta s_last|`` of a Ritz pair
 
 Everything runs on a float64 copy of the network, so the model itself is not touched.  For one point the graph of the gradient is
 made once; a product is one more sweep through it.  Vectors are flat, in the order of ``model.parameters()``.

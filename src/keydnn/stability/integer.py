@@ -1,8 +1,10 @@
 """Bit-exact integer execution of a quantised network: what hardware computes, without a floating-point number in between.
 
-    "dot":      the exact dot product, cast to the accumulator; plus the bias; cast to the activation
-    "per_mac":  the accumulator starts at the bias cast to it; each product is cast to it, and each partial sum, in the order of
-                the inputs; the result is cast to the activation.  This is what generated HLS does.
+``"dot"``
+    The exact dot product, cast to the accumulator; plus the bias; cast to the activation.
+``"per_mac"``
+    The accumulator starts at the bias cast to it; each product is cast to it, and each partial sum, in the order of the inputs; the
+    result is cast to the activation.  This is what generated HLS does.
 
 A number is an integer and a count of fractional bits.  Integers are int64 where they fit in 62 bits, Python integers beyond.
 """

@@ -1,6 +1,6 @@
 """Quantisers for arrays and tensors, and how much of a tensor lies at the rails of a format.
 
-    saturation = #(x <= min or x >= max) / n        near rail = #(|x| >= r max(|min|, |max|)) / n
+    saturation = #(x <= min or x >= max) / n        near rail = #(abs(x) >= r max(abs(min), abs(max))) / n
     underflow  = #(x != 0 and Q(x) = 0) / n         with Q the format's own rounding
 
 For unsigned formats the lower test is ``x < 0``: an exact zero is no clipped value.

@@ -149,7 +149,7 @@ def metrics_from_eigenvalues(eigenvalues: np.ndarray) -> dict[str, float]:
 
 
 def hessian_metrics_np(H: Any) -> dict[str, float]:
-    """The extreme eigenvalues of the symmetrised H, and max |lambda|."""
+    """The extreme eigenvalues of the symmetrised H, and max ``|lambda|``."""
     return metrics_from_eigenvalues(_eigenvalues(H))
 
 
@@ -157,8 +157,8 @@ def stability_metrics_from_hessian(H: Any, eta: float, alpha: float = 1.0) -> di
     """What H says about gradient descent with step ``alpha * eta``.
 
     Returns:
-        ``stability_margin_lambda`` = alpha eta lambda_max (stable below 2), ``stability_margin_norm`` = alpha eta max |lambda|,
-        ``spectral_radius_update_map`` = max |1 - alpha eta lambda_i| (stable below 1).
+        ``stability_margin_lambda`` = alpha eta lambda_max (stable below 2), ``stability_margin_norm`` = alpha eta max ``|lambda|``,
+        ``spectral_radius_update_map`` = max ``|1 - alpha eta lambda_i|`` (stable below 1).
 
     Example:
         >>> from keydnn.stability import stability_metrics_from_hessian

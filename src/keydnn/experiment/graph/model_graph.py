@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -12,7 +13,7 @@ from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import Batch, ExecutionContext
-from keydnn.experiment.graph import optimizer_rule, steps
+from keydnn.experiment.graph import graph_file, optimizer_rule, steps
 from keydnn.experiment.graph.building import build_nodes
 from keydnn.experiment.graph.flow import Flow
 from keydnn.experiment.graph.kinds import StepKind, kind_of
@@ -22,6 +23,7 @@ from keydnn.experiment.graph.nodes import ComputeNode
 from keydnn.experiment.graph.optimizer_rule import Optimizers
 from keydnn.experiment.graph.recorded import GraphPlans
 from keydnn.experiment.graph.wiring import Wiring
+from keydnn.experiment.io import Saved
 from keydnn.experiment.names import check_new_label
 from keydnn.experiment.random_states import forked
 from keydnn.experiment.references import FeatureSetReference
@@ -31,7 +33,7 @@ from keydnn.experiment.visualization.summary import summary_box
 _MOST_KINDS = 64  # of steps that are remembered
 
 
-class ModelGraph:
+class ModelGraph(Saved):
     """A directed acyclic graph of nodes.
 
     Args:
@@ -50,6 +52,8 @@ class ModelGraph:
     Warns:
         UserWarning: A node's own optimizer is dropped; the nodes do not hang together; backends are mixed.
     """
+
+    kind = "mg"
 
     def __init__(
         self,
@@ -485,6 +489,26 @@ class ModelGraph:
         for backend, optimizer in self._optimizers.items():
             optimizer.set_state(states.get(backend.value, {"internal": None}))
         self._contributing = set(state["opt_built_from_node_ids"])
+
+    @classmethod
+    def load(cls, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False, overwrite: bool = False) -> Self:
+        """Read a graph, built if it was, with weights, optimizers and freeze flags; the active context gets it.
+
+        If the active context has a graph or an experiment, the loaded graph goes into a new context, which becomes active and knows the
+        feature sets that it reads.
+
+        Args:
+            filepath: The file, with or without its suffix.
+            allow_packaged_code: Whether code in the file may be run; read it first with ``inspect_packaged_code``.
+            overwrite: Whether graph and nodes replace those that are registered; otherwise a node whose id is taken gets a new one.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ArtifactError: No artifact, or a damaged or hostile one.
+            PackagedCodeError: It brings code, and that is not permitted.
+            ResolutionError: A feature set that it reads is not registered.
+        """
+        return graph_file.load(cls, filepath, allow_packaged_code=allow_packaged_code, overwrite=overwrite)
 
     def snapshot(self) -> tuple[Wiring, dict[str, Any]]:
         """Which nodes there are, how they are connected, and the state, for :meth:`restore`."""

@@ -1,0 +1,94 @@
+"""Graphs in files: config and state; where ids are taken the loaded nodes get new ones, and all that names them follows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.io import ArtifactReader
+from keydnn.experiment.references import FeatureSetReference
+
+log = logging.getLogger("keydnn")
+
+
+def load(cls: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: bool, overwrite: bool) -> Any:
+    """Read a graph; see ``ModelGraph.load``."""
+    with ArtifactReader(filepath, "mg", allow_packaged_code=allow_packaged_code) as reader:
+        config, state = reader.config, reader.json("state.json")
+        return _placed(cls, config, state, overwrite)
+
+
+def _placed(cls: Any, config: Mapping[str, Any], state: Mapping[str, Any], overwrite: bool) -> Any:
+    active = ExperimentContext.get_active()
+    is_taken = active.model_graph is not None or active.get_experiment() is not None
+    sources = _sources(config, active)
+    ctx = _another(active, sources) if is_taken and not overwrite else active
+    taken = {node_id for node_id in _ids(config) if node_id in ctx.available_nodes}
+    if taken and not overwrite:
+        ids = {node_id: str(uuid.uuid4()) for node_id in taken}
+        config, state = renamed(config, ids), renamed(state, ids)
+        log.info("ids of %d nodes of the loaded graph %r are taken; they get new ones", len(ids), config["label"])
+    made = _made(cls, ctx, config, state, "overwrite" if overwrite else ctx.registration_policy)
+    if ctx is not active:
+        ExperimentContext.set_active(ctx)
+        log.info("the active context has a graph or an experiment; the loaded graph %r lives in a new one, active from now on", made.label)
+    return made
+
+
+def _made(cls: Any, ctx: ExperimentContext, config: Mapping[str, Any], state: Mapping[str, Any], policy: Any) -> Any:
+    """The graph with its state; the context is as before if that fails."""
+    before = ctx.get_state()
+    with contextlib.ExitStack() as undo:
+        undo.callback(ctx.set_state, before)
+        with ctx.activate(), ctx.use_policy(policy):
+            made = cls.from_config(config)
+            made.set_state(state)
+        undo.pop_all()
+    return made
+
+
+def _sources(config: Mapping[str, Any], ctx: ExperimentContext) -> list[Any]:
+    """The feature sets that the graph reads; it cannot be read without them."""
+    references = [reference for entry in config["nodes"] for reference in entry["upstream_refs"]]
+    return [reference.resolve(ctx).source for reference in references if isinstance(reference, FeatureSetReference)]
+
+
+def _another(active: ExperimentContext, sources: list[Any]) -> ExperimentContext:
+    """A context of its own that knows the feature sets."""
+    ctx = ExperimentContext(registration_policy=active.registration_policy)
+    for source in {source.node_id: source for source in sources}.values():
+        ctx.register_experiment_node(source)
+    return ctx
+
+
+def _ids(config: Mapping[str, Any]) -> list[str]:
+    return [entry["node_id"] for entry in config["nodes"]]
+
+
+def renamed(value: Any, ids: Mapping[str, str]) -> Any:
+    """Configs and states with other ids of nodes, wherever they stand.
+
+    Args:
+        value: Plain values and references.
+        ids: Old id to new id.
+
+    Example:
+        >>> from keydnn.experiment.graph.graph_file import renamed
+        >>> renamed({"a": ["a", ("b", 1)]}, {"a": "c"})
+        {'c': ['c', ('b', 1)]}
+    """
+    if isinstance(value, str):
+        return ids.get(value, value)
+    if isinstance(value, Mapping):
+        return {renamed(key, ids): renamed(inner, ids) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(renamed(inner, ids) for inner in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and getattr(value, "node_id", None) in ids:
+        return dataclasses.replace(value, node_id=ids[value.node_id])  # type: ignore[attr-defined]
+    return value

@@ -613,6 +613,11 @@ class Tensor(Differentiable):
             self._data, self._node, self._cell = self._host("to_").copy(), None, [self._version_cell()[0] + 1]
         return self
 
+    def _astype_(self, dtype: np.dtype) -> None:
+        """Change the dtype of this object, keeping its identity; its graph link and its gradient are dropped."""
+        self._data, self._cell = self._host("astype").astype(dtype), [self._version_cell()[0] + 1]
+        self._node = self.grad = None
+
     def free_(self) -> None:
         """Release device storage; nothing to do on the cpu."""
 

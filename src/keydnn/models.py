@@ -1,5 +1,5 @@
 """Models and what their training leaves."""
 
-from keydnn.training import History, Model, Sequential
+from keydnn.training import History, MixedPrecision, Model, Sequential
 
-__all__ = ["History", "Model", "Sequential"]
+__all__ = ["History", "MixedPrecision", "Model", "Sequential"]

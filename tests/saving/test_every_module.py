@@ -7,6 +7,7 @@ import pytest
 
 import keydnn
 from keydnn import layers
+from keydnn.models import MixedPrecision
 from keydnn.saving import from_payload, module_from_config, module_to_config, registered, registered_names, to_payload
 
 IMAGES, VOLUMES, ROWS, STATE, SEQUENCES, TOKENS = (2, 3, 6, 6), (2, 2, 3, 4, 5), (4, 6), (4, 3), (5, 4, 6), np.array([[1, 0], [3, 3]])
@@ -47,6 +48,7 @@ SAMPLES = {  # name -> (a layer with unusual settings, shape of its input, or a 
     "AvgPool3d": (lambda: layers.AvgPool3d(2, padding=(1, 0, 0)), VOLUMES),
     "ZeroPad2d": (lambda: layers.ZeroPad2d((0, 1, 2, 3)), IMAGES),
     "PixelShuffle": (lambda: layers.PixelShuffle(1), IMAGES),
+    "MixedPrecision": (lambda: MixedPrecision(layers.Conv2d(3, 2, 3, dtype="float64")), IMAGES),
     "RNNCell": (lambda: layers.RNNCell(6, 3, dtype="float64"), [ROWS, STATE]),
     "LSTMCell": (lambda: layers.LSTMCell(6, 3, bias=False), [ROWS, STATE, STATE]),
     "GRUCell": (lambda: layers.GRUCell(6, 3, reset_after=True), [ROWS, STATE]),

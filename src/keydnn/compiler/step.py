@@ -20,8 +20,9 @@ import numpy as np
 
 from keydnn.autograd.context import is_tensor
 from keydnn.autograd.modes import recording
+from keydnn.compiler.agreement import agrees, coarse, noise
 from keydnn.compiler.gradients import Gradients
-from keydnn.compiler.ir import Buffer, Op, Step, View, array_of
+from keydnn.compiler.ir import Op, Step, View
 from keydnn.compiler.lower import Unplannable
 from keydnn.compiler.passes import improve
 from keydnn.compiler.plan import Plan, build
@@ -30,7 +31,6 @@ from keydnn.kernels import native
 from keydnn.kernels.dispatch import native_status
 
 logger = logging.getLogger("keydnn")
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 _RETRIES = (1, 10, 100)  # eager steps after which recording is tried again: the first pass may have been special
 _PROFILED = 8  # steps whose operations are timed
 CHECK_ALL = os.environ.get("KEYDNN_CHECK_STEPS", "") == "1"
@@ -311,7 +311,8 @@ class _Result:
         self.outputs = [t.detach() if is_tensor(t) else t for t in outputs]
         self.written = [b for b in recorder.buffers() if b.before is not None]
         self.after = [b.array.copy() for b in self.written]
-        self.noise = _noise(recorder.ops)
+        self.noise, self.coarse = noise(recorder.ops), coarse(recorder.ops)
+        self.views = [recorder.view(t._data) if is_tensor(t) else None for t in outputs]
 
     def undo(self) -> None:
         """The state before the step."""
@@ -326,41 +327,13 @@ class _Result:
 
     def difference(self, outputs: list[np.ndarray]) -> str | None:
         """Where the plan's result differs by more than the tolerance, or None."""
-        for i, (tensor, b) in enumerate(zip(self.outputs, outputs, strict=True)):
-            if not agrees(tensor._data, b):
+        for i, (tensor, view, b) in enumerate(zip(self.outputs, self.views, outputs, strict=True)):
+            if not agrees(tensor._data, b, is_coarse=view is not None and view.buffer in self.coarse):
                 return f"result {i}"
         for buffer, a in zip(self.written, self.after, strict=True):
-            if not agrees(a, buffer.array, self.noise.get(buffer)):
+            if not agrees(a, buffer.array, self.noise.get(buffer), buffer in self.coarse):
                 return f"a tensor of shape {a.shape}"
         return None
-
-
-def _noise(ops: list[Op]) -> dict[Buffer, np.ndarray]:
-    """Where an update's gradient is rounding error (below 1e-5 of the largest of all): there even its sign may differ."""
-    updates = [op for op in ops if op.kernel in ("sgd_", "adam_")]
-    grads = [array_of(op.operands[1]) for op in updates]
-    top = max((float(np.abs(g).max(initial=0.0)) for g in grads), default=0.0)
-    noise = {}
-    for op, g in zip(updates, grads, strict=True):
-        for i in op.writes:
-            target = op.operands[i]
-            if isinstance(target, View) and target.shape == g.shape and target.buffer.array.size == g.size:
-                noise[target.buffer] = (np.abs(g) < 1e-5 * top).reshape(target.buffer.array.shape)
-    return noise
-
-
-def agrees(a: np.ndarray, b: np.ndarray, ignore: np.ndarray | None = None) -> bool:
-    """Whether two arrays agree within the tolerance of their dtype, relative to the largest element."""
-    if a.dtype.kind != "f":
-        return bool(np.array_equal(a, b))
-    rtol = TOLERANCE.get(a.dtype.name, 1e-4)
-    finite = np.isfinite(a)
-    if not np.array_equal(finite, np.isfinite(b)):
-        return False
-    if ignore is not None:
-        finite &= ~ignore
-    scale = float(np.abs(a[finite]).max(initial=0.0))
-    return bool(np.all(np.abs(a[finite] - b[finite]) <= rtol * scale + 1e-30))
 
 
 class _RandomState:

@@ -18,6 +18,7 @@ import numpy as np
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import RECORDINGS, state
 from keydnn.domain.device import Device, as_device
+from keydnn.nn.arguments import floating_dtype
 from keydnn.nn.hooks import Hooks, RemovableHook
 from keydnn.nn.parameter import Parameter
 
@@ -310,6 +311,34 @@ class Module:
             module.__dict__["_is_frozen"] = flag
             module._mark()
         return self.train(not flag).requires_grad_(not flag)
+
+    def astype(self: M, dtype: Any) -> M:
+        """Convert floating parameters and buffers here and below, in place; gradients are dropped.
+
+        Optimizers keep moments of the former dtype: make them afterwards.  Lazy layers will make their parameters in it.
+
+        Args:
+            dtype: float32 or float64.
+
+        Returns:
+            self.
+
+        Raises:
+            TypeError: ``dtype`` is neither.
+
+        Example:
+            >>> keydnn.Linear(2, 3).astype("float64").weight.dtype
+            dtype('float64')
+        """
+        target = floating_dtype(dtype, self)
+        for module in self.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor.dtype.kind == "f" and tensor.dtype != target:
+                    tensor._astype_(target)
+            if isinstance(module.__dict__.get("dtype"), np.dtype):  # what layers say of themselves
+                module.__dict__["dtype"] = target
+            module._mark()
+        return self
 
     def to(self: M, device: Device | str) -> M:
         """Move parameters, buffers and children; parameter objects may be replaced.

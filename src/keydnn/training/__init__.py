@@ -25,6 +25,7 @@ from keydnn.training.callbacks import (
 from keydnn.training.history import History
 from keydnn.training.loop import BatchHooks, Totals, run_steps
 from keydnn.training.metrics import METRICS, accuracy, mean_absolute_error, mean_squared_error
+from keydnn.training.mixed import MixedPrecision
 from keydnn.training.model import Model
 from keydnn.training.sequential import Sequential
 from keydnn.training.state import Run, TrainingState
@@ -41,6 +42,7 @@ __all__ = [
     "LambdaCallback",
     "ProgressBar",
     "LearningRateScheduler",
+    "MixedPrecision",
     "Model",
     "ModelCheckpoint",
     "ReduceLROnPlateau",

@@ -261,6 +261,54 @@ def test_ten_epochs_of_45000_samples_take_less_than_10_mib():
     assert len(results.tensors("net", "sample_uuids").first()) == batch_size
 
 
+def test_a_graph_that_leaves_much_is_told_before_the_first_step(net):
+    graph = ModelGraph([net], Optimizer("sgd", backend="keydnn"))
+    graph.build()
+    large = {"graph": graph, "n_epochs": 2**10, "n_samples": 2**20}
+    with pytest.warns(UserWarning, match="4,096 MiB"):
+        PhaseResults("p").start_recording(active_nodes=[net.node_id], **large)
+    for quiet in ({"recording": "last"}, {"recording": "none"}, {"keep": "targets"}, {"n_epochs": 1}):
+        PhaseResults("p").start_recording(**(large | quiet))
+
+
+@pytest.mark.filterwarnings("ignore:node 'both'. its inputs have the same targets")
+def test_frames_are_shared_where_a_merge_makes_targets_anew(ten, views):
+    """Targets and tags of a merge node are new tensors in every step; those of an epoch before are held for all."""
+    heads = [
+        ModelNode(label, keydnn.Sequential(keydnn.Dense(1)), ten.reference(features="*.raw", targets="y.raw", tags="t.raw"))
+        for label in "uv"
+    ]
+    both = ConcatNode("both", heads, concat_axis=-1)
+    graph = ModelGraph([*heads, both], Optimizer("sgd", backend="keydnn"))
+    batches = [view.materialize_batch("keydnn", columns=COLUMNS) for view in views]
+    results = TrainResults("t")
+    for epoch in range(3):
+        for i, (view, batch) in enumerate(zip(views, batches, strict=True)):
+            keys = [(head.node_id, head.upstream_ref) for head in heads]
+            ctx = ExecutionContext("t", epoch, i, dict.fromkeys(keys, batch), dict.fromkeys(keys, view))
+            graph.eval_step(ctx, [])
+            results.add_execution_context(ctx)
+    results.finish()
+    assert len({id(place.frame) for place in results.context_store.places()}) == 3
+    assert results.tensors("both", "targets", fmt="np").at(epoch=2, batch=2).tolist() == [[16.0, 16.0], [18.0, 18.0]]
+    kept = [value for place in results.context_store.places() for role in place.frame.node(both.node_id).roles for _, value in role.domains]
+    assert all(getattr(value, "_value", None) is None for value in kept)  # ids that the merge compared are not kept
+
+
+@pytest.mark.parametrize("changed", ["targets", "tags"])
+def test_batches_with_other_samples_have_frames_of_their_own(changed, net, views):
+    results = TrainResults("t")
+    for epoch in range(2):
+        batch = views[0].materialize_batch(columns=COLUMNS)
+        samples = batch.role_data["default"]
+        if epoch:
+            other = samples.get_domain_data(changed)[::-1]
+            batch = Batch(4, {"default": samples.with_domains({changed: other})}, None, dict(batch.role_weights), dict(batch.role_masks))
+        results.add_execution_context(step(net, views[0], batch, np.ones((4, 1)), epoch))
+    first, second = results.tensors(net, changed).values()
+    assert first.tolist() == second.tolist()[::-1] != second.tolist()
+
+
 # -- steps that ran in one call -----------------------------------------------------------------------------------------
 
 

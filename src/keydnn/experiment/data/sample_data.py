@@ -107,6 +107,10 @@ class Deferred:
         """Another one of the same value, so that this one does not keep what is computed."""
         return Deferred(self._compute, self.n)
 
+    def is_like(self, other: Any) -> bool:
+        """Whether another value is computed by the same call."""
+        return isinstance(other, Deferred) and other._compute is self._compute
+
 
 class SampleData:
     """Tensors of one group of samples.

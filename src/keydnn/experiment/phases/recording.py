@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
 from keydnn.experiment.names import DOMAIN_OUTPUTS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, DOMAIN_TARGETS
 
@@ -55,6 +57,15 @@ def checked_keep(keep: str | Iterable[str] | None) -> frozenset[str] | None:
     if unknown:
         raise ValueError(f"keep: unknown domains {unknown}; expected some of {', '.join(RECORDABLE)}")
     return frozenset(wanted)
+
+
+def bytes_per_sample(nodes: Iterable[Any]) -> int:
+    """What the outputs of nodes take for one sample, in single precision; nodes that are not built count nothing.
+
+    Args:
+        nodes: Nodes of a graph that run.
+    """
+    return sum(4 * math.prod(node.output_shape or ()) for node in nodes if node.is_built)
 
 
 def recorded_bytes(recording: ResultRecording, *, n_epochs: int, n_samples: int, bytes_per_sample: int) -> int:

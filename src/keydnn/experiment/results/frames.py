@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends.tensors import is_tensor, to_numpy
 from keydnn.experiment.data import Batch, BatchView, ExecutionContext, RoleData, SampleData
 from keydnn.experiment.data.execution_context import InputKey
 from keydnn.experiment.data.sample_data import Deferred
 from keydnn.experiment.graph import GraphNode, MergeNode
 from keydnn.experiment.names import DOMAIN_FEATURES
 from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.results.scalars import is_on_host
 
 Keep = frozenset[str] | None
 
@@ -27,13 +29,14 @@ class RoleFrame:
 
     def __init__(self, role: str, samples: SampleData, weight: Any, mask: Any, keep: Keep) -> None:
         self.role, self.kind, self.weight, self.mask = role, samples.kind, weight, mask
-        self.domains = tuple((d, v) for d, v in samples.parts.items() if d != DOMAIN_FEATURES and (keep is None or d in keep))
+        self.domains = tuple((d, _light(v)) for d, v in samples.parts.items() if d != DOMAIN_FEATURES and (keep is None or d in keep))
 
     def fits(self, samples: SampleData, weight: Any, mask: Any) -> bool:
-        """Whether the samples are these."""
+        """Whether the samples are these, or, made anew by a merge node, hold the same values."""
         parts = samples.parts
         for domain, value in self.domains:
-            if parts.get(domain) is not value:
+            other = parts.get(domain)
+            if other is not value and not _equal(value, other):
                 return False
         return (
             samples.kind == self.kind
@@ -43,8 +46,22 @@ class RoleFrame:
 
     def samples(self, features: Any) -> SampleData:
         """The samples with their features, which may be None."""
-        found = {d: v.fresh() if isinstance(v, Deferred) else v for d, v in self.domains}
+        found = {d: _light(v) for d, v in self.domains}
         return SampleData(found if features is None else {DOMAIN_FEATURES: features, **found}, kind=self.kind)
+
+
+def _light(value: Any) -> Any:
+    """A value without what it computed for somebody else."""
+    return value.fresh() if isinstance(value, Deferred) else value
+
+
+def _equal(kept: Any, other: Any) -> bool:
+    """Whether two tensors on the host hold the same values, or two values are computed alike."""
+    if isinstance(kept, Deferred):
+        return kept.is_like(other)
+    if type(kept) is not type(other) or not is_tensor(kept) or not is_on_host(kept) or kept.dtype != other.dtype:
+        return False
+    return bool(np.array_equal(to_numpy(kept), to_numpy(other)))
 
 
 class NodeFrame:

@@ -13,7 +13,7 @@ from keydnn.experiment.data import DataFormat, ExecutionContext, FeatureSetView
 from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.data.sample_data import Deferred
 from keydnn.experiment.names import DOMAIN_OUTPUTS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TARGETS, ROLE_DEFAULT
-from keydnn.experiment.phases.recording import RECORDABLE, ResultRecording
+from keydnn.experiment.phases.recording import RECORDABLE, ResultRecording, bytes_per_sample, warn_if_large
 from keydnn.experiment.results.contexts import ContextStore, EpochSteps, Place
 from keydnn.experiment.results.nodes import NodeTable
 from keydnn.experiment.results.series import (
@@ -62,24 +62,43 @@ class PhaseResults:
 
     # -- recording
 
-    def start_recording(self, recording: ResultRecording | str = ResultRecording.ALL, *, keep: Any = None, graph: Any = None) -> None:
+    def start_recording(
+        self,
+        recording: ResultRecording | str = ResultRecording.ALL,
+        *,
+        keep: Any = None,
+        graph: Any = None,
+        active_nodes: Any = None,
+        n_epochs: int = 1,
+        n_samples: int = 0,
+    ) -> None:
         """A phase begins.
 
         Args:
             recording: Which epochs stay.
             keep: Domains that are recorded, of outputs, targets, tags and sample_uuids; None keeps all.
             graph: The graph, whose labels, connections and scaler records are noted; None looks nodes up in the active context.
+            active_nodes: Nodes that run, for the estimate of what recording takes; None means all of the graph.
+            n_epochs: Epochs, for the estimate.
+            n_samples: Samples of an epoch, for the estimate.
 
         Raises:
             ValueError: An unknown mode or domain, or steps are recorded already and would be kept differently.
+
+        Warns:
+            UserWarning: The outputs will take more than 1 GiB.
         """
         fresh = ContextStore(recording, keep)
         if len(self.context_store) and (fresh.recording, fresh.keep) != (self.context_store.recording, self.context_store.keep):
             raise ValueError(f"{self.label!r} holds steps recorded as {self.context_store.recording.value!r}; use new results")
         if not len(self.context_store):
             self.context_store = fresh
-        if graph is not None:
-            self.nodes.learn_graph(graph)
+        if graph is None:
+            return
+        self.nodes.learn_graph(graph)
+        if fresh.keep is None or DOMAIN_OUTPUTS in fresh.keep:
+            size = bytes_per_sample(graph.executed_nodes(active_nodes))
+            warn_if_large(fresh.recording, n_epochs=n_epochs, n_samples=n_samples, bytes_per_sample=size)
 
     @property
     def records_steps(self) -> bool:

@@ -592,7 +592,11 @@ def test_metrics():
     assert series.axes == ("name", "epoch", "batch") and series.where(name="a", batch=1).one().value == 5.0
     steps = series.where(name="a", batch=[0, 1])
     assert steps.collapse("batch", "mean").one() == MetricEntry("a", 3.0, 0, None) and steps.collapse("batch", "sum").one().value == 6.0
-    assert store.to_pandas().columns.tolist() == ["name", "epoch", "batch", "value"] and repr(store) == "MetricStore(a: 4, b: 1)"
+    frame = store.to_pandas()
+    assert frame.columns.tolist() == ["name", "epoch", "batch", "value"] and frame["batch"].tolist() == [0, 1, pd.NA, pd.NA]
+    assert (
+        str(frame["epoch"].dtype) == str(MetricStore().to_pandas()["batch"].dtype) == "Int64" and repr(store) == "MetricStore(a: 4, b: 1)"
+    )
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -682,6 +686,7 @@ def test_callbacks():
         results.add_callback_result(one)
     assert results.callbacks().axes == ("kind", "label", "epoch", "batch", "edge") and results.callbacks().values() == said
     assert results.callbacks(kind="metric").one() is said[2] and results.callbacks().select(edge="start") == [said[1]]
+    assert results.callbacks().to_pandas()["batch"].tolist() == [1, 1, pd.NA]
     with pytest.raises(ValueError, match="first, last"):
         results.callbacks().collapse("edge", "mean")
 

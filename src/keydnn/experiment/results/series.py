@@ -24,15 +24,28 @@ class _Ends(AxisSeries):
         return ENDS
 
 
+class _WithGaps(AxisSeries):
+    """A series whose epochs and batches may be None; abstract."""
+
+    def to_pandas(self) -> Any:
+        """As of every series; epoch and batch are nullable integers.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        frame = super().to_pandas()
+        return frame.astype({axis: "Int64" for axis in ("epoch", "batch") if axis in frame.columns})
+
+
 class ContextSeries(_Ends):
     """ExecutionContexts by epoch and batch."""
 
 
-class CallbackSeries(_Ends):
+class CallbackSeries(_WithGaps, _Ends):
     """Callback results by kind, label, epoch, batch and edge."""
 
 
-class ArtifactSeries(_Ends):
+class ArtifactSeries(_WithGaps, _Ends):
     """Artifacts by name, epoch and batch."""
 
 
@@ -96,7 +109,7 @@ def _merged(reduce: Callable[[Sequence[float]], float]) -> Reducer:
     return merged
 
 
-class MetricSeries(AxisSeries):
+class MetricSeries(_WithGaps):
     """Metrics by name, epoch and batch."""
 
     def reducers(self) -> Mapping[str, Reducer]:

@@ -128,3 +128,35 @@ def scaler_names():
     from keydnn.experiment import supported_scalers
 
     return {name.upper() for name in supported_scalers}
+
+
+def test_runs_of_keras_models_derive_from_the_seed_too():
+    keras = pytest.importorskip("keras", reason="needs tensorflow")
+    from keydnn.experiment import AppliedLoss, Experiment, FeatureSet, Loss, TrainPhase
+    from keydnn.experiment.models import TensorflowModelWrapper
+    from keydnn.experiment.samplers import SimpleSampler
+
+    def trained(seed, noise, preview=False):
+        with ExperimentContext(registration_policy="error").activate():
+            keras.utils.set_random_seed(noise)
+            rng = np.random.default_rng(0)
+            fs = FeatureSet.from_dict("rows", {"x": rng.normal(size=(16, 3)), "y": rng.normal(size=16)}, "x", "y")
+            fs.split_random({"train": 0.5, "val": 0.5})
+            with random_states.forked(seed, "net"):  # Keras draws the seeds of layers when they are made
+                layers = [keras.layers.Flatten(), keras.layers.Dense(4), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+                model = keras.Sequential(layers)
+                model.build((None, 1, 3))
+            columns = fs.reference(features="x.raw", targets="y.raw")
+            net = ModelNode("net", TensorflowModelWrapper(model=model), columns)
+            ModelGraph([net], Optimizer("adam", backend="tensorflow"))
+            exp = Experiment.from_active_context("keras", seed=seed)
+            loss = AppliedLoss(Loss(lambda outputs, targets: (outputs - targets) ** 2, backend="tensorflow"), net, ["outputs", "targets"])
+            for run in [exp.preview_phase, exp.run_phase] if preview else [exp.run_phase]:
+                sampler = SimpleSampler(batch_size=4, seed=1)
+                phase = TrainPhase.from_split("train", split="train", sampler=sampler, losses=[loss], n_epochs=2)
+                run(phase, show_sampler_progress=False, show_training_progress=False)
+            return [value.tobytes() for value in net.model.get_weights().values()]
+
+    first = trained(1, noise=1)
+    assert first == trained(1, noise=2, preview=True)
+    assert first != trained(2, noise=1)

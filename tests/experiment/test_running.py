@@ -10,7 +10,7 @@ from keydnn.experiment import Accelerator, AppliedLoss, FeatureSet, Loss, ModelG
 from keydnn.experiment.callbacks import Callback
 from keydnn.experiment.execution.phase_running import run_phase
 from keydnn.experiment.phases import Checkpointing, EvalPhase, FitPhase, TrainPhase
-from keydnn.experiment.samplers import SimpleSampler
+from keydnn.experiment.samplers import PairedSampler, SimilarityCondition, SimpleSampler
 
 BACKENDS = ["keydnn", pytest.param("torch", marks=pytest.mark.torch)]
 
@@ -302,3 +302,131 @@ def test_a_fit_phase_fits_freezes_and_is_not_undone(line):
     assert results.metrics().at(name="eval_loss/sq", epoch=0, batch=None).value == pytest.approx(0.0, abs=1e-8)
     run_phase(TrainPhase.from_split("t", split="train", sampler=SimpleSampler(batch_size=2), losses=[mse(net)]), experiment=lab(graph))
     assert ridge.is_frozen
+
+
+# -- many steps in one call
+
+
+def counting(monkeypatch, forbid=False):
+    """How many steps graphs make in native calls; ``forbid`` allows none."""
+    from keydnn.experiment.graph import ModelGraph
+
+    real, made = ModelGraph.train_steps, []
+
+    def train_steps(self, *args, **kwargs):
+        found = None if forbid else real(self, *args, **kwargs)
+        made.append(0 if found is None else len(found))
+        return found
+
+    monkeypatch.setattr(ModelGraph, "train_steps", train_steps)
+    return made
+
+
+def recorded(results, node):
+    """All that is recorded of a training but ids, which depend on the feature set."""
+    tensors = {d: {k: np.asarray(v) for k, v in results.tensors(node, d, fmt="np").items()} for d in ("outputs", "targets")}
+    rows = {k: ctx.input_views for k, ctx in results.execution_contexts().items()}
+    places = {k: [view.rows("default").tolist() for view in views.values()] for k, views in rows.items()}
+    losses = {k: record.to_float() for k, record in results.losses(node).items()}
+    return tensors, places, losses
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_size": 7, "resample": "epoch"}, {"optimizer": "sgd", "batch_schedule": "zip_cycle"}], ids=str
+)
+@pytest.mark.parametrize("mode", ["all", "last"])
+def test_native_epochs_are_the_steps_bit_for_bit(wide, context, options, mode, monkeypatch):
+    with monkeypatch.context() as patch:
+        never = counting(patch, forbid=True)
+        plain, metrics, results, node = trained(wide, context, result_recording=mode, n_epochs=4, **options)
+        told = recorded(results, node)
+    assert never and not any(never)
+    made = counting(monkeypatch)
+    again, same_metrics, results, node = trained(wide, context, result_recording=mode, n_epochs=4, **options)
+    assert sum(made) > len(metrics) // 2  # metrics of all steps and four epochs
+    assert same(plain, again) and same_metrics == metrics
+    tensors, places, losses = recorded(results, node)
+    assert places == told[1] and losses == told[2]
+    for domain in tensors:
+        assert tensors[domain].keys() == told[0][domain].keys()
+        assert all(np.array_equal(tensors[domain][key], told[0][domain][key]) for key in tensors[domain])
+
+
+def test_native_epochs_of_class_numbers_and_of_pairs(context, monkeypatch):
+    rng = np.random.default_rng(5)
+    data = {"x": rng.standard_normal((60, 4)).astype("f4"), "y": rng.integers(0, 3, 60)}
+
+    def run(kind, forbid):
+        context.clear_registries()
+        fs = FeatureSet.from_dict("rows", data, "x", "y")
+        keydnn.seed(0)
+        node = ModelNode("net", keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.Linear(4, 3)), fs)
+        graph = ModelGraph([node], Optimizer("adam", opt_kwargs={"lr": 0.01}, backend="keydnn"))
+        graph.build()
+        start = np.random.default_rng(0)
+        node.model.set_weights({k: start.standard_normal(v.shape).astype(v.dtype) for k, v in node.model.get_weights().items()})
+        if kind == "classes":
+            sampler = SimpleSampler(batch_size=10, seed=1)
+            loss = AppliedLoss(Loss("CrossEntropy", backend="keydnn"), node, ["outputs", "targets"])
+        else:
+            sampler = PairedSampler({"y": SimilarityCondition()}, max_pairs_per_anchor=1, batch_size=10, seed=1)
+            loss = AppliedLoss(Loss("mse", backend="keydnn"), node, ["outputs.anchor", "outputs.pair"])
+        phase = TrainPhase.from_split("t", split=None, sampler=sampler, losses=[loss], n_epochs=4)
+        with monkeypatch.context() as patch:
+            made = counting(patch, forbid)
+            results = run_phase(phase, experiment=lab(graph))
+        roles = ["default"] if kind == "classes" else ["anchor", "pair"]
+        told = [{k: np.asarray(v) for k, v in results.tensors(node, "outputs", role=r, fmt="np").items()} for r in roles]
+        return weights(node), [e.value for e in results.metrics().values()], told, sum(made)
+
+    for kind in ("classes", "pairs"):
+        a, b = run(kind, True), run(kind, False)
+        assert a[3] == 0 < b[3] and same(a[0], b[0]) and a[1] == b[1]
+        assert all(np.array_equal(x[k], y[k]) for x, y in zip(a[2], b[2], strict=True) for k in x)
+
+
+@pytest.mark.parametrize("reason", ["hooks", "checkpoints", "lazy", "schedule", "weights"])
+def test_what_needs_python_between_steps_runs_step_by_step(wide, context, reason, monkeypatch):
+    made = counting(monkeypatch)
+    if reason == "schedule":
+        monkeypatch.setattr(Optimizer, "is_constant", False)
+    if reason == "weights":
+        monkeypatch.setattr("keydnn.experiment.data.batch_view.BatchView.is_plain", False)
+        monkeypatch.setattr("keydnn.experiment.data.batch.Batch.is_plain", False)
+    options = {
+        "hooks": {"callbacks": [Watcher([])]},
+        "checkpoints": {"checkpointing": Checkpointing(save_on="batch_end")},
+        "lazy": {"prefetch": "lazy"},
+    }.get(reason, {})
+    trained(wide, context, **options)
+    assert not any(made)
+
+
+def test_an_epoch_hook_after_native_steps_sees_the_last_step(wide, context, monkeypatch):
+    made = counting(monkeypatch)
+    seen = []
+
+    class Last(Callback):
+        def on_epoch_end(self, *, exec_ctx, results, **rest):
+            seen.append((exec_ctx.epoch_idx, exec_ctx.batch_idx, set(exec_ctx.outputs), len(results.execution_contexts())))
+            assert exec_ctx.losses.to_float() > 0
+
+        def get_config(self):
+            return {}
+
+    *_, node = trained(wide, context, callbacks=[Last()])
+    assert sum(made) > 0 and seen == [(e, 4, {node.node_id}, 5 * (e + 1)) for e in range(3)]
+
+
+def test_bystanders_stay_still_in_native_epochs(wide, monkeypatch):
+    made = counting(monkeypatch)
+    hidden = ModelNode("hidden", keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.BatchNorm1d(6), keydnn.nn.Linear(6, 3)), wide)
+    node = ModelNode("net", keydnn.Sequential(keydnn.nn.Linear(3, 1)), hidden)
+    graph = ModelGraph([hidden, node], Optimizer("adam", opt_kwargs={"lr": 0.01}, backend="keydnn"))
+    graph.build()
+    before = weights(hidden), weights(node)
+    phase = TrainPhase.from_split(
+        "t", split=None, sampler=SimpleSampler(batch_size=10), losses=[mse(node)], active_nodes=["net"], n_epochs=3
+    )
+    run_phase(phase, experiment=lab(graph))
+    assert sum(made) > 0 and same(before[0], weights(hidden)) and not same(before[1], weights(node)) and not hidden.is_frozen

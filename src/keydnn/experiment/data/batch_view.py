@@ -115,6 +115,11 @@ class BatchView:
         return (self.rows(role) >= 0).astype(np.int8)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether every row counts once: no weights, no padding."""
+        return self._weights is None and not any(_is_padded(rows) for rows in self._indices.values())
+
+    @property
     def role_masks(self) -> dict[str, NDArray[np.int8]]:
         """Masks of all roles."""
         return {role: self.get_role_mask(role) for role in self._indices}

@@ -77,7 +77,9 @@ class InputBatches:
         self._made = []
         for i, view in enumerate(self._views):
             weights, masks = view.weights_and_masks(ones[: lengths[i]], ones8[: lengths[i]])
-            self._made.append(self._ready(Batch.trusted(lengths[i], RoleData({role: parts[role][i] for role in roles}), weights, masks)))
+            self._made.append(
+                self._ready(Batch.trusted(lengths[i], RoleData({role: parts[role][i] for role in roles}), weights, masks), view)
+            )
 
     def _one(self, i: int) -> Batch:
         view, reader = self._views[i], self._reader()
@@ -87,12 +89,24 @@ class InputBatches:
             rows = view.rows(role)
             data[role] = self._slice(self._arrays(reader, rows), 0, n, rows)
         weights, masks = view.weights_and_masks(np.ones(n), np.ones(n, np.int8))
-        return self._ready(Batch.trusted(n, RoleData(data), weights, masks))
+        return self._ready(Batch.trusted(n, RoleData(data), weights, masks), view)
 
-    def _ready(self, batch: Batch) -> Batch:
+    def _ready(self, batch: Batch, view: BatchView) -> Batch:
         """The batch, with the note that nothing needs to be converted or moved."""
         batch.__dict__["ready"] = (self._backend, self._where)
+        if view.is_plain:
+            batch.__dict__["is_plain"] = True
         return batch
+
+    def length(self, i: int) -> int:
+        """Rows of a batch."""
+        return len(self._views[i])
+
+    def rows(self, first: int, last: int) -> Whole:
+        """After :meth:`make_all`: the rows of batches ``first`` to ``last`` (not included), one under the other, by role and domain."""
+        assert self.whole is not None
+        start, end = (sum(len(view) for view in self._views[:i]) for i in (first, last))
+        return {role: {domain: array[start:end] for domain, array in told.items()} for role, told in self.whole.items()}
 
     def _arrays(self, reader: Gathering, rows: Rows) -> dict[str, NDArray[Any]]:
         """Rows by domain, as the framework takes them."""

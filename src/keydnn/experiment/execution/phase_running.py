@@ -9,6 +9,7 @@ Everything that does not depend on the step is worked out before the loop.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -19,15 +20,17 @@ from keydnn.experiment.callbacks.dispatch import PhaseHooks
 from keydnn.experiment.context import in_notebook
 from keydnn.experiment.contracts import IRestoring
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.execution.native_epochs import NativeEpochs
 from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
 from keydnn.experiment.phases.feeding import PassFeeding, TrainFeeding
-from keydnn.experiment.phases.holding import bystanders
+from keydnn.experiment.phases.holding import bystanders, still
 from keydnn.experiment.phases.train import TRAIN_LOSS
 from keydnn.experiment.progress_bars import evaluation_progress, training_progress
 from keydnn.experiment.results import EvalResults, FitResults, PhaseResults, TrainResults
 from keydnn.experiment.results.scalars import on_host
 
+_NOTHING = contextlib.nullcontext()
 _PLACE: ContextVar[Accelerator | None] = ContextVar("keydnn_experiment_place", default=None)  # of the phase around
 
 
@@ -159,12 +162,20 @@ class _Values:
         """One more, where it was computed."""
         self._waiting.append(value)
 
+    def add_many(self, values: Any) -> None:
+        """An array of several more."""
+        self.log()
+        self._put(values.tolist())
+
     def log(self) -> None:
         """Log those that were not yet."""
         if self._waiting:
             found, self._waiting = on_host(self._waiting).tolist(), []
-            self._store.log_steps(name=TRAIN_LOSS, values=found, epoch_idx=self._epoch, first_batch=len(self._known))
-            self._known += found
+            self._put(found)
+
+    def _put(self, found: list[float]) -> None:
+        self._store.log_steps(name=TRAIN_LOSS, values=found, epoch_idx=self._epoch, first_batch=len(self._known))
+        self._known += found
 
     close = log  # also after a step that failed
 
@@ -182,6 +193,7 @@ class _Training:
         self.checkpoints = CheckpointHooks(phase.checkpointing, graph=run.graph, phase=phase)
         self.bystanders = bystanders(run.graph, phase.active_nodes)
         self.around_batches = run.hooks.has_batch_hooks or self.checkpoints.has_batch_hooks
+        self.native = NativeEpochs(phase, run.graph, feeding, run.results, run.where)
         self.restoring = [cb for cb in phase.callbacks if isinstance(cb, IRestoring) and cb.restore_best]
 
     def epoch(self, epoch: int, bars: Any) -> float:
@@ -191,7 +203,9 @@ class _Training:
         show = bars.epoch(epoch, self.feeding.n_steps)
         values = _Values(results.metric_store, epoch)
         with contextlib.closing(values):
-            for i, (inputs, views) in enumerate(self.feeding.epoch(epoch)):
+            steps = self.feeding.epoch(epoch)
+            source = enumerate(steps)
+            for i, (inputs, views) in source:
                 run.ctx = ctx = ExecutionContext(phase.label, epoch, i, inputs, views)
                 if i == 0:
                     run.hooks.epoch_start(ctx)
@@ -199,6 +213,11 @@ class _Training:
                 if self.around_batches:
                     run.hooks.batch_start(ctx)
                     self.checkpoints.at("batch_start", epoch, i)
+                many = self._many(ctx, steps)
+                if many is not None:
+                    values.add_many(many)
+                    next(itertools.islice(source, len(many) - 1, len(many) - 1), None)  # these are made
+                    continue
                 self._step(ctx)
                 if results.records_steps:
                     results.add_execution_context(ctx)
@@ -220,14 +239,15 @@ class _Training:
     def _step(self, ctx: ExecutionContext) -> None:
         """A training step in which nodes that run only because others read them stay as they are."""
         run, phase = self.run, self.run.phase
-        free = [node for node in self.bystanders if not node.is_frozen] if self.bystanders else ()
-        for node in free:
-            node.freeze()
-        try:
+        with still(self.bystanders) if self.bystanders else _NOTHING:
             run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
-        finally:
-            for node in free:
-                node.unfreeze()
+
+    def _many(self, ctx: ExecutionContext, steps: Any) -> Any:
+        """The losses of this step and some that follow, made in one call; None if it has to be made by itself."""
+        if self.around_batches:
+            return None
+        with still(self.bystanders) if self.bystanders else _NOTHING:
+            return self.native.advance(ctx, steps)
 
 
 def _total(ctx: ExecutionContext) -> Any:

@@ -17,6 +17,7 @@ from keydnn.experiment.graph import graph_file, optimizer_rule, steps
 from keydnn.experiment.graph.building import build_nodes
 from keydnn.experiment.graph.flow import Flow
 from keydnn.experiment.graph.kinds import StepKind, kind_of
+from keydnn.experiment.graph.many import ManySteps, Rows, run_many
 from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode
@@ -292,6 +293,40 @@ class ModelGraph(Saved):
         self._contributing = {node_id for node_id in learning if self._wiring.nodes[node_id].backend in self._optimizers}
         if self._optimizer is None or not self._plans.train(run, ctx, mine, self._optimizer):
             steps.train_graph_wise(run, ctx, mine, self._optimizers)
+
+    def train_steps(
+        self,
+        ctx: ExecutionContext,
+        losses: Sequence[AppliedLoss],
+        rows: Rows,
+        *,
+        active_nodes: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+        keep: bool = True,
+    ) -> ManySteps | None:
+        """As many training steps as a tenth of a second allows, in one native call; their bits are those of :meth:`train_step`.
+
+        Args:
+            ctx: The first step, with the inputs of the head nodes; nothing is put into it.
+            losses: As for a step.
+            rows: (node id, reference) to role to domain to the rows of this and later batches, all of one size, one under the other.
+            active_nodes: As for a step.
+            accelerator: As for a step.
+            keep: Whether outputs are kept.
+
+        Returns:
+            The steps made; None if they need Python: nodes of other frameworks, stage-wise training, schedules, weights or masks other than
+            1, or a kind of step that was not recorded yet.
+        """
+        optimizer = self._optimizer
+        if not self._is_built or optimizer is None or not optimizer.is_constant:
+            return None
+        kind = self._kind(ctx, losses, active_nodes, accelerator)
+        run = self._placed(kind.run)
+        if kind.silent or not kind.losses or all(node.is_frozen for node in run.models):
+            return None
+        warm = self._plans.warm(run, ctx, kind.losses, optimizer)
+        return None if warm is None else run_many(warm, rows, optimizer, keep)
 
     def _kind(self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any) -> StepKind:
         """What a training step runs; worked out once for each set of nodes, losses and masked inputs."""

@@ -7,6 +7,7 @@ run eagerly, and so does what the recorder cannot follow; both give the numbers 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,25 @@ class _Update:
         self._optimizer.update()
 
 
+@dataclass(frozen=True)
+class Warm:
+    """A plan that is ready for many steps in one call.
+
+    Attributes:
+        step: The plan.
+        slots: Per input its key, role and domain.
+        tensors: Inputs of one step, as the plan takes them.
+        outputs: Per result behind the losses (node id, role); None if there is a merge, whose results are more than that.
+        losses: Per loss (node id, label).
+    """
+
+    step: RecordedStep
+    slots: Sequence[Slot]
+    tensors: Sequence[Any]
+    outputs: Sequence[tuple[str, str]] | None
+    losses: Sequence[tuple[str, str]]
+
+
 class GraphPlans:
     """The recorded steps of one graph."""
 
@@ -69,6 +89,27 @@ class GraphPlans:
         _deliver(run, ctx, data, losses, [_tensor(value, tensors[0]) for value in found])
         return True
 
+    def warm(self, run: steps.Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> Warm | None:
+        """The plan that serves steps like this one, if it has been checked against eager steps and holds.
+
+        Args:
+            run: What runs.
+            ctx: A step, with the inputs of the head nodes; it is not made.
+            losses: On nodes that run.
+            optimizer: Of all nodes.
+        """
+        data = _inputs(run, ctx) if run.backend is Backend.KEYDNN and usable() else None
+        if data is None or not all(_is_local(loss) for loss in losses):
+            return None
+        for node in run.models:
+            node.set_mode(not node.is_frozen)
+        slots, tensors = _flat(_with_class_numbers(data, losses))
+        step = self._steps.get(self._key(run, slots, tensors, losses, optimizer))
+        if step is None or not step.is_checked or not step.holds():
+            return None
+        self.latest = step
+        return Warm(step, slots, tensors, _output_keys(run, data), [(loss.node_id, loss.label) for loss in _distinct(losses)])
+
     @staticmethod
     def _key(
         run: steps.Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer
@@ -77,6 +118,18 @@ class GraphPlans:
         shapes = tuple((tuple(t.shape), t.dtype) for t in tensors)
         applied = tuple((id(loss), loss.weight) for loss in losses)
         return nodes, tuple(slots), shapes, applied, id(optimizer.instance), optimizer.clip_norm, optimizer.clip_value
+
+
+def _output_keys(run: steps.Executed, data: dict[Any, Batch]) -> list[tuple[str, str]] | None:
+    """(node id, role) of every result that is an output, in the order of the plan; None if there is a merge."""
+    roles: dict[str, list[str]] = {}
+    for node in run.nodes:
+        if isinstance(node, MergeNode):
+            return None
+        (reference,) = node.get_upstream_refs()
+        known = isinstance(reference, FeatureSetReference)
+        roles[node.node_id] = list(by_role(data[node.node_id, reference])) if known else roles[str(reference.node_id)]
+    return [(node_id, role) for node_id, told in roles.items() for role in told]
 
 
 def _is_local(loss: AppliedLoss) -> bool:

@@ -22,6 +22,7 @@ from keydnn.experiment.data.execution_context import InputKey
 from keydnn.experiment.data.materialize import InputBatches
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.graph import ModelGraph
+from keydnn.experiment.graph.many import Rows
 from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS
 from keydnn.experiment.phases.schedule import BatchSchedulingPolicy, Places, schedule
 from keydnn.experiment.progress import showing
@@ -157,6 +158,7 @@ class TrainFeeding:
         self.is_lazy = phase.prefetch == "lazy" or (phase.prefetch == "auto" and self._is_large(where))
         self.n_steps = len(schedule([feed.sampler.num_batches for feed in self.feeds], self.policy))
         self._kept: list[StepInput] | None = None
+        self._aligned: dict[InputKey, InputBatches] | None = None
         self._show = show_progress
 
     def _is_large(self, where: Accelerator | None) -> bool:
@@ -179,10 +181,35 @@ class TrainFeeding:
             for row in batches:
                 for made in row:
                     made.make_all()
+        self._aligned = _aligned(places, self.inputs, batches)
         steps = [self._step(place, views, batches) for place in places]
         if self._resample == "never":
             self._kept = steps
         return steps
+
+    def block(self, first: int, last: int) -> Rows | None:
+        """Rows of the steps from ``first`` on of the epoch that was asked for last, as long as their batches are alike.
+
+        Args:
+            first: A step.
+            last: Steps from here on are left out.
+
+        Returns:
+            By input, role and domain the rows of at least one step, one under the other; None if batches are made lazily, steps do not
+            take the batches of every sampler in order, or rows have weights or are padding.
+        """
+        if self._aligned is None:
+            return None
+        made = list(self._aligned.values())
+        size = made[0].length(first)
+
+        def fits(i: int) -> bool:
+            return all(one.length(i) == size and one.batch(i).is_plain for one in made)
+
+        end = first
+        while end < last and fits(end):
+            end += 1
+        return {key: one.rows(first, end) for key, one in self._aligned.items()} if end > first else None
 
     def _step(self, place: Places, views: Sequence[Any], batches: Sequence[Sequence[InputBatches]]) -> StepInput:
         """One step; an inactive sampler shows its first batch, fully masked."""
@@ -206,6 +233,13 @@ class TrainFeeding:
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+def _aligned(places: Sequence[Places], inputs: Sequence[Sequence[_Input]], batches: Any) -> dict[InputKey, InputBatches] | None:
+    """The batches by input, if step i takes batch i of every sampler."""
+    if any(set(place) != {i} for i, place in enumerate(places)):
+        return None
+    return {one.key: made for told, row in zip(inputs, batches, strict=True) for one, made in zip(told, row, strict=True)}
 
 
 class PassFeeding:

@@ -15,9 +15,9 @@ def bystanders(graph: ModelGraph, active_nodes: Sequence[str]) -> list[ModelNode
 
 
 @contextlib.contextmanager
-def held(graph: ModelGraph, active_nodes: Sequence[str]) -> Iterator[None]:
-    """Inside the block bystanders are frozen; afterwards they are what they were."""
-    free = [node for node in bystanders(graph, active_nodes) if not node.is_frozen]
+def still(nodes: Sequence[ModelNode]) -> Iterator[None]:
+    """Inside the block nodes are frozen; afterwards they are what they were."""
+    free = [node for node in nodes if not node.is_frozen]
     for node in free:
         node.freeze()
     try:
@@ -25,3 +25,8 @@ def held(graph: ModelGraph, active_nodes: Sequence[str]) -> Iterator[None]:
     finally:
         for node in free:
             node.unfreeze()
+
+
+def held(graph: ModelGraph, active_nodes: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """A block in which bystanders are frozen; see :func:`still`."""
+    return still(bystanders(graph, active_nodes))

@@ -274,6 +274,15 @@ class Optimizer(Saved):
         if self._scheduler is not None:
             self._scheduler.step()
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether nothing changes between two updates but what the update itself changes: there is no schedule."""
+        return self.schedule is None
+
+    def count(self, steps: int) -> None:
+        """Count updates that a plan made."""
+        self._steps += steps
+
     def squared_norm(self, grads: Sequence[Any] | None = None) -> float:
         """Sum of the squares of the gradients, of its own parameters if none are given; float64."""
         face = self._built()

@@ -152,8 +152,11 @@ def test_worked_loss_is_weighted_by_rows(context):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("checkpointing", [None, Checkpointing(), Checkpointing(max_to_keep=1), Checkpointing(every_n=3)], ids=str)
-def test_the_best_epoch_is_restored(backend, checkpointing):
+@pytest.mark.parametrize("kept", [None, {}, {"max_to_keep": 1}, {"every_n": 3}, {"mode": "disk", "max_to_keep": 1}], ids=str)
+def test_the_best_epoch_is_restored(backend, kept, tmp_path):
+    if kept and kept.get("mode") == "disk":
+        kept["directory"] = tmp_path / "states"
+    checkpointing = None if kept is None else Checkpointing(**kept)
     seen = {}
 
     class Weights(Callback):

@@ -1,8 +1,11 @@
 """Checkpointing: which keys are kept, under which names, and what is refused."""
 
+import numpy as np
 import pytest
 
-from keydnn.experiment.callbacks.checkpoints import CheckpointHooks
+from keydnn.experiment.callbacks.checkpoints import CheckpointHooks, kept_state
+from keydnn.experiment.equality import same_values
+from keydnn.experiment.io import Checkpoint
 from keydnn.experiment.phases import Checkpointing
 from keydnn.experiment.phases.checkpointing import EXPERIMENT_HOOKS, PHASE_HOOKS
 
@@ -151,12 +154,54 @@ def test_what_fits_where():
         Checkpointing(mode="disk", save_on="phase_end", name_template="{phase}").check_for_experiment()
 
 
-def test_files_of_a_phase_say_that_they_are_not_written(tmp_path):
+def test_files_need_a_directory(tmp_path):
     (tmp_path / "old").touch()
     with pytest.warns(UserWarning, match="holds files"):
-        kept = Checkpointing(mode="disk", directory=tmp_path)
-    with pytest.raises(NotImplementedError, match="mode='memory'"):
-        CheckpointHooks(kept, graph=Graph(), phase=Phase())
+        Checkpointing(mode="disk", directory=tmp_path)
+    with pytest.raises(RuntimeError, match="Checkpointing\\(directory=...\\)"):
+        CheckpointHooks(Checkpointing(mode="disk"), graph=Graph(), phase=Phase())
+
+
+def test_files_of_a_phase(tmp_path):
+    for kept, home in [
+        (Checkpointing(mode="disk", every_n=2, max_to_keep=2, directory=tmp_path / "own"), tmp_path / "own"),
+        (Checkpointing(mode="disk", every_n=2, max_to_keep=2), tmp_path / "all" / Phase().label),
+    ]:
+        graph = Graph()
+        hooks = CheckpointHooks(kept, graph=graph, phase=Phase(), directory=tmp_path / "all")
+        hooks.at("phase_start")
+        for epoch in range(6):
+            hooks.at("epoch_end", epoch)
+        assert kept.saved_keys == [3, 5]
+        assert sorted(path.name for path in home.iterdir()) == [f"{Phase().label}_epoch{epoch}.ckpt.mml" for epoch in (3, 5)]
+        found = Checkpoint.load(kept.get_path(3))
+        assert found.meta == {"phase": Phase().label, "epoch": 3} and found.entries == {"modelgraph": graph.get_state()}
+        assert kept_state(kept, 5) == graph.get_state()
+
+
+def test_a_file_of_the_same_name_may_be_protected(tmp_path):
+    kept = Checkpointing(mode="disk", save_on="phase_end", directory=tmp_path / "deep", overwrite=False)
+    hooks = CheckpointHooks(kept, graph=Graph(), phase=Phase())
+    hooks.at("phase_end")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        hooks.at("phase_end")
+
+
+def test_checkpoints_hold_states_and_plain_words(tmp_path):
+    states = {"a": {"w": np.arange(3.0), "steps": (1, 2)}, "b/c": {"w": np.float32(2)}}
+    path = Checkpoint(states, {"epoch": 3, "values": np.arange(2), "note": None}).save(tmp_path / "x" / "net.old")
+    assert path.name == "net.ckpt.mml"
+    again = Checkpoint.load(tmp_path / "x" / "net")
+    assert same_values(again.entries["a"], states["a"]) and again.entries["b/c"]["w"] == 2
+    assert again.meta["epoch"] == 3 and again.meta["values"].tolist() == [0, 1] and again.meta["note"] is None
+    assert path.read_bytes() == Checkpoint.load(path).save(path, overwrite=True).read_bytes()
+    with pytest.raises(FileExistsError):
+        again.save(path)
+    for meta in ({"x": object()}, {"x": {1: 2}}, {"x": [Graph()]}):
+        with pytest.raises(TypeError, match="meta.x"):
+            Checkpoint({}, meta)
+    with pytest.raises(TypeError, match="text"):
+        Checkpoint({1: {}})
 
 
 def test_memory_and_disk_are_kept_apart(tmp_path):

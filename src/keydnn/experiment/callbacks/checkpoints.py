@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from keydnn.experiment.io import Checkpoint
 from keydnn.experiment.phases.checkpointing import BATCH_HOOKS, EPOCH_HOOKS, Checkpointing, Key
+
+GRAPH = "modelgraph"  # entry of a checkpoint
 
 
 class CheckpointHooks:
-    """Keeps states while a phase runs.
+    """Keeps states while a phase runs, in memory or in files with the one entry ``modelgraph``.
 
     Args:
         checkpointing: What the phase asks for; None asks for nothing.
         graph: The graph whose state is kept.
         phase: The phase.
+        directory: Where files go whose checkpointing names no directory: there into a folder with the phase's label.
 
     Attributes:
         has_any: Whether anything is kept at all.
@@ -21,19 +26,21 @@ class CheckpointHooks:
 
     Raises:
         ValueError: The checkpointing does not fit a phase.
-        NotImplementedError: It writes files.
+        RuntimeError: It writes files, and no directory is known.
     """
 
-    def __init__(self, checkpointing: Checkpointing | None, *, graph: Any, phase: Any) -> None:
-        if checkpointing is not None:
-            checkpointing.check_for_phase()
-            if checkpointing.mode == "disk":
-                raise NotImplementedError(
-                    f"phase {phase.label!r}: checkpoints of a phase in files (mode='disk') are not written yet; use mode='memory'"
-                )
-        self._checkpointing, self._graph = checkpointing, graph
+    def __init__(self, checkpointing: Checkpointing | None, *, graph: Any, phase: Any, directory: Path | None = None) -> None:
+        self._checkpointing, self._graph, self._label = checkpointing, graph, phase.label
         self.has_any = checkpointing is not None
         self.has_batch_hooks = checkpointing is not None and checkpointing.save_on in BATCH_HOOKS
+        self._directory = directory
+        if checkpointing is not None:
+            checkpointing.check_for_phase()
+            self._directory = checkpointing.directory or (None if directory is None else directory / phase.label)
+            if checkpointing.mode == "disk" and self._directory is None:
+                raise RuntimeError(
+                    f"phase {phase.label!r}: checkpoints go to files, and there is no directory: pass Checkpointing(directory=...)"
+                )
 
     def at(self, hook: str, epoch: int | None = None, batch: int | None = None) -> None:
         """Tell that a hook is reached; at ``phase_start`` what an earlier run kept is forgotten.
@@ -48,7 +55,28 @@ class CheckpointHooks:
         if hook == "phase_start":
             self._checkpointing.reset()
         if self._checkpointing.should_save(hook):
-            self._checkpointing.record_memory(_key(hook, epoch, batch), self._graph.get_state())
+            self._keep(self._checkpointing, _key(hook, epoch, batch), {"epoch": epoch, "batch": batch})
+
+    def _keep(self, checkpointing: Checkpointing, key: Key, place: dict[str, Any]) -> None:
+        if checkpointing.mode == "memory":
+            checkpointing.record_memory(key, self._graph.get_state())
+            return
+        told = {name: value for name, value in place.items() if value is not None}
+        name = checkpointing.format_name(phase=self._label, **told)
+        checkpoint = Checkpoint({GRAPH: self._graph.get_state()}, {"phase": self._label, **told})
+        path = checkpoint.save(self._directory / name, overwrite=checkpointing.overwrite)  # type: ignore[operator]
+        checkpointing.record_disk(key, path)
+
+
+def kept_state(checkpointing: Checkpointing, key: Key) -> Any:
+    """The graph's state under a key, from memory or from the file.
+
+    Raises:
+        KeyError: There is nothing under it.
+        FileNotFoundError: Its file is gone.
+    """
+    path = checkpointing.get_path(key)
+    return checkpointing.get_state(key) if path is None else Checkpoint.load(path).entries[GRAPH]
 
 
 def _key(hook: str, epoch: int | None, batch: int | None) -> Key:

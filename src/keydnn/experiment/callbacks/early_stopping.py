@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keydnn.experiment.callbacks.callback import Callback
+from keydnn.experiment.callbacks.checkpoints import kept_state
 from keydnn.experiment.callbacks.evaluation import Evaluation
 from keydnn.experiment.callbacks.results import EarlyStoppingResult
 
@@ -118,7 +119,7 @@ class EarlyStopping(Callback):
         restored = self.restore_best and self.best_epoch is not None
         if restored and self.best_epoch != self._last_epoch:
             checkpointed = self._is_checkpointed(phase)
-            experiment.model_graph.set_state(phase.checkpointing.get_state(self.best_epoch) if checkpointed else self._snapshot)
+            experiment.model_graph.set_state(kept_state(phase.checkpointing, self.best_epoch) if checkpointed else self._snapshot)
         self._snapshot = None
         return EarlyStoppingResult(self.best_epoch, self.best_value, self.stopped_epoch, restored)
 
@@ -143,7 +144,7 @@ class EarlyStopping(Callback):
 
     def _is_checkpointed(self, phase: Any) -> bool:
         kept = phase.checkpointing
-        return kept is not None and kept.mode == "memory" and kept.save_on == "epoch_end" and kept.has_key(self.best_epoch)
+        return kept is not None and kept.save_on == "epoch_end" and kept.has_key(self.best_epoch)
 
     def get_config(self) -> dict[str, Any]:
         """Type and the arguments."""

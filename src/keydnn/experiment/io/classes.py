@@ -55,6 +55,7 @@ BUILTINS: dict[str, str] = {  # key in files -> where the class stands
     "torch.SequentialCNN": f"{_HERE}.models.torch:SequentialCNN",
     "keydnn.SequentialMLP": f"{_HERE}.models.keydnn:SequentialMLP",
     "keydnn.SequentialCNN": f"{_HERE}.models.keydnn:SequentialCNN",
+    "Checkpoint": f"{_HERE}.io.checkpoint:Checkpoint",
     "Described": f"{_HERE}.models.described:Described",
     "Optimizer": f"{_HERE}.training.optimizer:Optimizer",
     "Loss": f"{_HERE}.training.loss:Loss",

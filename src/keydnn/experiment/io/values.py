@@ -26,12 +26,16 @@ from keydnn.experiment.predicates import Predicate
 class Encoder:
     """Turns values into JSON; arrays and packaged sources become members.
 
+    Args:
+        folder: What the names of arrays start with.
+
     Attributes:
         members: Name to bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = "") -> None:
         self.members: dict[str, Any] = {}
+        self._folder = folder
 
     def encode(self, value: Any) -> Any:
         """JSON for a value.
@@ -82,7 +86,7 @@ class Encoder:
             raise TypeError(f"an array of dtype {array.dtype} cannot be written to a file")
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
-        name = f"arrays/{len(self.members):05d}.npy"
+        name = f"{self._folder}arrays/{len(self.members):05d}.npy"
         self.members[name] = buffer.getvalue()
         return name
 

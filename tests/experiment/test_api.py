@@ -1,4 +1,4 @@
-"""``api.toml`` is the public face as it is promised: every signature is compared, every error row is called.
+"""``api.toml`` and ``api_graphs.toml`` are the public face as it is promised: every signature is compared, every error row is called.
 
 A ``call`` runs with ``fs`` (ten rows: features a and b, target y, tag t, split "train" and "test"), ``view`` (rows 1 and 2), ``batch``,
 ``sampler``, ``ctx``, ``fitted`` (a scaler that remembers three rows), ``tmp`` (a folder), ``np``, ``pa`` and ``pd`` at hand; ``error``
@@ -19,11 +19,12 @@ import pytest
 import keydnn
 from keydnn.experiment import Experiment, ExperimentContext, errors
 from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.models import keydnn as models_keydnn
 from keydnn.experiment.samplers import SimpleSampler
 from keydnn.experiment.scalers import PerSampleZeroStart
 from keydnn.experiment.training import Optimizer
 
-API = tomllib.loads((Path(__file__).parent / "api.toml").read_text(encoding="utf-8"))
+API, GRAPHS = (tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8")) for name in ("api.toml", "api_graphs.toml"))
 MODULES = (
     "data",
     "context",
@@ -63,14 +64,27 @@ def told(thing):
     return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
 
 
-METHODS = API["signatures"].pop("methods")
-SIGNATURES = API["signatures"] | {f"{c}.{m}": s for classes, rows in METHODS.items() for c in classes.split() for m, s in rows.items()}
-ERRORS = API["errors"] + [{"call": call, "error": error} for error, calls in API["raises"].items() for call in calls]
+METHODS = [*API["signatures"].pop("methods").items(), *GRAPHS["signatures"]["methods"].items()]
+SIGNATURES = API["signatures"] | {f"{c}.{m}": s for classes, rows in METHODS for c in classes.split() for m, s in rows.items()}
+RAISES = [*API["raises"].items(), *GRAPHS["raises"].items()]
+ERRORS = API["errors"] + [{"call": call, "error": error} for error, calls in RAISES for call in calls]
+ATTRIBUTES = API["attributes"] | GRAPHS["attributes"]
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name):
     assert told(found(name)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", GRAPHS["properties"])
+def test_nothing_public_is_left_out(name):
+    cls = found(name)
+    bases = [f"{base.__module__.removeprefix('keydnn.experiment.').split('.')[0]}:{base.__name__}" for base in cls.__mro__]
+    told = {row.rpartition(".")[2] for row in SIGNATURES for base in (name, *bases) if row.rpartition(".")[0] == base}
+    for base in {name, *bases}:
+        told.update(GRAPHS["properties"].get(base, []), GRAPHS["inner"].get(base, []))
+    ours = {one for base in cls.__mro__ if base.__module__.startswith("keydnn.experiment.") for one in vars(base) if one[0] != "_"}
+    assert ours == {one for one in told if hasattr(cls, one)} and all(hasattr(cls, one) for one in GRAPHS["properties"][name])
 
 
 @pytest.mark.parametrize("module", ["", *MODULES])
@@ -103,6 +117,7 @@ def names(ten, context, tmp_path):
     known["layer"] = keydnn.nn.Linear(2, 1)
     known["node"] = ModelNode("node", known["layer"], ten)
     known["graph_of_one"] = ModelGraph([ModelNode("lone", known["layer"], ten)], Optimizer("sgd", backend="keydnn"), register=False)
+    known |= {name: getattr(models_keydnn, name) for name in ("SequentialMLP", "SequentialCNN")}
     known["experiment_of_one"] = Experiment("one", ctx=ExperimentContext())
     for module in MODULES:
         known.setdefault(module, importlib.import_module(f"keydnn.experiment.{module}"))
@@ -110,7 +125,7 @@ def names(ten, context, tmp_path):
     return known
 
 
-@pytest.mark.parametrize(("expression", "attributes"), API["attributes"].items())
+@pytest.mark.parametrize(("expression", "attributes"), ATTRIBUTES.items())
 def test_attributes(expression, attributes, names):
     thing = eval(expression, names)
     assert [name for name in attributes if not hasattr(thing, name)] == []

@@ -99,6 +99,8 @@ class GraphNode(ExperimentNode, abc.ABC):
         node_id: str | None = None,
         register: bool = True,
     ) -> None:
+        if type(self) is GraphNode:
+            raise TypeError("GraphNode is abstract: make a ModelNode or a merge node, or derive a ComputeNode")
         upstream = self._resolvable(upstream_refs, label)
         downstream = self._resolvable(downstream_refs, label)
         self._check_count(upstream, self.max_upstream_refs, "inputs", GraphNodeInputError, label)

@@ -153,6 +153,43 @@ def test_stage_wise(rows):
     close(graph, [first, second], run(graph, losses, rows), expected)
 
 
+def test_one_node_stage_wise(rows):
+    graph = ModelGraph([ModelNode("net", in_torch(4, 1, 1), rows, sgd())])
+    net = in_torch(4, 1, 1)
+    told = run(graph, [AppliedLoss(Loss("mse", backend="torch"), "net", ["outputs", "targets"])], rows)
+    close(graph, [net], told, bare(rows, [net], lambda x, y: mse(net(x), y)))
+
+
+def test_class_targets_stage_wise(rows):
+    import torch
+
+    classes = FeatureSet.from_dict("classes", {"x": rows.get_features()["x"], "lot": rows.get_tags()["lot"]}, "x", "lot")
+    graph = ModelGraph([ModelNode("net", in_torch(4, 3, 1), classes, sgd())])
+    net, nll = in_torch(4, 3, 1), torch.nn.NLLLoss()
+    told = run(graph, [AppliedLoss(Loss("nll", backend="torch"), "net", ["outputs", "targets"])], classes)
+    close(graph, [net], told, bare(classes, [net], lambda x, y: nll(net(x), y.reshape(-1).long())))
+
+
+def test_a_diamond_stage_wise(rows):
+    import torch
+
+    a = ModelNode("a", in_torch(4, 8, 1), rows, sgd())
+    left, right = ModelNode("left", in_torch(8, 2, 2), a, sgd()), ModelNode("right", in_torch(8, 3, 3), a, sgd())
+    both = ConcatNode("both", [left, right], -1, concat_axis_targets="first")
+    graph = ModelGraph([a, left, right, both, ModelNode("out", in_torch(5, 1, 4), both, sgd())])
+    losses = [AppliedLoss(Loss(lambda outputs: outputs**2), node, ["outputs"], label="size") for node in (a, left, right)]
+    losses += [AppliedLoss(Loss(name, backend="torch"), "out", ["outputs", "targets"], weight=w) for name, w in (("mse", 1.0), ("l1", 0.5))]
+    modules = [in_torch(4, 8, 1), in_torch(8, 2, 2), in_torch(8, 3, 3), in_torch(5, 1, 4)]
+
+    def value(x, y):
+        first = modules[0](x)
+        sides = [module(first.detach()) for module in modules[1:3]]
+        out = modules[3](torch.cat([side.detach() for side in sides], 1))
+        return sum((h**2).mean() for h in (first, *sides)) + mse(out, y) + 0.5 * (out - y).abs().mean()
+
+    close(graph, modules, run(graph, losses, rows), bare(rows, modules, value))
+
+
 def test_clipping_and_adam(rows):
     import torch
 
@@ -187,6 +224,18 @@ def test_triplet_loss(rows):
     sides = [net(torch.from_numpy(view.materialize_batch().role_data[role].features)) for role in ("anchor", "positive", "negative")]
     assert ctx.losses.to_float() == pytest.approx(torch.nn.TripletMarginLoss()(*sides).item(), rel=1e-6)
     assert set(ctx.outputs[node.node_id].available_roles) == {"anchor", "positive", "negative"}
+
+
+def test_engine_and_torch_train_alike_stage_wise(rows):
+    """A torch encoder and an engine head, each with a loss and an optimizer of its own, beside the same in torch."""
+    told = {}
+    for framework in ("keydnn", "torch"):
+        with apart(rows):
+            a = ModelNode("a", in_torch(4, 8, 1), rows, sgd())
+            graph = ModelGraph([a, ModelNode("b", MAKE[framework](8, 1, 2, True), a, sgd(framework))])
+            losses = [AppliedLoss(Loss(lambda outputs: outputs**2), "a", ["outputs"], label="size"), *mixed_loss("b")]
+            told[framework] = run(graph, losses, rows)
+    assert np.allclose(told["keydnn"], told["torch"], rtol=1e-5)
 
 
 # -- across frameworks

@@ -311,12 +311,18 @@ def limit(grads: Sequence[Any], bound: float) -> list[Any]:
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 
+_SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "mape": "mean_absolute_percentage_error"}
+_SHORT |= {"msle": "mean_squared_logarithmic_error", "bce": "binary_crossentropy", "kld": "kl_divergence"}
+_NO_LOSSES = ("Loss", "get", "serialize", "deserialize")
+
+
 def losses() -> dict[str, Any]:
-    """Name to loss: the classes and functions of ``keras.losses``."""
-    found = vars(need("keras.losses", "a Keras loss"))
-    return {
-        name: value for name, value in found.items() if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value))
+    """Name to loss: the classes and functions of ``keras.losses``, and the short names that ``keras.losses.get`` knows."""
+    public = {
+        name: value for name, value in vars(need("keras.losses", "a Keras loss")).items() if name[0] != "_" and name not in _NO_LOSSES
     }
+    found = {name: value for name, value in public.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    return {**found, **{short: found[name] for short, name in _SHORT.items()}}
 
 
 def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, Any]) -> Any:

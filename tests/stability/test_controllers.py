@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from keydnn.stability import (
+    AffineDataset,
     Controller,
     CurvatureSensor,
     GlobalThrottleOrder0Controller,
     GlobalThrottleOrder1Controller,
     GlobalThrottleOrder2Controller,
+    LinearBlockModel,
     NoController,
     QuantizationAwareOrder2Controller,
     make_controller,
 )
-from keydnn.stability.controllers import CANDIDATES, BaseController, RationalThrottleController
+from keydnn.stability.controllers import CANDIDATES, AdGDController, BaseController, RationalThrottleController
 
 CURVATURES = [0.0, 1.0, 8.0, 3.0, 0.5, 20.0, 2.0, 2.0]
 ETA, EPS = 0.5, 1e-12
@@ -143,6 +145,24 @@ def test_rational():
     c = RationalThrottleController()
     assert c.step(learning_rate=ETA, curvature_proxy=9.0, curvature_ema=3.0).alpha == 0.25
     assert c.step(learning_rate=ETA, curvature_proxy=9.0, curvature_ema=1e9).alpha == 0.01
+
+
+def test_adgd_grows_slowly_and_stays_below_half():
+    c, alpha, ratio = AdGDController(), 1.0, 0.0
+    for C in (0.0, 5.0, 5.0, 0.1, 0.1, 0.1, 2.0, 0.0):
+        would = min(1.0, 0.5 / (0.8 * (C + 1e-12))) if C > 1e-12 else 1.0
+        before, alpha = alpha, max(min(would, np.sqrt(1.0 + ratio) * alpha, 1.0), 1e-6)
+        ratio = alpha / (before + 1e-12)
+        step = c.step(learning_rate=0.8, curvature_proxy=C, curvature_ema=9.0)  # the average is not used
+        assert step.alpha == pytest.approx(alpha, rel=1e-12) and step.alpha_would == pytest.approx(would, rel=1e-12)
+    c.reset()
+    assert (c.alpha, c.ratio) == (1.0, 0.0)
+    data = AffineDataset(50, seed=1)
+    model = LinearBlockModel(data, num_hidden=[], seed=0)
+    h = model.train_instrumented(
+        *data.get(), epochs=400, batch_size=50, learning_rate=20.0, controller=AdGDController(), first_step="probe"
+    )
+    assert h["loss"][-1] < 1e-3 * h["loss"][0] and h.meta["eager"] is None
 
 
 def test_registry():

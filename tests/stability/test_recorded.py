@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from keydnn.kernels.dispatch import native_status
 from keydnn.stability import (
+    AdGDController,
     AffineDataset,
     CurvatureSensor,
     DriftModel,
@@ -92,6 +93,7 @@ controllers = st.one_of(
         lambda: make_controller("gt-order-2", anti_windup=True, alpha_min=0.05, alpha_max=0.9, use_ema_max=False),
         lambda: make_controller("gt-order-2-qa", anti_windup=True, chi=0.5, curvature_ema_rho=0.5),
         lambda: make_controller("gt-rational", beta=2.0),
+        AdGDController,
     ]),
 )  # fmt: skip
 

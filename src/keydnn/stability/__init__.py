@@ -10,6 +10,7 @@ from keydnn.stability import controllers, curvature, dataset, dtypes, history, n
 from keydnn.stability.baselines import ClipRule
 from keydnn.stability.configs import run_config, stack_precision
 from keydnn.stability.controllers import (
+    AdGDController,
     BaseController,
     Controller,
     ControllerStep,
@@ -49,7 +50,7 @@ from keydnn.stability.utils import (
 )
 
 __all__ = [
-    "AdamRule", "AffineDataset", "BaseController", "BaseDataset", "BaseModel", "ClipRule", "Controller", "ControllerStep",
+    "AdGDController", "AdamRule", "AffineDataset", "BaseController", "BaseDataset", "BaseModel", "ClipRule", "Controller", "ControllerStep",
     "CurvatureProbe", "CurvatureSensor", "DataType", "DriftModel", "FitHistory", "GlobalThrottleOrder0Controller",
     "GlobalThrottleOrder1Controller", "GlobalThrottleOrder2Controller", "LinearBlockModel", "MarginProbe", "MetricsConfig",
     "MomentumRule", "NoController", "PrecisionDict", "PrecisionSweep", "QuantizationAwareOrder2Controller", "RESERVED_NAMES",

@@ -10,6 +10,7 @@ large for one step, in which the throttle reacts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,7 @@ class BaseController:
 
     def get_state(self) -> dict[str, float]:
         """The state, for carrying on in another call."""
-        return {key: getattr(self, key) for key in ("alpha", "velocity") if key in vars(self)}
+        return {key: getattr(self, key) for key in ("alpha", "velocity", "ratio") if key in vars(self)}
 
     def set_state(self, state: dict[str, float]) -> None:
         """Carry on from a state."""
@@ -200,7 +201,9 @@ class BaseController:
 
     def describe(self) -> str:
         """Identifier and settings on one line."""
-        shown = [f"{key}={value!r}" for key, value in vars(self).items() if key not in ("name", "alpha", "velocity") and key[0] != "_"]
+        shown = [
+            f"{key}={value!r}" for key, value in vars(self).items() if key not in ("name", "alpha", "velocity", "ratio") and key[0] != "_"
+        ]
         return f"{type(self).__name__}({self.name}: {', '.join(shown)})"
 
     __repr__ = describe
@@ -350,6 +353,39 @@ class RationalThrottleController(BaseController):
 
     def _law(self, eta: float, curvature: float, would: float, low: float, high: float) -> float:
         return min(max(1.0 / (1.0 + self.beta * self._average), self.alpha_min), 1.0)
+
+
+class AdGDController(BaseController):
+    """Adaptive gradient descent: the throttle with ``chi = 1/2`` and a limit on how fast the step may grow.
+
+        alpha <- clip(min(sqrt(1 + r) alpha, chi / (eta (C + eps)))),      r <- alpha / (last alpha + eps)
+
+    On convex problems it converges for every eta.  It has no name in the registry, since those take chi from the run.
+    Source: Malitsky & Mishchenko 2020, arXiv:1910.09529, algorithm 1.
+
+    Args:
+        initial_alpha: Where alpha starts; r starts at 0.
+        settings: As for `BaseController`; ``chi`` is 0.5, ``use_ema_max`` False and ``alpha_min`` 1e-6 by default, so that alpha can
+            grow again.
+    """
+
+    controller_id = "CTRL-ADGD"
+
+    def __init__(
+        self, *, initial_alpha: float = 1.0, chi: float = 0.5, use_ema_max: bool = False, alpha_min: float = 1e-6, **settings: Any
+    ) -> None:
+        self.initial_alpha = float(initial_alpha)
+        super().__init__(chi=chi, use_ema_max=use_ema_max, alpha_min=alpha_min, **settings)
+
+    def reset(self) -> None:
+        """alpha returns to ``initial_alpha``, r to 0."""
+        self.alpha, self.ratio = self.initial_alpha, 0.0
+
+    def _law(self, eta: float, curvature: float, would: float, low: float, high: float) -> float:
+        before = self.alpha
+        self.alpha = self._clipped(min(would, math.sqrt(1.0 + self.ratio) * before))
+        self.ratio = self.alpha / (before + self.eps)
+        return self.alpha
 
 
 def _law_name(owner: BaseController, law: str) -> str:

@@ -78,11 +78,11 @@ class State:
         size: Number of parameters.
     """
 
-    _NUMBERS = ("is_started", "curvature", "average", "d_theta", "d_gradient", "alpha", "velocity")
+    _NUMBERS = ("is_started", "curvature", "average", "d_theta", "d_gradient", "alpha", "velocity", "ratio")
 
     def __init__(self, size: int) -> None:
         self.theta, self.gradient = (Tensor(data=np.zeros(size), dtype=np.float64) for _ in range(2))
-        self.is_started, self.curvature, self.average, self.d_theta, self.d_gradient, self.alpha, self.velocity = (
+        self.is_started, self.curvature, self.average, self.d_theta, self.d_gradient, self.alpha, self.velocity, self.ratio = (
             scalar(0.0) for _ in self._NUMBERS
         )
 
@@ -96,7 +96,7 @@ class State:
         if is_started:
             self.theta.copy_from_numpy(sensor.theta)
             self.gradient.copy_from_numpy(sensor.gradient)
-        known = {"velocity": 0.0, "alpha": 1.0} | vars(sensor) | vars(controller) | {"is_started": float(is_started)}
+        known = {"velocity": 0.0, "alpha": 1.0, "ratio": 0.0} | vars(sensor) | vars(controller) | {"is_started": float(is_started)}
         for name in self._NUMBERS:
             getattr(self, name).fill(float(known[name]))
 
@@ -201,6 +201,13 @@ def _rational(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor,
     return smaller(larger(1.0 / (1.0 + k.beta * average), k.alpha_min), k.one)
 
 
+def _adgd(kind: Kind, k: Knobs, state: State, chosen: Tensor, would: Tensor, low: Tensor, high: Tensor, average: Tensor) -> Tensor:
+    alpha = _clipped(k, smaller(would, (1.0 + state.ratio).sqrt() * state.alpha))
+    assign_(state.ratio, alpha / (state.alpha + k.eps))
+    assign_(state.alpha, alpha)
+    return alpha
+
+
 Law = Callable[[Kind, Knobs, State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 LAWS: dict[type, Law] = {
     c.NoController: _none,
@@ -209,4 +216,5 @@ LAWS: dict[type, Law] = {
     c.GlobalThrottleOrder2Controller: _order2,
     c.QuantizationAwareOrder2Controller: _order2,
     c.RationalThrottleController: _rational,
+    c.AdGDController: _adgd,
 }

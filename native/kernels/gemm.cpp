@@ -1,4 +1,4 @@
-// Matrix products: c = a b (+ bias), and relu(c).
+// Matrix products: c = a b (+ bias), and relu(c), and the gradient of relu of c.
 //
 // b is cut into panels of up to three vectors of columns; a panel is packed as [k][columns] when that pays, kBlock rows
 // at a time: by the chunk that uses it if one chunk does (few rows of a), else all of b beforehand.  With b transposed
@@ -26,6 +26,7 @@ struct Product {
   T* c;
   int64_t m, n, k;
   bool relu = false;
+  const T* mask = nullptr;  // c where this, of c's shape, is positive; 0 elsewhere
 };
 
 constexpr int64_t kBlock = 512;       // rows of b that are taken at a time
@@ -37,6 +38,10 @@ constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed 
 template <class T>
 KEYDNN_INLINE Vec<T> relu(Vec<T> x) {
   return x <= 0 ? Vec<T>{} : x;
+}
+template <class T>
+KEYDNN_INLINE T finished(const Product<T>& p, int64_t at, T y) {
+  return (p.relu && y <= 0) || (p.mask && !(p.mask[at] > 0)) ? T(0) : y;
 }
 
 // ---- packed panels times rows --------------------------------------------------------------------------------------
@@ -71,6 +76,16 @@ KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0,
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
+  }
+  if (p.mask && k0 + n_k >= p.k) {
+    const T* const mask = p.mask + i * p.n + j;
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NR; ++v) {
+        const Vec<T> sign = load_some(mask + r * p.n + v * lanes, v + 1 < NR ? lanes : last);
+        acc[r][v] = sign > 0 ? acc[r][v] : Vec<T>{};
+      }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
@@ -260,8 +275,11 @@ void turn_rows(const Product<T>& p, int64_t j0, int64_t j1, const T* from) {
       const int64_t n_i = lesser(lanes, p.m - i);
       transpose_part<T>(from + (j - j0) * p.m + i, p.m, n_j, n_i, tile, lanes);
       for (int64_t r = 0; r < n_i; ++r) {
-        const Vec<T> y = load(tile + r * lanes) + bias;
-        store_some(p.c + (i + r) * p.n + j, p.relu ? relu<T>(y) : y, n_j);
+        const int64_t at = (i + r) * p.n + j;
+        Vec<T> y = load(tile + r * lanes) + bias;
+        if (p.relu) y = relu<T>(y);
+        if (p.mask) y = load_some(p.mask + at, n_j) > 0 ? y : Vec<T>{};
+        store_some(p.c + at, y, n_j);
       }
     }
   }
@@ -322,8 +340,8 @@ KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
   lane_sums<T>(acc, sums);
   for (int r = 0; r < MR; ++r)
     for (int s = 0; s < NR; ++s) {
-      const T y = sums[r * NR + s] + (p.bias ? p.bias[j + s] : T(0));
-      p.c[(i + r) * p.n + j + s] = p.relu && y <= 0 ? T(0) : y;
+      const int64_t at = (i + r) * p.n + j + s;
+      p.c[at] = finished(p, at, sums[r * NR + s] + (p.bias ? p.bias[j + s] : T(0)));
     }
 }
 
@@ -364,7 +382,7 @@ bool is_dot(const Product<T>& p) {
 template <class T>
 int product(const Product<T>& p) {
   if (thin(p.a.data, p.a.row, p.a.col, p.b.data, p.b.row, p.b.col, p.bias, p.c, p.m, p.n, p.k)) {
-    for (int64_t i = 0; p.relu && i < p.m * p.n; ++i) p.c[i] = p.c[i] <= 0 ? T(0) : p.c[i];
+    for (int64_t i = 0; (p.relu || p.mask) && i < p.m * p.n; ++i) p.c[i] = finished(p, i, p.c[i]);
     return KEYDNN_OK;
   }
   if (is_dot(p)) return dots(p);
@@ -400,6 +418,13 @@ template <class T>
 int linear_relu(const T* x, const T* w, const T* bias, T* y, int64_t m, int64_t n, int64_t k) {
   if (m < 0 || n < 0 || k < 0) return KEYDNN_BAD_SHAPE;
   return m * n == 0 ? KEYDNN_OK : product(Product<T>{{x, k, 1}, {w, 1, k}, bias, y, m, n, k, true});
+}
+
+template <class T>
+int gemm_relu_grad(const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row, int64_t b_col, const T* y, T* c, int64_t m,
+                   int64_t n, int64_t k) {
+  if (m < 0 || n < 0 || k < 0) return KEYDNN_BAD_SHAPE;
+  return m * n == 0 ? KEYDNN_OK : product(Product<T>{{a, a_row, a_col}, {b, b_row, b_col}, nullptr, c, m, n, k, false, y});
 }
 
 }  // namespace

@@ -22,10 +22,19 @@ int linear_relu(const Call& call) {
   return api::linear_relu(at<const T>(call, 0), at<const T>(call, 1), at<const T>(call, 2), at<T>(call, 3), n[0], n[1], n[2]);
 }
 
+// places: a, b, y, c; integers: m, n, k, row and column strides of a, of b
+template <class T>
+int gemm_relu_grad(const Call& call) {
+  const int64_t* n = call.n;
+  return api::gemm_relu_grad(at<const T>(call, 0), n[3], n[4], at<const T>(call, 1), n[5], n[6], at<const T>(call, 2), at<T>(call, 3), n[0],
+                             n[1], n[2]);
+}
+
 }  // namespace
 
 void add_linalg(Table& table) {
   KEYDNN_ENTER(table, gemm);
+  KEYDNN_ENTER(table, gemm_relu_grad);
   KEYDNN_ENTER(table, linear_relu);
 }
 

@@ -80,6 +80,53 @@ def test_relu_with_the_product_has_the_same_bits_for_any_number_of_threads():
     same_bits_for_threads(lambda: made(x, w, b).numpy())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(4, 3, 2), (40, 5, 1), (40, 12, 1), (64, 100, 10), (3, 70, 9), (300, 131, 128), (70, 256, 600)])
+def test_the_gradient_of_relu_comes_with_the_product(sizes, dtype):
+    rows, hidden, classes = sizes
+
+    def make():
+        return Sequential(Linear(6, hidden, dtype=dtype), ReLU(), Linear(hidden, classes, dtype=dtype))
+
+    batches = images(3, rows, (6,), classes, dtype)
+    model = assert_same(make, lambda p: SGD(p, lr=0.1), batches, loss="cross_entropy")
+    assert entries(only_step(model).plan).count("gemm_relu_grad") == 1
+
+
+class TwoUses(keydnn.Model):
+    """relu's result goes to two layers: its gradient is a sum of two products."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.left, self.right = Linear(6, 5), Linear(5, 3), Linear(5, 3)
+
+    def forward(self, x):
+        y = ops.relu(self.inner(x))
+        return self.left(y) + self.right(y)
+
+
+def test_a_gradient_of_relu_that_sums_products_is_kept():
+    model = assert_same(TwoUses, lambda p: SGD(p, lr=0.1), images(3, 8, (6,)), loss="cross_entropy")
+    assert "gemm_relu_grad" not in entries(only_step(model).plan)
+
+
+def test_the_gradient_of_relu_with_the_product_has_the_same_bits_for_any_number_of_threads():
+    batches = images(3, 300, (40,), 128)
+
+    def trained():
+        model, *_ = train(
+            lambda: Sequential(Linear(40, 130), ReLU(), Linear(130, 128)),
+            lambda p: SGD(p, lr=0.1),
+            batches,
+            compile=True,
+            loss="cross_entropy",
+        )
+        assert "gemm_relu_grad" in entries(only_step(model).plan)
+        return tuple(p.numpy().copy() for p in model.parameters())
+
+    same_bits_for_threads(trained)
+
+
 @pytest.mark.parametrize("make", [lambda p: SGD(p, lr=0.1), lambda p: SGD(p, lr=0.1, momentum=0.9), lambda p: Adam(p)])
 def test_all_updates_are_one_op(make):
     model = assert_same(lambda: Sequential(Linear(6, 5), ReLU(), Linear(5, 3)), make, images(4, 8, (6,)), loss="cross_entropy")

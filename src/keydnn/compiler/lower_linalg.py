@@ -45,6 +45,18 @@ def matmul(op: Op) -> list[Row]:
     return [*rows, Row(f"gemm:{kind}", [a, b, None, c], integers, [], op.label, 3)]
 
 
+@lowers("matmul_relu_grad")
+def matmul_relu_grad(op: Op) -> list[Row]:
+    """``op(a) @ op(b)`` of two matrices where ``y > 0``, 0 elsewhere."""
+    kind, rows = type_of(op), []  # type: ignore[var-annotated]
+    a, b, y = (contiguous(v, rows) for v in op.operands)
+    ta, tb = bool(op.params["transpose_a"]), bool(op.params["transpose_b"])
+    (a0, a1), (b0, b1) = a.shape, b.shape
+    m, k, n = (a1 if ta else a0), (a0 if ta else a1), (b0 if tb else b1)
+    integers = [m, n, k, *((1, a1) if ta else (a1, 1)), *((1, b1) if tb else (b1, 1))]
+    return [*rows, Row(f"gemm_relu_grad:{kind}", [a, b, y, op.results[0]], integers, [], op.label, 3)]
+
+
 def _items(x: View, batch: tuple[int, ...]) -> list[int]:
     """Where each item of the broadcast batch starts, in elements."""
     lead = x.shape[:-2]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keydnn
@@ -172,6 +172,53 @@ def test_outputs_that_do_not_fit_together_stay_apart(net, views):
         results.add_execution_context(step(net, view, batch, np.full((batch.batch_size, width), i), index=i))
     results.finish()
     assert [value.shape for value in results.tensors("net", "outputs").values()] == [(4, 1), (4, 2), (2, 1)]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # epoch
+        st.integers(0, 3),  # batch
+        st.dictionaries(
+            st.sampled_from(["u", "v"]), st.tuples(st.integers(1, 3), st.sampled_from(["f4", "f8"])), max_size=2
+        ),  # width, dtype
+        st.dictionaries(st.sampled_from(["u", "v"]), st.sampled_from(["trainable", "auxiliary", "both"]), max_size=2),  # losses
+    ),
+    max_size=8,
+    unique_by=lambda told: told[:2],
+)
+
+
+@settings(max_examples=50)
+@given(STEPS, st.booleans())
+def test_whatever_ran_comes_back(steps, finished):
+    results, expected = PhaseResults("p"), {}
+    for i, (epoch, batch, nodes, losses) in enumerate(steps):
+        outputs = {n: np.full((1 + batch, width), i, dtype) for n, (width, dtype) in nodes.items()}
+        made = {
+            n: Batch(1 + batch, {"r": SampleData(features=a, kind="output")}, None, *({"r": np.ones(1 + batch)},) * 2)
+            for n, a in outputs.items()
+        }
+        values = {n: dict.fromkeys(("trainable", "auxiliary") if kind == "both" else (kind,), i + 0.5) for n, kind in losses.items()}
+        records = LossCollection([LossRecord("l", n, **told) for n, told in values.items()])
+        results.add_execution_context(ExecutionContext("p", epoch, batch, outputs=made, losses=records))
+        expected[epoch, batch] = (outputs, values)
+    if finished:
+        results.finish()
+    assert results.execution_contexts().keys() == list(expected)
+    for key, ctx in results.execution_contexts().items():
+        outputs, values = expected[key]
+        assert {n: (b.outputs.tolist(), b.outputs.dtype) for n, b in ctx.outputs.items()} == {
+            n: (a.tolist(), a.dtype) for n, a in outputs.items()
+        }
+        found = (
+            {}
+            if ctx.losses is None
+            else {r.node_id: {k: v for k, v in r.as_dict().items() if k in values[r.node_id]} for r in ctx.losses.values()}
+        )
+        assert found == values
+    for node in "uv":
+        if any(node in outputs for outputs, _ in expected.values()):
+            assert results.tensors(node, "outputs", role="r").keys() == [key for key, (outputs, _) in expected.items() if node in outputs]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ class LossColumn:
 # -- segments -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(slots=True)
 class _Step:
     batch_idx: int
     frame: Frame
@@ -315,7 +315,7 @@ class ContextStore:
         self._segments: list[Segment] = []
         self._frames: dict[int, Frame] = {}  # batch to the frame it had last
         self._packed: Sequence[Frame] | None = None
-        self._known: set[tuple[int, int]] = set()  # (epoch, batch) of the open segment
+        self._known: set[int] = set()  # batches of the epoch of the open segment
         self._best: int | None = None
 
     @property
@@ -338,7 +338,7 @@ class ContextStore:
             raise TypeError(f"an ExecutionContext is expected, got {type(ctx).__name__}")
         segment = self._segment(ctx.phase_label, ctx.epoch_idx)
         batch = ctx.batch_idx
-        if (ctx.epoch_idx, batch) in self._known:
+        if batch in self._known:
             raise ValueError(f"batch {batch} of epoch {ctx.epoch_idx} is recorded already")
         frame = self._frames.get(batch)
         if frame is None or not frame.fits(ctx):
@@ -346,7 +346,7 @@ class ContextStore:
         features = _features(ctx.outputs) if self._keeps_outputs else {}
         losses = [] if ctx.losses is None else ctx.losses.values()
         self._frames[batch] = frame
-        self._known.add((ctx.epoch_idx, batch))
+        self._known.add(batch)
         segment.add(_Step(batch, frame, features, losses))
 
     def _segment(self, phase_label: str, epoch: int) -> RecordedSteps:
@@ -354,7 +354,7 @@ class ContextStore:
         if isinstance(last, RecordedSteps) and last.is_open and last.epoch_idx == epoch and last.phase_label == phase_label:
             return last
         self.start_epoch(epoch)
-        self._known = {(place.epoch, place.batch) for place in self.places(epoch=epoch)}
+        self._known = {place.batch for place in self.places(epoch=epoch)}
         made = RecordedSteps(phase_label, epoch)
         self._segments.append(made)
         return made

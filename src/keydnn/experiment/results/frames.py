@@ -149,8 +149,8 @@ class Frame:
         """Whether a step has this frame."""
         if len(ctx.outputs) != len(self.nodes) or len(ctx.input_views) != len(self.views):
             return False
-        for key, view in ctx.input_views.items():
-            if self.views.get(key) is not view:
+        for (key, view), (other, read) in zip(self.views.items(), ctx.input_views.items(), strict=True):
+            if view is not read or key[0] != other[0] or not (key[1] is other[1] or key[1] == other[1]):
                 return False
         for node in self.nodes:
             batch = ctx.outputs.get(node.node_id)

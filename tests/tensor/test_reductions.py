@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import keydnn
 from keydnn import Tensor
 from keydnn.testing.gradient import check_gradient
 from tests.tensor.strategies import FLOATS, NON_EMPTY, SHAPES, arrays, axes
@@ -112,3 +113,19 @@ def test_defaults():
 
 def test_mean_of_nothing_is_nan_without_a_warning():
     assert np.isnan(Tensor((0,)).mean().item())
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_whole_numbers_are_not_cut(dtype, axis):
+    """Means and the like of integers are float32, sums stay whole; booleans are counted."""
+    array = np.array([[1, 0, 5], [4, 7, 0]]).astype(dtype)
+    t = keydnn.tensor(array, dtype=dtype)
+    for name, want in (("mean", np.mean), ("var", np.var), ("std", np.std), ("norm", lambda a, axis: np.sqrt((a * a).sum(axis)))):
+        got = getattr(t, name)(axis)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got.numpy(), want(array.astype("f8"), axis=axis), rtol=1e-6)
+    np.testing.assert_allclose(t.logsumexp(axis).numpy(), np.log(np.exp(array.astype("f8")).sum(axis)), rtol=1e-6)
+    for name in ("sum", "prod", "cumsum"):
+        got = getattr(t, name)(axis)
+        assert got.dtype.kind in "iu" and got.numpy().tolist() == getattr(array.astype("i8"), name)(axis).tolist()

@@ -377,3 +377,11 @@ def test_numbers_of_tokens_reach_an_embedding(as_list):
     assert history.history["loss"][-1] < 0.8 * history.history["loss"][0]
     assert model.plan_report().startswith("plan of")
     assert model.predict(tokens).numpy().tolist() == model(keydnn.tensor(tokens, dtype="int64")).numpy().tolist()
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_losses_and_metrics_give_one_number(compile):
+    with pytest.raises(ValueError, match=r"the loss must be one number of shape \(\), got shape \(10, 2\); take its mean"):
+        fit(linear(), loss=lambda p, t: (p - t) ** 2, compile=compile)
+    with pytest.raises(ValueError, match=r"metric 'gap' must give one number, got a Tensor of shape \(10,\)"):
+        fit(linear(), metrics=[lambda t, p: (p - t).abs().max()], metric_names=["gap"], compile=compile)

@@ -186,19 +186,39 @@ def _(saved, g, needs):
 # -- the functions users call
 
 
+def _counted(x):
+    """Booleans as the whole numbers 0 and 1, all else as it is."""
+    return x.astype("int64") if x.dtype.kind == "b" else x
+
+
+def _in_floats(function, x, *rest):
+    """``function`` of x; of integers and booleans computed in float64, with a float32 result."""
+    return function(x, *rest) if x.dtype.kind == "f" else function(x.astype("float64"), *rest).astype("float32")
+
+
 def sum(x, axis=None, keepdims=False):
-    """Sum over ``axis``; None sums everything.
+    """Sum over ``axis``; None sums everything.  Booleans are counted, as int64.
 
     Args:
         axis: None, an int or a tuple of ints.
         keepdims: Whether the reduced axes stay with size 1.
+
+    Raises:
+        TypeError: ``axis`` is of another kind.
+        ValueError: ``axis`` is out of range.
+
+    Example:
+        >>> keydnn.ops.sum(keydnn.ones((2, 3)), axis=1).tolist()
+        [3.0, 3.0]
     """
+    x = _counted(x)
     return sum_p(x, axis=axes_of("sum", axis, x.ndim), keepdims=bool(keepdims))
 
 
 def mean(x, axis=None, keepdims=False):
-    """Arithmetic mean over ``axis``; None takes everything."""
-    return mean_p(x, axis=axes_of("mean", axis, x.ndim), keepdims=bool(keepdims))
+    """Arithmetic mean over ``axis``; None takes everything.  Of integers and booleans it is float32; arguments as :func:`sum`."""
+    axis = axes_of("mean", axis, x.ndim)
+    return _in_floats(lambda x: mean_p(x, axis=axis, keepdims=bool(keepdims)), x)
 
 
 def max(x, axis=-1, keepdims=False):
@@ -213,12 +233,17 @@ def min(x, axis=-1, keepdims=False):
 
 def prod(x, axis=None, keepdims=False):
     """Product over ``axis``; None takes everything.  Second derivatives are right where no element is 0."""
+    x = _counted(x)
     return prod_p(x, axis=axes_of("prod", axis, x.ndim), keepdims=bool(keepdims))
 
 
 def var(x, axis=None, keepdims=False, ddof=0):
-    """Variance over ``axis``: mean squared deviation, divided by ``n - ddof``."""
+    """Variance over ``axis``: mean squared deviation, divided by ``n - ddof``; arguments as :func:`sum`."""
     axis = axes_of("var", axis, x.ndim)
+    return _in_floats(_var, x, axis, keepdims, ddof)
+
+
+def _var(x, axis, keepdims, ddof):
     d = x - mean_p(x, axis=axis, keepdims=True)
     n = _count(x.shape, axis)
     return sum_p(d * d, axis=axis, keepdims=bool(keepdims)) / (n - ddof)
@@ -231,12 +256,14 @@ def std(x, axis=None, keepdims=False, ddof=0):
 
 def norm(x, axis=None, keepdims=False):
     """Euclidean norm over ``axis``; the gradient at the origin is 0."""
-    return norm_p(x, axis=axes_of("norm", axis, x.ndim), keepdims=bool(keepdims))
+    axis = axes_of("norm", axis, x.ndim)
+    return _in_floats(lambda x: norm_p(x, axis=axis, keepdims=bool(keepdims)), x)
 
 
 def logsumexp(x, axis=None, keepdims=False):
     """``log(sum(exp(x)))`` over ``axis``, without overflow."""
-    return logsumexp_p(x, axis=_non_empty("logsumexp", x, axis), keepdims=bool(keepdims))
+    axis = _non_empty("logsumexp", x, axis)
+    return _in_floats(lambda x: logsumexp_p(x, axis=axis, keepdims=bool(keepdims)), x)
 
 
 def argmax(x, axis=None):
@@ -260,7 +287,8 @@ def all(x, axis=None, keepdims=False):
 
 
 def cumsum(x, axis=0):
-    """Running sum along one axis; None runs over all elements in order and gives one axis."""
+    """Running sum along one axis; None runs over all elements in order and gives one axis.  Booleans are counted, as int64."""
+    x = _counted(x)
     if axis is None:
         return cumsum_p(x.reshape((x.size,)), axis=0)
     return cumsum_p(x, axis=_one("cumsum", x, axis)[0])

@@ -15,6 +15,7 @@ from typing import Any
 
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import no_grad
+from keydnn.domain.errors import ShapeError
 from keydnn.nn.module import Module
 from keydnn.optim import clip_grad_norm, clip_grad_value
 from keydnn.training.accumulation import Accumulator
@@ -58,6 +59,7 @@ def training_step(model: Module, batch: Sequence[Any], plan: StepPlan) -> list[A
 
     Raises:
         TypeError: The loss gave something without ``backward``.
+        ValueError: The loss gave more than one number.
     """
     loss, y_pred = update(model, batch, plan)
     return [loss, *measure(plan.metrics, batch[1], y_pred)]
@@ -71,6 +73,8 @@ def update(model: Module, batch: Sequence[Any], plan: StepPlan) -> tuple[Any, An
     y_pred = model(x)
     loss = plan.weighted(y_pred, y, *weights) if weights and plan.weighted is not None else plan.loss(y_pred, y)
     if plan.backward:
+        if isinstance(loss, Tensor) and loss.shape != ():
+            raise ShapeError(f"the loss must be one number of shape (), got shape {loss.shape}; take its mean()")
         if not isinstance(loss, Tensor) and not callable(getattr(loss, "backward", None)):  # foreign losses have only this
             raise TypeError(f"the loss must return a Tensor (or an object with backward()), got {type(loss).__name__}")
         loss.backward()
@@ -134,6 +138,9 @@ def read(value: Any) -> float:
 
 def read_logs(values: Sequence[Any], names: Sequence[str], streaming: bool = True) -> dict[str, float]:
     """``loss`` first, then the metrics by name, as Python floats; streaming ones only if asked for and if they are numbers."""
+    for name, value in zip(names, values[1:], strict=True):
+        if isinstance(value, Tensor) and value.size != 1:
+            raise ShapeError(f"metric {name!r} must give one number, got a Tensor of shape {value.shape}")
     pairs = zip(("loss", *names), values, strict=True)
     return {name: read(v) for name, v in pairs if not isinstance(v, StreamingMetric) or (streaming and v.is_number)}
 

@@ -150,6 +150,8 @@ def test_what_no_training_phase_is_made_of(line, net, context):
         ({"result_recording": "some"}, "some"),
         ({"resample": "always"}, "resample must be one of never"),
         ({"prefetch": "some"}, "prefetch must be one of auto"),
+        ({"accumulate": 0}, "accumulate must be"),
+        ({"accumulate": 2, "batch_schedule": "alternate_cycle"}, "accumulate goes with zip schedules"),
         ({"active_nodes": []}, "active_nodes is empty"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -417,10 +419,10 @@ def test_freeze_flags_are_the_users(line, compiled, monkeypatch):
 
 def test_configs_of_phases(line, net):
     sampler = SimpleSampler(batch_size=2, seed=1)
-    options = {"n_epochs": 3, "batch_schedule": "zip_cycle", "accelerator": "cpu", "resample": "epoch", "prefetch": "lazy"}
+    options = {"n_epochs": 3, "batch_schedule": "zip_cycle", "accelerator": "cpu", "resample": "epoch", "prefetch": "lazy", "accumulate": 2}
     phase = TrainPhase.from_split("train", split="train", sampler=sampler, losses=[mse(net)], result_recording="last", **options)
     common = ["label", "input_sources", "losses", "active_nodes", "callbacks", "accelerator", "phase_type"]
-    extra = ["n_epochs", "batch_schedule", "checkpointing", "result_recording", "resample", "prefetch"]
+    extra = ["n_epochs", "batch_schedule", "checkpointing", "result_recording", "resample", "accumulate", "prefetch"]
     assert list(phase.get_config()) == [*common, *extra]
     evaluation = EvalPhase.from_split("val", split="val", losses=[mse(net)], batch_size=3)
     assert list(evaluation.get_config()) == [*common, "batch_size"]

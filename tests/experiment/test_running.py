@@ -430,3 +430,36 @@ def test_bystanders_stay_still_in_native_epochs(wide, monkeypatch):
     )
     run_phase(phase, experiment=lab(graph))
     assert sum(made) > 0 and same(before[0], weights(hidden)) and not same(before[1], weights(node)) and not hidden.is_frozen
+
+
+# -- several steps per update
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_accumulated_steps_are_one_large_batch(wide, context, backend):
+    def run(batch_size, accumulate, optimizer="adam"):
+        context.clear_registries()
+        context.register_experiment_node(wide)
+        node, graph = one_node(wide, backend, optimizer, 0.05, n_in=6)
+        sampler = SimpleSampler(batch_size=batch_size)
+        losses = [mse(node, backend), mse(node, backend, label="more", weight=0.5)]
+        phase = TrainPhase.from_split("t", split=None, sampler=sampler, losses=losses, n_epochs=2, accumulate=accumulate)
+        results = run_phase(phase, experiment=lab(graph))
+        return weights(node), len(results.metrics().where(name="train_loss"))
+
+    large, n_large = run(40, 1)  # batches of 40 and 30
+    small, n_small = run(10, 4)  # groups of 4 and 3
+    assert (n_large, n_small) == (2 * 3, 2 * 8)
+    for name in large:
+        np.testing.assert_allclose(small[name], large[name], rtol=1e-5, atol=1e-6)
+    assert not same(run(10, 1)[0], small)
+    uneven, _ = run(30, 2)  # 30 and 30, then 10 alone
+    assert not any(np.isnan(value).any() for value in uneven.values())
+
+
+def test_accumulation_needs_one_backend_under_one_optimizer(line):
+    node = ModelNode("net", model("keydnn"), line, Optimizer("sgd", opt_kwargs={"lr": 0.01}, backend="keydnn"))
+    graph = ModelGraph([node])
+    phase = TrainPhase.from_split("t", split=None, sampler=SimpleSampler(batch_size=2), losses=[mse(node)], accumulate=2)
+    with pytest.raises(RuntimeError, match="cannot accumulate"):
+        run_phase(phase, experiment=lab(graph))

@@ -38,7 +38,7 @@ class NativeEpochs:
         self._nodes = graph.executed_nodes(phase.active_nodes)
         merges = any(isinstance(node, MergeNode) for node in self._nodes)
         engine = all(node.backend is Backend.KEYDNN for node in self._nodes)
-        self._can = engine and not feeding.is_lazy and not (merges and results.records_steps)
+        self._can = engine and phase.accumulate == 1 and not feeding.is_lazy and not (merges and results.records_steps)
         self._tries = 0
         self._of: Any = None
         self._frames: dict[int, Frame] = {}

@@ -22,6 +22,7 @@ from keydnn.experiment.contracts import IRestoring
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.execution.native_epochs import NativeEpochs
 from keydnn.experiment.graph import ModelGraph
+from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
 from keydnn.experiment.phases.feeding import PassFeeding, TrainFeeding
 from keydnn.experiment.phases.holding import bystanders, still
@@ -119,8 +120,10 @@ def _train(
     phase: TrainPhase = run.phase
     phase.reset_stop()
     run.graph.build()
-    training = _Training(run, TrainFeeding(phase, run.graph, show_progress=show_sampler_progress, accelerator=run.where))
-    run.results.start_recording(phase.result_recording, graph=run.graph)
+    feeding = TrainFeeding(phase, run.graph, show_progress=show_sampler_progress, accelerator=run.where)
+    sizes = {"n_epochs": phase.n_epochs, "n_samples": feeding.n_samples}
+    run.results.start_recording(phase.result_recording, graph=run.graph, active_nodes=phase.active_nodes, **sizes)
+    training = _Training(run, feeding)
     run.hooks.phase_start()
     training.checkpoints.at("phase_start")
     stay, epochs_stay = _stays(persist_progress), _stays(persist_epoch_progress)
@@ -193,6 +196,7 @@ class _Training:
         self.checkpoints = CheckpointHooks(phase.checkpointing, graph=run.graph, phase=phase)
         self.bystanders = bystanders(run.graph, phase.active_nodes)
         self.around_batches = run.hooks.has_batch_hooks or self.checkpoints.has_batch_hooks
+        self.accumulation = Accumulation(phase.accumulate) if phase.accumulate > 1 else None
         self.native = NativeEpochs(phase, run.graph, feeding, run.results, run.where)
         self.restoring = [cb for cb in phase.callbacks if isinstance(cb, IRestoring) and cb.restore_best]
 
@@ -239,8 +243,13 @@ class _Training:
     def _step(self, ctx: ExecutionContext) -> None:
         """A training step in which nodes that run only because others read them stay as they are."""
         run, phase = self.run, self.run.phase
+        options: dict[str, Any] = {"active_nodes": phase.active_nodes, "accelerator": run.where}
         with still(self.bystanders) if self.bystanders else _NOTHING:
-            run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
+            if self.accumulation is None:
+                run.graph.train_step(ctx, phase.losses, **options)
+                return
+            self.accumulation.start(ctx.batch_idx, self.feeding.n_steps)
+            run.graph.accumulate_step(ctx, phase.losses, self.accumulation, **options)
 
     def _many(self, ctx: ExecutionContext, steps: Any) -> Any:
         """The losses of this step and some that follow, made in one call; None if it has to be made by itself."""

@@ -14,7 +14,9 @@ from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.graph import graph_file, optimizer_rule, steps
+from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.graph.building import build_nodes
+from keydnn.experiment.graph.direct import DIRECT, train_directly
 from keydnn.experiment.graph.flow import Flow
 from keydnn.experiment.graph.kinds import StepKind, kind_of
 from keydnn.experiment.graph.many import ManySteps, Rows, run_many
@@ -293,6 +295,39 @@ class ModelGraph(Saved):
         self._contributing = {node_id for node_id in learning if self._wiring.nodes[node_id].backend in self._optimizers}
         if self._optimizer is None or not self._plans.train(run, ctx, mine, self._optimizer):
             steps.train_graph_wise(run, ctx, mine, self._optimizers)
+
+    def accumulate_step(
+        self,
+        ctx: ExecutionContext,
+        losses: Sequence[AppliedLoss],
+        accumulation: Accumulation,
+        *,
+        active_nodes: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+    ) -> None:
+        """A step of a group with one update; eager, never recorded.
+
+        Args:
+            ctx: As for :meth:`train_step`, like the rest.
+            losses: See there.
+            accumulation: Where the step stands in its group.
+            active_nodes: See there.
+            accelerator: See there.
+
+        Raises:
+            ValueError: No loss on an executed node.
+            RuntimeError: Nodes that are not all torch's, or all keydnn's, under one optimizer.
+        """
+        self.build()
+        kind = self._kind(ctx, losses, active_nodes, accelerator)
+        run, optimizer = self._placed(kind.run), self._optimizer
+        if optimizer is None or run.backend is None or run.backend not in DIRECT:
+            raise RuntimeError(f"{self._label!r} cannot accumulate: its nodes must be torch's alone, or keydnn's, under one optimizer")
+        if not kind.losses:
+            raise ValueError(f"no loss sits on an executed node of {self._label!r}")
+        for node in run.models:
+            node.set_mode(not node.is_frozen)
+        train_directly(run, ctx, kind.losses, optimizer, run.backend, accumulation)
 
     def train_steps(
         self,

@@ -161,6 +161,12 @@ class TrainFeeding:
         self._aligned: dict[InputKey, InputBatches] | None = None
         self._show = show_progress
 
+    @property
+    def n_samples(self) -> int:
+        """About how many rows the steps of an epoch see."""
+        first = self.feeds[0].sampler
+        return sum(len(view) for view in first.get_batches()) * self.n_steps // first.num_batches
+
     def _is_large(self, where: Accelerator | None) -> bool:
         pairs = zip(self.feeds, self.inputs, strict=True)
         sizes = [one.bytes_of(feed.sampler.get_stream(one.stream)) for feed, inputs in pairs for one in inputs]

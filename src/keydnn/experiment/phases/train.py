@@ -38,6 +38,8 @@ class TrainPhase(ExperimentPhase):
         accelerator: Where nodes stand that do not say themselves.
         resample: "never": batches are drawn once; "epoch": they are put in another order each epoch; "epoch_full": samples, such as
             pairs, are drawn anew, too.
+        accumulate: Steps per update: gradients are added up, weighted by the rows of each batch, as if the batches were one.  For graphs on
+            torch or on keydnn alone, under one optimizer; steps are then not recorded as plans.
         prefetch: "all": all batches are made before the first step; "lazy": each shortly before its step; "auto": lazily if they would
             take more than a quarter of the free memory, or if the data are mapped from a file.
 
@@ -76,15 +78,20 @@ class TrainPhase(ExperimentPhase):
         result_recording: ResultRecording | str = "all",
         accelerator: Accelerator | str | None = None,
         resample: str = "never",
+        accumulate: int = 1,
         prefetch: str = "auto",
     ) -> None:
         if not losses:
             raise ValueError(f"training phase {label!r} needs at least one loss")
         if isinstance(n_epochs, bool) or int(n_epochs) != n_epochs or n_epochs < 1:
             raise ValueError(f"training phase {label!r}: n_epochs must be a whole number of at least 1, got {n_epochs!r}")
-        self.n_epochs = int(n_epochs)
+        if isinstance(accumulate, bool) or int(accumulate) != accumulate or accumulate < 1:
+            raise ValueError(f"training phase {label!r}: accumulate must be a whole number of at least 1, got {accumulate!r}")
+        self.n_epochs, self.accumulate = int(n_epochs), int(accumulate)
         self.batch_schedule = BatchSchedulingPolicy.from_value(batch_schedule)
         self.result_recording = ResultRecording.from_value(result_recording)
+        if self.accumulate > 1 and self.batch_schedule.alternates:
+            raise ValueError(f"training phase {label!r}: accumulate goes with zip schedules, not with {self.batch_schedule.value!r}")
         self.resample, self.prefetch = _word(resample, RESAMPLE, "resample"), _word(prefetch, PREFETCH, "prefetch")
         self._stop = False
         super().__init__(
@@ -118,6 +125,7 @@ class TrainPhase(ExperimentPhase):
         result_recording: ResultRecording | str = "all",
         accelerator: Accelerator | str | None = None,
         resample: str = "never",
+        accumulate: int = 1,
         prefetch: str = "auto",
     ) -> Self:
         """A phase whose heads all read one split of one feature set, by one sampler.
@@ -135,6 +143,7 @@ class TrainPhase(ExperimentPhase):
             result_recording: See the class.
             accelerator: See the class.
             resample: See the class.
+            accumulate: See the class.
             prefetch: See the class.
 
         Raises:
@@ -156,6 +165,7 @@ class TrainPhase(ExperimentPhase):
             result_recording=result_recording,
             accelerator=accelerator,
             resample=resample,
+            accumulate=accumulate,
             prefetch=prefetch,
         )
 
@@ -248,6 +258,7 @@ class TrainPhase(ExperimentPhase):
             "checkpointing": None if self._checkpointing is None else self._checkpointing.get_config(),
             "result_recording": self.result_recording.value,
             "resample": self.resample,
+            "accumulate": self.accumulate,
             "prefetch": self.prefetch,
         }
 

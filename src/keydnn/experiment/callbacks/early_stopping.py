@@ -117,7 +117,7 @@ class EarlyStopping(Callback):
             known = ", ".join(map(repr, results.metric_store.names)) or "none"
             warnings.warn(f"{self.label}: the metric {self.monitor!r} never appeared; there are: {known}", UserWarning, stacklevel=2)
         restored = self.restore_best and self.best_epoch is not None
-        if restored and self.best_epoch != self._last_epoch:
+        if restored and self.best_epoch is not None and self.best_epoch != self._last_epoch:
             checkpointed = self._is_checkpointed(phase)
             experiment.model_graph.set_state(kept_state(phase.checkpointing, self.best_epoch) if checkpointed else self._snapshot)
         self._snapshot = None

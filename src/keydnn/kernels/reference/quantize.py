@@ -68,8 +68,7 @@ def _nearest_saturated(x, y, wl, f, signed, omode):
         part = x[begin : begin + _BLOCK]
         k = room[: part.size]
         np.multiply(part, scale, out=k)
-        np.maximum(k, low, out=k)
-        np.minimum(k, high, out=k)
+        np.clip(k, low, high, out=k)
         np.floor(k, out=k)
         np.multiply(k, half, out=k)
         np.add(k, half, out=k)

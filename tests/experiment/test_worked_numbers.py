@@ -149,3 +149,80 @@ def test_folds(ten):
 
     folds = ten.split(KFoldSplitter(5), return_views=True, register=False)
     assert [fold.indices.tolist() for fold in folds.values()] == [[6, 1], [5, 0], [4, 7], [2, 8], [3, 9]]
+
+
+# -- models and graphs
+
+
+def test_built_in_models():
+    from keydnn.experiment.models.keydnn import SequentialCNN, SequentialMLP
+
+    mlp = SequentialMLP(input_shape=(10,), output_shape=(1,), n_layers=3, hidden_dim=8)
+    assert (mlp.input_shape, mlp.output_shape) == ((1, 10), (1, 1))
+    shapes = [value.shape for value in mlp.get_weights().values()]
+    assert shapes == [(8, 10), (8,), (8, 8), (8,), (1, 8), (1,)]
+    cnn = SequentialCNN(input_shape=(2, 16), output_shape=(1, 3), n_layers=2, hidden_dim=4, pooling=2)
+    assert [value.shape for value in cnn.get_weights().values() if value.ndim > 1] == [(4, 2, 3), (4, 4, 3), (3, 16)]
+
+
+@pytest.fixture
+def branches(ten):
+    import keydnn
+    from keydnn.experiment.graph import ModelNode
+
+    return [ModelNode(name, keydnn.nn.Linear(2, 1), ten) for name in ("left", "right")]
+
+
+def test_concatenation(branches):
+    from keydnn.experiment.data import SampleData
+    from keydnn.experiment.graph import ConcatNode
+
+    data = [SampleData(features=np.ones((4, 1, n), "f4"), targets=np.arange(4.0)[:, None]) for n in (8, 4)]
+    with pytest.warns(UserWarning, match="'first' keeps one"):
+        doubled = ConcatNode("doubled", branches, -1).merge(data)
+    assert doubled.features.shape == (4, 1, 12) and doubled.targets.shape == (4, 2)
+    assert ConcatNode("once", branches, -1, concat_axis_targets="first").merge(data).targets.shape == (4, 1)
+    padded = ConcatNode("padded", branches, 0, pad_inputs=True, pad_value=9.0, concat_axis_targets="first")
+    long, short = (SampleData(features=np.ones((4, *shape), "f4")) for shape in ((2, 8), (3, 6)))
+    got = padded.merge([long, short]).features
+    assert got.shape == (4, 5, 8) and np.all(got[:, 2:, 6:] == 9.0) and np.all(got[:, :2] == 1.0) and np.all(got[:, 2:, :6] == 1.0)
+
+
+def test_all_roles_of_a_triplet_pass_one_node_in_one_step(ten):
+    import keydnn
+    from keydnn.experiment.data import ExecutionContext
+    from keydnn.experiment.graph import ModelGraph, ModelNode
+    from keydnn.experiment.samplers import TripletSampler
+    from keydnn.experiment.training import AppliedLoss, Loss, Optimizer
+
+    same, other = {"t": SimilarityCondition(mode="similar")}, {"t": SimilarityCondition(mode="dissimilar")}
+    batch = TripletSampler(same, other, max_samples_per_anchor=1, batch_size=4, seed=0, source=ten).get_batches()[0].materialize_batch()
+    node = ModelNode("Enc", keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.Linear(2, 3)), ten)
+    graph = ModelGraph([node], Optimizer("sgd", opt_kwargs={"lr": 0.001}, backend="keydnn"))
+    graph.build()
+    weights = node.model.get_weights()
+    weight, bias = (next(value for value in weights.values() if value.ndim == ndim).astype("f8") for ndim in (2, 1))
+
+    def triplet(anchor, positive, negative):
+        return ((anchor - positive) ** 2).sum(axis=1) - ((anchor - negative) ** 2).sum(axis=1)
+
+    ctx = ExecutionContext("p", 0, 0)
+    ctx.set_input(node_id=node.node_id, upstream=node.upstream_ref, batch=batch)
+    graph.train_step(ctx, [AppliedLoss(Loss(triplet), on="Enc", inputs=["outputs.anchor", "outputs.positive", "outputs.negative"])])
+    sides = [batch.role_data[role].features.reshape(4, 2).astype("f8") @ weight.T + bias for role in ("anchor", "positive", "negative")]
+    assert ctx.losses.to_float() == pytest.approx(triplet(*sides).mean(), rel=1e-4)
+    assert set(ctx.outputs[node.node_id].available_roles) == {"anchor", "positive", "negative"}
+
+
+def test_the_value_of_a_loss(ten):
+    import keydnn
+    from keydnn.experiment.data import Batch, ExecutionContext, SampleData
+    from keydnn.experiment.graph import ModelNode
+    from keydnn.experiment.training import AppliedLoss, Loss
+
+    node = ModelNode("net", keydnn.nn.Linear(2, 1), ten)
+    values = SampleData(features=keydnn.tensor(np.array([[1.0], [4.0], [7.0]], "f4")), kind="output")
+    weights, mask = {"default": np.array([1.0, 0.5, 1.0])}, {"default": np.array([1, 1, 0], np.int8)}
+    ctx = ExecutionContext("p", 0, 0)
+    ctx.set_output(node_id=node.node_id, batch=Batch(3, {"default": values}, None, weights, mask))
+    assert AppliedLoss(Loss(lambda outputs: outputs), node, ["outputs"], weight=2).compute(ctx).item() == pytest.approx(2.0)

@@ -217,7 +217,7 @@ class MLP(BuiltIn):
         self.net = mlp_layers(self.kit, input_shape, output_shape, self._options)
 
     def forward(self, x: Any) -> Any:
-        """(B, *input_shape) to (B, *output_shape)."""
+        """``(B, *input_shape)`` to ``(B, *output_shape)``."""
         if not self.is_built:
             self.build(tuple(x.shape[1:]))
         return self.net(x).reshape((x.shape[0], *(self._out or ())))
@@ -270,7 +270,7 @@ class CNN(BuiltIn):
         self.net, self._out = cnn_layers(self.kit, input_shape, output_shape, self._options)
 
     def forward(self, x: Any) -> Any:
-        """(B, channels, length) or (B, length) to (B, *output_shape)."""
+        """``(B, channels, length)`` or ``(B, length)`` to ``(B, *output_shape)``."""
         if not self.is_built:
             self.build(tuple(x.shape[1:]))
         maps = x.reshape((x.shape[0], *(self._in or ()))) if len(x.shape) == 2 else x

@@ -236,3 +236,21 @@ def test_an_embedding_wants_whole_numbers():
     model = NETS["embedding"]("float32")
     with pytest.raises(ValueError, match="whole numbers"):
         model.train_instrumented(np.full((4, 2), 0.5), model.dataset.Y)
+
+
+def test_an_entry_of_none_masks_what_it_would_fall_back_to():
+    q = ap_fixed(4, 2, "AP_RND", "AP_SAT")
+    p = {"__default__": {"value": q}, "input": {"value": None}, "layer0": {"gamma": None, "accumulator": None}}
+
+    def run(own_hook):
+        model = NETS["batch norm"]("float32")
+        if own_hook:
+            model._max_update_quantum = model._max_update_quantum
+        h = model.train_instrumented(*model.dataset.get(), epochs=4, batch_size=4, precision_dict=p)
+        return h, model
+
+    (h, model), (e, _) = run(False), run(True)
+    assert h.meta["eager"] is None and e.meta["eager"] is not None
+    np.testing.assert_array_equal(h["loss"], e["loss"])
+    gamma, beta = (model.model["layer0"]._parameters[name].numpy() for name in ("gamma", "beta"))
+    assert (q(gamma) != gamma).any() and (q(beta) == beta).all()

@@ -75,6 +75,10 @@ class PrecisionDict(dict):
                 return fields[field]
         return default
 
+    def lists(self, layer: str, field: str) -> bool:
+        """Whether the layer's own scope or ``__default__`` has an entry for a field, be it None."""
+        return any(field in self.get(scope, ()) for scope in (layer, DEFAULT))
+
     def has(self, layer: str, field: str) -> bool:
         """Whether a field has a format."""
         return self.dtype(layer, field) is not None

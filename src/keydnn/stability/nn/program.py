@@ -75,23 +75,35 @@ def formats_of(run: Any) -> dict[Any, Any]:
     return {place: dtype for place, dtype in found.items() if dtype is not None}
 
 
+def floats_of(run: Any) -> frozenset[tuple[str, str]]:
+    """Layers and fields that a map sets to None."""
+    if run.precision is None:
+        return frozenset()
+    named = {field for fields in run.precision.values() for field in fields}
+    pairs = [(layer, field) for layer in layer_names(run.model.model) for field in named if run.precision.lists(layer, field)]
+    return frozenset(pair for pair in pairs if run.precision.dtype(*pair) is None)
+
+
 class LiveFormats(Formats):
     """Quantisers whose formats are tensors.
 
     Args:
         table: From layer and field to the tensor of the format.
+        floats: Layers and fields that are explicitly without.
     """
 
-    def __init__(self, table: dict[Any, Tensor]) -> None:
-        self.table = table
+    def __init__(self, table: dict[Any, Tensor], floats: frozenset[tuple[str, str]]) -> None:
+        self.table, self.floats = table, floats
 
     def has(self, layer: str, *fields: str) -> bool:
         """Whether one of the fields has a format."""
         return any((layer, field) in self.table for field in fields)
 
     def __call__(self, layer: str, field: Any, z: Tensor, *otherwise: str, turn: int | None = None) -> Tensor:
-        """z in the format of the field, or of the first of the other fields that has one; z itself without."""
+        """z in the format of the first of the fields that has an entry; z itself where that is None, or there is none."""
         for name in (field, *otherwise):
+            if (layer, name) in self.floats:
+                return z
             if (layer, name) in self.table:
                 return quantize_by(z, self.table[layer, name])
         return z
@@ -120,7 +132,8 @@ class Program:
         self.params = list(self.network.parameters())
         self.dtype, self.size = self.params[0].dtype, sum(p.numel() for p in self.params)
         self.kind, self.knobs, self.state = Kind.of(run.controller, run.sensor), Knobs(), State(self.size)
-        self.q = LiveFormats({place: Tensor(data=_codes(dtype), dtype=np.int64) for place, dtype in formats_of(run).items()})
+        table = {place: Tensor(data=_codes(dtype), dtype=np.int64) for place, dtype in formats_of(run).items()}
+        self.q = LiveFormats(table, floats_of(run))
         self.steps: dict[int, RecordedStep] = {}
 
     @staticmethod
@@ -130,7 +143,8 @@ class Program:
         if form is None:
             return None
         shapes = (run.X.shape[1:], run.Y.shape[1:])
-        return form, shapes, run.settings.loss_mode, Kind.of(run.controller, run.sensor), run.precision is None, frozenset(formats_of(run))
+        formats = frozenset(formats_of(run)), floats_of(run)
+        return form, shapes, run.settings.loss_mode, Kind.of(run.controller, run.sensor), run.precision is None, formats
 
     # -- between runs
 

@@ -55,7 +55,7 @@ class Formats:
         return any(self.precision.has(layer, field) for field in fields)
 
     def __call__(self, layer: str, field: str, z: Tensor, *otherwise: str, turn: int | None = None) -> Tensor:
-        """z in the format of the field, or of the first of the other fields that has one; z itself without.
+        """z in the format of the first of the fields that has an entry; z itself where that is None, or there is none.
 
         Args:
             layer: Its name.
@@ -64,12 +64,12 @@ class Formats:
             otherwise: Fields to look at next.
             turn: Which of several uses in one step this is, for stochastic rounding.
         """
-        for name in (field, *otherwise):
-            dtype = self.precision.dtype(layer, name)
-            if dtype is not None:
-                parts = (layer, name, self.step) if turn is None else (layer, name, self.step, turn)
-                return quantize_tensor(z, dtype, key=key_of(dtype, self.seed, *parts))
-        return z
+        name = next((name for name in (field, *otherwise) if self.precision.lists(layer, name)), None)
+        dtype = None if name is None else self.precision.dtype(layer, name)
+        if dtype is None:
+            return z
+        parts = (layer, name, self.step) if turn is None else (layer, name, self.step, turn)
+        return quantize_tensor(z, dtype, key=key_of(dtype, self.seed, *parts))
 
     def of_gradient(self, layer: str, field: str, z: Tensor, turn: int | None = None) -> Tensor:
         """z, whose gradient takes the format of a field on its way back."""

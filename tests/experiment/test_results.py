@@ -383,9 +383,18 @@ def test_epochs_in_one_piece(net, views, ten):
     assert results.losses("net").collapse("batch", "sum").map(LossRecord.to_float).to_dict() == {(0, "mse"): 6.0, (1, "mse"): 9.0}
     assert results.metric_store.of_epoch("train_loss", 1) == [MetricEntry("train_loss", i + 2.0, 1, i) for i in range(3)]
     assert results.source_view("net", epoch=0, batch=1).valid_indices.tolist() == [4, 5, 6, 7]
+    with pytest.raises(ValueError, match="batch 1 of epoch 1"):
+        results.add_execution_context(step(net, views[1], batches[1], np.ones((4, 1)), 1, 1))
+    results.add_execution_context(step(net, views[0], batches[0], np.ones((4, 1)), 2, 1))
+    with pytest.raises(ValueError, match=r"batches \[1\] of epoch 2"):
+        results.add_steps(EpochSteps("train", 2, frames[:2], losses[:2], [(net.node_id, "mse")]))
+    some = TrainResults("some")
+    some.start_recording(keep=["targets"])
+    some.add_steps(full)
+    assert len(some.tensors(net.node_id, "outputs")) == 0 and len(some.tensors(net.node_id, "targets")) == 2
     results.context_store.recording = ResultRecording.NONE
     results.add_steps(full)
-    assert len(results.execution_contexts()) == 6
+    assert len(results.execution_contexts()) == 7
 
 
 def test_sizes_of_pieces_are_checked(net, views):

@@ -5,6 +5,7 @@ step i of an epoch:  features = packed[offsets[i]:offsets[i + 1]],  the rest = f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ class Segment(Protocol):
 
     def __len__(self) -> int: ...
     def batch_idx(self, i: int) -> int: ...
+    def batches(self) -> Sequence[int]: ...
     def frame(self, i: int) -> Frame: ...
     def features(self, key: OutputKey, i: int) -> Any: ...
     def records(self, i: int) -> list[LossRecord]: ...
@@ -140,6 +142,10 @@ class RecordedSteps:
         """Index of the batch of a step."""
         return int(self._batches[i]) if self._open is None else self._open[i].batch_idx
 
+    def batches(self) -> Sequence[int]:
+        """Indices of the batches of all steps."""
+        return self._batches.tolist() if self._open is None else [step.batch_idx for step in self._open]
+
     def frame(self, i: int) -> Frame:
         """The frame of a step."""
         return self._frames[i] if self._open is None else self._open[i].frame
@@ -240,6 +246,10 @@ class EpochSteps:
     def batch_idx(self, i: int) -> int:
         """Index of the batch of a step."""
         return self.first_batch + i
+
+    def batches(self) -> range:
+        """Indices of the batches of all steps."""
+        return range(self.first_batch, self.first_batch + len(self.frames))
 
     def frame(self, i: int) -> Frame:
         """The frame of a step."""
@@ -354,13 +364,13 @@ class ContextStore:
         if isinstance(last, RecordedSteps) and last.is_open and last.epoch_idx == epoch and last.phase_label == phase_label:
             return last
         self.start_epoch(epoch)
-        self._known = {place.batch for place in self.places(epoch=epoch)}
+        self._known = set().union(*(one.batches() for one in self._segments if one.epoch_idx == epoch))
         made = RecordedSteps(phase_label, epoch)
         self._segments.append(made)
         return made
 
     def add_steps(self, steps: EpochSteps) -> None:
-        """Record the steps of one call.
+        """Record the steps of one call, whose frames were made with what this store keeps.
 
         Raises:
             ValueError: A batch of this epoch is there already.
@@ -368,10 +378,10 @@ class ContextStore:
         if self.recording is ResultRecording.NONE:
             return
         self.start_epoch(steps.epoch_idx)
-        there = {place.batch for place in self.places(epoch=steps.epoch_idx)}
-        if twice := there & set(range(steps.first_batch, steps.first_batch + len(steps))):
-            raise ValueError(f"batches {sorted(twice)} of epoch {steps.epoch_idx} are recorded already")
-        self._segments.append(steps)
+        for one in self._segments:
+            if one.epoch_idx == steps.epoch_idx and (twice := _common(one.batches(), steps.batches())):
+                raise ValueError(f"batches {twice} of epoch {steps.epoch_idx} are recorded already")
+        self._segments.append(steps if self._keeps_outputs else dataclasses.replace(steps, outputs={}))
 
     def start_epoch(self, epoch: int) -> None:
         """An epoch begins: what came before is packed and, of the mode ``LAST``, let go, apart from the best epoch."""
@@ -417,6 +427,13 @@ class ContextStore:
 
     def __repr__(self) -> str:
         return f"ContextStore({self.recording.value}, epochs={len(self.epochs)}, steps={len(self)})"
+
+
+def _common(some: Sequence[int], others: range) -> list[int]:
+    """Indices that are in both; of two ranges without a look at each."""
+    if isinstance(some, range):
+        return list(range(max(some.start, others.start), min(some.stop, others.stop)))
+    return sorted(index for index in some if index in others)
 
 
 def _features(outputs: Mapping[str, Batch]) -> dict[OutputKey, Any]:

@@ -31,6 +31,7 @@ from keydnn.ops.loss import bce, bce_logits, cce, cross_entropy, mse, sse
 from keydnn.ops.loss_terms import cross_entropy_rows, hinge, huber, kl, mae
 from keydnn.ops.normalization import batch_norm, layer_norm, normalize_by
 from keydnn.ops.pool import avgpool2d, global_avgpool2d, maxpool2d
+from keydnn.ops.power import pow
 from keydnn.ops.random import dropout
 from keydnn.ops.recurrent import gru, lstm, rnn, rnn_cell, sequence_mask
 from keydnn.ops.reduce import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, norm, prod, std, sum, var
@@ -67,7 +68,7 @@ __all__ = [
     "einsum", "elu", "embedding", "erf", "exp", "expand", "expm1", "flatten", "flip", "floor", "gather", "gelu", "global_avgpool2d",
     "gru", "hinge", "huber", "kl", "layer_norm", "leaky_relu", "linear", "log", "log1p", "log_softmax", "logsumexp", "lstm", "mae",
     "matmul", "max", "maximum", "maxpool2d", "mean", "min", "minimum", "mse", "neg", "norm", "normalize_by", "outer", "pad",
-    "permute", "prod", "reciprocal", "relu", "repeat", "reshape", "rnn", "rnn_cell", "roll", "round", "rsqrt", "scatter_add",
+    "permute", "pow", "prod", "reciprocal", "relu", "repeat", "reshape", "rnn", "rnn_cell", "roll", "round", "rsqrt", "scatter_add",
     "sequence_mask", "sigmoid", "sign", "silu", "sin", "softmax", "softplus", "split", "sqrt", "square", "squeeze", "sse", "stack",
     "std", "sum", "sum_to_shape", "swapaxes", "take", "tanh", "tile", "transpose", "tril", "triu", "unsqueeze", "var", "where",
 ]  # fmt: skip

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
-from keydnn.experiment.backends.backend import Backend
-from keydnn.experiment.backends.tensors import adapter, to_backend
+from keydnn.experiment.backends.tensors import to_backend
 from keydnn.experiment.data import Batch, ExecutionContext, SampleData
 from keydnn.experiment.errors import BackendMismatchError
 from keydnn.experiment.graph import node_steps
 from keydnn.experiment.graph.flow import Flow, by_role, checked, mapped
-from keydnn.experiment.graph.nodes import ComputeNode, Reference, Shape
+from keydnn.experiment.graph.model_holder import ModelHolder
+from keydnn.experiment.graph.nodes import Reference, Shape
 from keydnn.experiment.graph.shapes import source_shapes
-from keydnn.experiment.models import BaseModel, wrap_model
+from keydnn.experiment.models import wrap_model
 from keydnn.experiment.references import FeatureSetReference
 from keydnn.experiment.training import AppliedLoss, Optimizer
 
 
-class ModelNode(ComputeNode):
+class ModelNode(ModelHolder):
     """A model with one input.
 
     Args:
@@ -66,7 +66,7 @@ class ModelNode(ComputeNode):
             raise TypeError(f"node {label!r} reads exactly one input, got {many}; several are joined by a merge node")
         self._model, self._accelerator = wrapped, Accelerator.from_value(accelerator)
         self._optimizer = self._fitting(optimizer, label)
-        self._flags: list[bool] | None = None  # of the parameters before the node was frozen
+        self._flags = None
         self._is_frozen = False
         self._chosen: Shape | None = None  # output shape that the model left open
         super().__init__(label, upstream_ref, node_id=node_id, register=register)
@@ -86,33 +86,6 @@ class ModelNode(ComputeNode):
             )
         return optimizer
 
-    # -- what it is
-
-    @property
-    def model(self) -> BaseModel:
-        """The model."""
-        return self._model
-
-    @property
-    def backend(self) -> Backend:
-        """Whose model it is."""
-        return self._model.backend
-
-    @property
-    def input_shape(self) -> Shape | None:
-        """Shape of an input without the batch axis; None until it is known."""
-        return self._model.input_shape
-
-    @property
-    def output_shape(self) -> Shape | None:
-        """Shape of an output without the batch axis; None until it is known."""
-        return self._model.output_shape
-
-    @property
-    def is_built(self) -> bool:
-        """Whether the model is built."""
-        return self._model.is_built
-
     @property
     def optimizer(self) -> Optimizer | None:
         """Its own optimizer."""
@@ -121,29 +94,6 @@ class ModelNode(ComputeNode):
     def drop_optimizer(self) -> None:
         """Go without an optimizer of its own."""
         self._optimizer = None
-
-    @property
-    def accelerator(self) -> Accelerator | None:
-        """Where it stands, if that was said."""
-        return self._accelerator
-
-    @property
-    def face(self) -> Any:
-        """The adapter of its framework."""
-        return adapter(self.backend)
-
-    @property
-    def has_gradients(self) -> bool:
-        """Whether gradients pass through it and its parameters learn from them."""
-        return self.backend.needs_optimizer
-
-    def parameters(self) -> list[Any]:
-        """Parameters of the framework; none for scikit-learn and before it is built."""
-        return self.face.parameters(self._model.module) if self.has_gradients and self._model.module is not None else []
-
-    def trainable_parameters(self) -> list[Any]:
-        """The parameters that want gradients."""
-        return [parameter for parameter in self.parameters() if self.face.is_trainable(parameter)]
 
     # -- building
 
@@ -218,33 +168,6 @@ class ModelNode(ComputeNode):
 
     def __call__(self, x: Flow, **kwargs: Any) -> Flow:
         return self.forward_single(x, **kwargs)
-
-    # -- freezing
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether it does not learn."""
-        return self._is_frozen
-
-    def freeze(self) -> None:
-        """Stop learning: parameters want no gradient, the model runs in evaluation mode."""
-        parameters = self.parameters()
-        if parameters and self._flags is None:
-            self._flags = [self.face.is_trainable(parameter) for parameter in parameters]
-            self.face.set_trainable(parameters, [False] * len(parameters))
-        self._is_frozen = True
-
-    def unfreeze(self) -> None:
-        """Learn again: each parameter gets its own flag back."""
-        if self._flags is not None:
-            self.face.set_trainable(self.parameters(), self._flags)
-            self._flags = None
-        self._is_frozen = False
-
-    def set_mode(self, training: bool) -> None:
-        """Training or evaluation mode of the framework's model."""
-        if self.has_gradients and self._model.module is not None:
-            self.face.set_modes(self._model.module, training)
 
     # -- steps
 
@@ -328,30 +251,12 @@ class ModelNode(ComputeNode):
         """Whether the model learns from all rows at once."""
         return callable(getattr(self._model, "fit", None))
 
-    # -- devices
-
     def stand(self, accelerator: Accelerator | None) -> bool:
-        """Move the model to its own accelerator or else to this one; None leaves it. Whether it moved.
-
-        Raises:
-            RuntimeError: The device is not available; the message names node and device.
-        """
-        where = self._accelerator or accelerator
-        if where is None or not self.has_gradients:
-            return False
-        where.require(self.backend, self.label)
-        if self._model.module is None or not self.face.place_model(self._model.module, where):
-            return False
-        if self._optimizer is not None:
+        """Like that of every holder of a model; what its optimizer learned moves too."""
+        moved = super().stand(accelerator)
+        if moved and self._optimizer is not None:
             self._optimizer.follow()
-        return True
-
-    def _placed(self, tensor: Any, backend: Backend, where: Accelerator | None) -> Any:
-        wanted = self._accelerator or where
-        if wanted is not None or backend is not self.backend or not self.has_gradients:
-            return super()._placed(tensor, backend, wanted)
-        first = next(iter(self.parameters()), None)
-        return tensor if first is None else self.face.beside(tensor, first)  # where the model was left
+        return moved
 
     def _input(self, ctx: ExecutionContext, accelerator: Accelerator | str | None, data: Flow | None) -> Flow:
         where = Accelerator.from_value(accelerator)

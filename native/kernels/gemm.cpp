@@ -33,6 +33,7 @@ constexpr int64_t kBlock = 512;       // rows of b that are taken at a time
 constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
 constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
+constexpr int64_t kShort = 128;       // rows of b up to which neighbouring panels are packed together
 constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
 
 template <class T>
@@ -120,6 +121,17 @@ void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64
   });
 }
 
+// Rows [i0, i1) times `count` whole panels of a short b from column j on, through room for them: rows of c are written along.
+template <class T>
+void rows_by_group(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t count, T* room) {
+  constexpr int64_t columns = kTileVecs * kLanes<T>;
+  for (int64_t g = 0; g < count; ++g) pack_panel(p.b, p.n, 0, p.k, j + g * columns, columns, room + g * columns * p.k);
+  for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+    for (int64_t g = 0; g < count; ++g)
+      c_tile<T, mr.value, kTileVecs>(p, i0 + i, j + g * columns, 0, p.k, room + g * columns * p.k, columns);
+  });
+}
+
 // Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: rows as they lie, or strips.
 template <class T>
 Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
@@ -164,7 +176,7 @@ Cut cut_of(const Product<T>& p) {
   if (double(p.m) * p.n * p.k < kLarge) {
     cut.wide = count;
   } else if (p.m <= kNarrow && count >= 3 && !(strips && count < 8 && p.k > kBlock / 2)) {
-    cut.wide = count >= 16 ? 2 : 1;
+    cut.wide = count >= 32 && p.k <= kShort ? 4 : count >= 16 ? 2 : 1;
   } else if (strips) {
     cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, count, true};
   } else {
@@ -182,13 +194,19 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
   const bool crowded = p.a.row * int64_t(sizeof(T)) % 4096 == 0 || (!p.a.strip && p.a.row == 1 && p.a.col * int64_t(sizeof(T)) % 512 == 0);
   const bool pack_a = !p.a.strip && i1 - i0 > 2 * kTileRows && (crowded || (p.a.col != 1 && p1 - p0 > 3)) && p.k * (p1 - p0) > 64;
   const bool pack_b = !shared && (p.b.col != 1 || i1 - i0 > 32);
-  const int64_t depth = lesser(kBlock, p.k);
-  const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : depth * kTileVecs * lanes);
+  const int64_t depth = lesser(kBlock, p.k), first = panels.first(p0), last = panels.first(p1 - 1);
+  const bool whole = last == first + (p1 - 1 - p0) * kTileVecs && (last + kTileVecs) * lanes <= p.n && panels.width(p1 - 1) == kTileVecs;
+  const int64_t group = pack_b && whole && p.k <= kShort && p1 - p0 <= 4 ? p1 - p0 : 1;
+  const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : group * depth * kTileVecs * lanes);
   if (!a_room || !b_room) return KEYDNN_NO_MEMORY;
   for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kBlock) {
     const int64_t n_k = lesser(kBlock, p.k - k0);
     Product<T> q = p;
     if (pack_a) q.a = pack_rows(p.a, i0, i1, k0, n_k, a_room.data);
+    if (group > 1) {
+      rows_by_group(q, i0, i1, first * lanes, group, b_room.data);
+      break;
+    }
     for (int64_t panel = p0; panel < p1; ++panel) {
       const int64_t j = panels.first(panel) * lanes, width = panels.width(panel), columns = width * lanes;
       auto rows = [&](const T* b, int64_t b_row, Next<T> next) { rows_by_panel(q, i0, i1, j, width, k0, n_k, b, b_row, next); };

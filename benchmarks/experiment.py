@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data import Here
 from benchmarks.measure import Result, contest, readable
 from benchmarks.options import Options
 from benchmarks.peers.ours import model_of
+from benchmarks.remote import Local, Session
 from benchmarks.workloads import Case
 
 EPOCHS, BATCHES = 10, 100
@@ -27,11 +27,12 @@ QUIET = {"show_sampler_progress": False, "show_training_progress": False}
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a run of a phase, and the same by hand; both return the mean loss of every epoch."""
+    """One line: a run of a phase, the same by hand, and the mean losses of the epochs of what each returns."""
 
     name: str
     ours: Callable[[], Any]
     plain: Callable[[], Any]
+    read_plain: Callable[[Any], np.ndarray]
 
     def __str__(self) -> str:
         return self.name
@@ -66,7 +67,9 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _timed(row: Row, rounds: int) -> Result:
-    result = contest(row, [Here("by hand", row.plain), Here("ours", row.ours)], rounds=rounds, budget_s=BUDGET_S, rtol=1e-4)
+    by_hand = Local("by hand", lambda row: Session(row.plain, lambda: row.read_plain(row.plain())))
+    ours = Local("ours", lambda row: Session(row.ours, lambda: _epoch_losses(row.ours())))
+    result = contest(row, [by_hand, ours], rounds=rounds, budget_s=BUDGET_S, rtol=1e-4)
     if result.notes:
         raise RuntimeError(f"{row.name}: {result.notes}")
     return result
@@ -137,19 +140,18 @@ def _beside_fit(workload: str) -> Row:
     optimizer = keydnn.Adam(by_hand.parameters(), lr=work.lr)
     t = y if work.classes else y[:, None]
 
-    def fit() -> np.ndarray:
+    def fit() -> Any:
         loss = "cross_entropy" if work.classes else "mse"
-        done = by_hand.fit(x, t, loss=loss, optimizer=optimizer, batch_size=batch, epochs=EPOCHS, shuffle=False, verbose=0)
-        return np.array(done.history["loss"])
+        return by_hand.fit(x, t, loss=loss, optimizer=optimizer, batch_size=batch, epochs=EPOCHS, shuffle=False, verbose=0)
 
     wanted = Loss("CrossEntropy" if work.classes else "mse", backend="keydnn")
     ours = Optimizer("adam", opt_kwargs={"lr": work.lr}, backend="keydnn")
     exp, fs, loss = _experiment(workload, x, y, model(), ours, wanted)
 
-    def phase() -> np.ndarray:
-        return _epoch_losses(exp.run_phase(_phase(fs, batch, [loss], "none"), **QUIET))
+    def phase() -> Any:
+        return exp.run_phase(_phase(fs, batch, [loss], "none"), **QUIET)
 
-    return Row(f"{workload}, {EPOCHS} epochs x {BATCHES} batches; fit", phase, fit)
+    return Row(f"{workload}, {EPOCHS} epochs x {BATCHES} batches; fit", phase, fit, lambda done: np.array(done.history["loss"]))
 
 
 # -- torch: a phase beside a loop by hand -----------------------------------------------------------------------------------
@@ -196,10 +198,10 @@ def _beside_loop(recording: str) -> Row:
     ours = Optimizer("adam", opt_kwargs={"lr": 1e-3}, backend="torch")
     exp, fs, loss = _experiment(f"tiny-{recording}", x, y, _tiny(torch), ours, Loss("mse", backend="torch"))
 
-    def phase() -> np.ndarray:
-        return _epoch_losses(exp.run_phase(_phase(fs, 32, [loss], recording), **QUIET))
+    def phase() -> Any:
+        return exp.run_phase(_phase(fs, 32, [loss], recording), **QUIET)
 
-    return Row(f"torch MLP 10-32-1, batch 32, recording {recording}", phase, loop)
+    return Row(f"torch MLP 10-32-1, batch 32, recording {recording}", phase, loop, np.asarray)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------------

@@ -391,8 +391,7 @@ def test_what_needs_python_between_steps_runs_step_by_step(wide, context, reason
     if reason == "schedule":
         monkeypatch.setattr(Optimizer, "is_constant", False)
     if reason == "weights":
-        monkeypatch.setattr("keydnn.experiment.data.batch_view.BatchView.is_plain", False)
-        monkeypatch.setattr("keydnn.experiment.data.batch.Batch.is_plain", False)
+        monkeypatch.setattr("keydnn.experiment.data.materialize.InputBatches.alike", lambda self, first, last: first)
     options = {
         "hooks": {"callbacks": [Watcher([])]},
         "checkpoints": {"checkpointing": Checkpointing(save_on="batch_end")},

@@ -6,7 +6,7 @@ Words for a generator: ``SeedSequence(entropy, spawn_key=bytes of a name).genera
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,12 @@ def restore(states: RandomStates) -> None:
         adapter(backend).set_random_state(state)
 
 
-def seeded(entropy: int, name: str) -> None:
-    """Start every generator from a seed and a name."""
+def seeded(entropy: int, name: str, but: Collection[Backend] = ()) -> None:
+    """Start every generator, but some, from a seed and a name."""
     words = np.random.SeedSequence(entropy, spawn_key=tuple(name.encode())).generate_state(8)
     for backend in _GENERATORS:
-        adapter(backend).seed_random(words)
+        if backend not in but:
+            adapter(backend).seed_random(words)
 
 
 @contextlib.contextmanager
@@ -83,13 +84,17 @@ class Stream:
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Inside the block every generator belongs to this stream; afterwards it is where it was."""
-        with kept():
-            seeded(self._entropy, self._name)  # also what was loaded after the latest block
+        before = captured()
+        try:
+            if before.keys() - self._states.keys():  # at first all, later what was loaded after the latest block
+                seeded(self._entropy, self._name, but=self._states)
             restore(self._states)
             try:
                 yield
             finally:
                 self._states = captured()
+        finally:
+            restore(before)
 
     def get_state(self) -> RandomStates:
         """Where the stream is; empty before the first block."""

@@ -42,15 +42,21 @@ class InputBatches:
         self._views, self._backend = views, backend
         self._columns = tuple(columns)
         self._where, self._place = where, place
-        self._made: list[Batch] | None = None
+        self._made: list[Batch | None] = []
+        self._all_plain = False
         self.whole: Whole | None = None
 
     def _reader(self) -> Gathering:
         return gathering(self._views[0].source.collection, (self._columns, None, None, None), None)
 
     def batch(self, i: int) -> Batch:
-        """A batch."""
-        return self._made[i] if self._made is not None else self._one(i)
+        """A batch; after :meth:`make_all` the same object every time."""
+        if self.whole is None:
+            return self._one(i)
+        made = self._made[i]
+        if made is None:
+            made = self._made[i] = self._cut(i)
+        return made
 
     def masked(self) -> Batch:
         """The first batch with weights and masks of 0: what an inactive sampler shows."""
@@ -60,26 +66,26 @@ class InputBatches:
         return Batch.trusted(first.batch_size, first.role_data, weights, masks)
 
     def make_all(self) -> None:
-        """Make all batches now."""
-        if self._made is not None or not self._views:
+        """Read the rows of all batches now; a batch is cut out of them when it is asked for."""
+        if self.whole is not None or not self._views:
             return
         reader = self._reader()
         lengths = [len(view) for view in self._views]
-        ends = np.cumsum(lengths).tolist()
-        roles = self._views[0].roles
-        parts: dict[str, list[SampleData]] = {}
-        self.whole = {}
-        for role in roles:
-            rows = np.concatenate([view.rows(role) for view in self._views])
-            self.whole[role] = self._arrays(reader, rows)
-            parts[role] = [self._slice(self.whole[role], end - n, end, rows) for n, end in zip(lengths, ends, strict=True)]
-        ones, ones8 = np.ones(max(lengths)), np.ones(max(lengths), np.int8)
-        self._made = []
-        for i, view in enumerate(self._views):
-            weights, masks = view.weights_and_masks(ones[: lengths[i]], ones8[: lengths[i]])
-            self._made.append(
-                self._ready(Batch.trusted(lengths[i], RoleData({role: parts[role][i] for role in roles}), weights, masks), view)
-            )
+        self._ends = np.cumsum(lengths).tolist()  # rows before the end of each batch
+        self._rows = {role: np.concatenate([view.rows(role) for view in self._views]) for role in self._views[0].roles}
+        self._ones, self._ones8 = np.ones(max(lengths)), np.ones(max(lengths), np.int8)
+        self._made = [None] * len(lengths)
+        self.whole = {role: self._arrays(reader, rows) for role, rows in self._rows.items()}
+        weighted = any(np.any(told != 1) for view in self._views for told in (view.role_indice_weights or {}).values())
+        self._all_plain = not weighted and all(len(rows) == 0 or rows.min() >= 0 for rows in self._rows.values())
+
+    def _cut(self, i: int) -> Batch:
+        assert self.whole is not None
+        view, end = self._views[i], self._ends[i]
+        n = len(view)
+        data = {role: self._slice(arrays, end - n, end, self._rows[role]) for role, arrays in self.whole.items()}
+        weights, masks = view.weights_and_masks(self._ones[:n], self._ones8[:n])
+        return self._ready(Batch.trusted(n, RoleData(data), weights, masks), view)
 
     def _one(self, i: int) -> Batch:
         view, reader = self._views[i], self._reader()
@@ -102,10 +108,19 @@ class InputBatches:
         """Rows of a batch."""
         return len(self._views[i])
 
+    def alike(self, first: int, last: int) -> int:
+        """After :meth:`make_all`: where the batches from ``first`` on that are of one length and plain end; at most ``last``."""
+        lengths = np.diff(self._ends[first:last], prepend=self._ends[first - 1] if first else 0)
+        other = np.flatnonzero(lengths != lengths[0])
+        end = first + int(other[0]) if len(other) else last
+        if self._all_plain:
+            return end
+        return next((i for i in range(first, end) if not self.batch(i).is_plain), end)
+
     def rows(self, first: int, last: int) -> Whole:
         """After :meth:`make_all`: the rows of batches ``first`` to ``last`` (not included), one under the other, by role and domain."""
         assert self.whole is not None
-        start, end = (sum(len(view) for view in self._views[:i]) for i in (first, last))
+        start, end = (self._ends[i - 1] if i else 0 for i in (first, last))
         return {role: {domain: array[start:end] for domain, array in told.items()} for role, told in self.whole.items()}
 
     def _arrays(self, reader: Gathering, rows: Rows) -> dict[str, NDArray[Any]]:

@@ -1,10 +1,11 @@
 """Native epochs: steps of a training phase that need no Python between them, made in calls of a tenth of a second.
 
-The last step of an epoch is always made by itself, so that hooks find a context with all it holds.
+Where somebody watches, the last step of an epoch is made by itself, so that hooks find a context with all it holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,20 +32,24 @@ class NativeEpochs:
         feeding: What its steps read.
         results: Where steps are recorded.
         where: The place of the phase.
+        is_watched: Whether hooks are called at the end of an epoch.
     """
 
-    def __init__(self, phase: TrainPhase, graph: ModelGraph, feeding: TrainFeeding, results: Any, where: Accelerator | None) -> None:
+    def __init__(
+        self, phase: TrainPhase, graph: ModelGraph, feeding: TrainFeeding, results: Any, where: Accelerator | None, *, is_watched: bool
+    ) -> None:
         self._phase, self._graph, self._feeding, self._results, self._where = phase, graph, feeding, results, where
         self._nodes = graph.executed_nodes(phase.active_nodes)
         merges = any(isinstance(node, MergeNode) for node in self._nodes)
         engine = all(node.backend is Backend.KEYDNN for node in self._nodes)
         self._can = engine and phase.accumulate == 1 and not feeding.is_lazy and not (merges and results.records_steps)
+        self._is_watched = is_watched
         self._tries = 0
         self._of: Any = None
         self._frames: dict[int, Frame] = {}
 
     def advance(self, ctx: ExecutionContext, steps: Any) -> NDArray[np.float64] | None:
-        """Make this step and some that follow, but not the last of the epoch, and record them.
+        """Make this step and some that follow, and record them.
 
         Args:
             ctx: The step, with its inputs.
@@ -53,8 +58,8 @@ class NativeEpochs:
         Returns:
             Their training losses; None if the step has to be made by itself.
         """
-        first, last = ctx.batch_idx, self._feeding.n_steps - 1
-        if not self._can or last - first < 1:
+        first, last = ctx.batch_idx, self._feeding.n_steps - self._is_watched
+        if not self._can or last - first < 2 - self._is_watched:
             return None
         rows = self._feeding.block(first, last)
         keep = self._results.records_steps
@@ -75,7 +80,7 @@ class NativeEpochs:
             total = total + made.losses[:, i]  # in the dtype and order in which a step adds them
         return total.astype(np.float64)
 
-    def _framed(self, steps: list[StepInput], first: int, n: int) -> list[Frame]:
+    def _framed(self, steps: Sequence[StepInput], first: int, n: int) -> list[Frame]:
         """What steps have besides outputs and losses; held once as long as the batches stay the same."""
         if self._of is not steps:
             self._of, self._frames = steps, {}

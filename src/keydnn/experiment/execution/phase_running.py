@@ -9,8 +9,7 @@ Everything that does not depend on the step is worked out before the loop.
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,7 +23,7 @@ from keydnn.experiment.execution.native_epochs import NativeEpochs
 from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
-from keydnn.experiment.phases.feeding import PassFeeding, TrainFeeding
+from keydnn.experiment.phases.feeding import PassFeeding, StepInput, TrainFeeding
 from keydnn.experiment.phases.holding import bystanders, still
 from keydnn.experiment.phases.train import TRAIN_LOSS
 from keydnn.experiment.progress_bars import evaluation_progress, training_progress
@@ -187,6 +186,31 @@ class _Values:
         return sum(self._known) / len(self._known)
 
 
+class _Source:
+    """Steps with their numbers, one after the other; of a sequence some can be left out."""
+
+    def __init__(self, steps: Sequence[StepInput] | Iterator[StepInput]) -> None:
+        self._steps = steps if isinstance(steps, Sequence) else None
+        self._rest = iter(steps) if self._steps is None else iter(())
+        self._at = 0
+
+    def __iter__(self) -> _Source:
+        return self
+
+    def __next__(self) -> tuple[int, StepInput]:
+        i = self._at
+        self._at += 1
+        if self._steps is None:
+            return i, next(self._rest)
+        if i >= len(self._steps):
+            raise StopIteration
+        return i, self._steps[i]
+
+    def skip(self, n: int) -> None:
+        """Leave out the next steps."""
+        self._at += n
+
+
 class _Training:
     """The epochs of a training phase."""
 
@@ -197,7 +221,7 @@ class _Training:
         self.bystanders = bystanders(run.graph, phase.active_nodes)
         self.around_batches = run.hooks.has_batch_hooks or self.checkpoints.has_batch_hooks
         self.accumulation = Accumulation(phase.accumulate) if phase.accumulate > 1 else None
-        self.native = NativeEpochs(phase, run.graph, feeding, run.results, run.where)
+        self.native = NativeEpochs(phase, run.graph, feeding, run.results, run.where, is_watched=run.hooks.has_any)
         self.restoring = [cb for cb in phase.callbacks if isinstance(cb, IRestoring) and cb.restore_best]
 
     def epoch(self, epoch: int, bars: Any) -> float:
@@ -208,7 +232,7 @@ class _Training:
         values = _Values(results.metric_store, epoch)
         with contextlib.closing(values):
             steps = self.feeding.epoch(epoch)
-            source = enumerate(steps)
+            source = _Source(steps)
             for i, (inputs, views) in source:
                 run.ctx = ctx = ExecutionContext(phase.label, epoch, i, inputs, views)
                 if i == 0:
@@ -220,7 +244,7 @@ class _Training:
                 many = self._many(ctx, steps)
                 if many is not None:
                     values.add_many(many)
-                    next(itertools.islice(source, len(many) - 1, len(many) - 1), None)  # these are made
+                    source.skip(len(many) - 1)  # these are made
                     continue
                 self._step(ctx)
                 if results.records_steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import sys
 import traceback
@@ -81,37 +82,37 @@ def _version(package: str) -> str | None:
 
 def git_revision(folder: Path) -> str | None:
     """The commit that is checked out in a folder or above it, read from the repository's own files; None outside of one."""
-    for place in (folder, *folder.parents):
-        mark = place / ".git"
-        if mark.exists():
-            return _head(mark if mark.is_dir() else _linked(mark))
+    for place in (str(folder), *map(str, folder.parents)):
+        mark = os.path.join(place, ".git")
+        if os.path.isdir(mark):
+            return _head(mark)
+        if os.path.isfile(mark):  # a worktree names its folder
+            return _head(os.path.join(place, (_text(mark) or "").removeprefix("gitdir:").strip()))
     return None
 
 
-def _linked(mark: Path) -> Path:
-    """The folder of a worktree, which a file ``.git`` names."""
-    return (mark.parent / mark.read_text(encoding="utf-8").removeprefix("gitdir:").strip()).resolve()
-
-
-def _head(git: Path) -> str | None:
-    head = _text(git / "HEAD")
+def _head(git: str) -> str | None:
+    head = _text(os.path.join(git, "HEAD"))
     if head is None or not head.startswith("ref:"):
         return head
     name = head.removeprefix("ref:").strip()
-    common = _text(git / "commondir")
-    for home in (git, git if common is None else (git / common).resolve()):
-        found = _text(home / name)
+    common = _text(os.path.join(git, "commondir"))
+    for home in [git] if common is None else [git, os.path.join(git, common)]:
+        found = _text(os.path.join(home, name))
         if found is not None:
             return found
-        packed = (_text(home / "packed-refs") or "").splitlines()
-        for line in packed:
+        for line in (_text(os.path.join(home, "packed-refs")) or "").splitlines():
             if line.endswith(f" {name}"):
                 return line.split()[0]
     return None
 
 
-def _text(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+def _text(file: str) -> str | None:
+    try:
+        with open(file, encoding="utf-8") as f:
+            return f.read().strip()
+    except OSError:
+        return None
 
 
 def error_facts(error: BaseException, phase: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -120,7 +120,24 @@ class _Input:
             return 0
         collection = views[0].source.collection
         per_row = sum(4 * int(np.prod(collection.shape(name), dtype=np.int64)) for name in self.columns)
-        return sum(len(view) * len(view.roles) for view in views) * per_row
+        return sum(map(len, views)) * len(views[0].roles) * per_row
+
+
+class _Steps(Sequence[StepInput]):
+    """The inputs of the steps of an epoch, each made when it is first asked for."""
+
+    def __init__(self, n: int, make: Callable[[int], StepInput]) -> None:
+        self._made: list[StepInput | None] = [None] * n
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, i: Any) -> Any:
+        found = self._made[i]
+        if found is None:
+            found = self._made[i] = self._make(i)
+        return found
 
 
 class TrainFeeding:
@@ -157,7 +174,8 @@ class TrainFeeding:
                 )
         self.is_lazy = phase.prefetch == "lazy" or (phase.prefetch == "auto" and self._is_large(where))
         self.n_steps = len(schedule([feed.sampler.num_batches for feed in self.feeds], self.policy))
-        self._kept: list[StepInput] | None = None
+        self._kept: Sequence[StepInput] | None = None
+        self._blocks: dict[tuple[int, int], Rows | None] = {}
         self._aligned: dict[InputKey, InputBatches] | None = None
         self._show = show_progress
 
@@ -187,8 +205,8 @@ class TrainFeeding:
             for row in batches:
                 for made in row:
                     made.make_all()
-        self._aligned = _aligned(places, self.inputs, batches)
-        steps = [self._step(place, views, batches) for place in places]
+        self._aligned, self._blocks = _aligned(places, self.inputs, batches), {}
+        steps = _Steps(len(places), lambda i: self._step(places[i], views, batches))
         if self._resample == "never":
             self._kept = steps
         return steps
@@ -204,17 +222,17 @@ class TrainFeeding:
             By input, role and domain the rows of at least one step, one under the other; None if batches are made lazily, steps do not
             take the batches of every sampler in order, or rows have weights or are padding.
         """
+        if (first, last) not in self._blocks:
+            self._blocks[first, last] = self._block(first, last)
+        return self._blocks[first, last]
+
+    def _block(self, first: int, last: int) -> Rows | None:
         if self._aligned is None:
             return None
         made = list(self._aligned.values())
-        size = made[0].length(first)
-
-        def fits(i: int) -> bool:
-            return all(one.length(i) == size and one.batch(i).is_plain for one in made)
-
-        end = first
-        while end < last and fits(end):
-            end += 1
+        end = min(one.alike(first, last) for one in made)
+        if any(one.length(first) != made[0].length(first) for one in made):
+            return None
         return {key: one.rows(first, end) for key, one in self._aligned.items()} if end > first else None
 
     def _step(self, place: Places, views: Sequence[Any], batches: Sequence[Sequence[InputBatches]]) -> StepInput:

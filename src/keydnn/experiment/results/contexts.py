@@ -13,16 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from keydnn.experiment.backends.tensors import concat, detach
+from keydnn.experiment.backends.tensors import detach
 from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.names import DOMAIN_OUTPUTS
 from keydnn.experiment.phases.recording import ResultRecording, checked_keep
+from keydnn.experiment.results.columns import Loose, LossColumn, LossKey, Packed, packed
 from keydnn.experiment.results.frames import Frame
-from keydnn.experiment.results.scalars import on_host
 from keydnn.experiment.training import LossCollection, LossRecord
 
 OutputKey = tuple[str, str]  # node id, role
-LossKey = tuple[str | None, str]  # node id, label
 
 
 class Segment(Protocol):
@@ -37,70 +36,6 @@ class Segment(Protocol):
     def frame(self, i: int) -> Frame: ...
     def features(self, key: OutputKey, i: int) -> Any: ...
     def records(self, i: int) -> list[LossRecord]: ...
-
-
-# -- packed columns -----------------------------------------------------------------------------------------------------
-
-
-class Packed:
-    """Tensors of several steps as one along axis 0."""
-
-    def __init__(self, steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> None:
-        self._tensor = concat(tensors)
-        ends = np.cumsum([0, *(int(tensor.shape[0]) for tensor in tensors)])
-        self._starts, self._ends = np.zeros(n_steps, np.int32), np.zeros(n_steps, np.int32)
-        self._starts[list(steps)], self._ends[list(steps)] = ends[:-1], ends[1:]
-        self._there = None if len(steps) == n_steps else frozenset(steps)
-
-    def at(self, i: int) -> Any:
-        """The tensor of a step; None if it has none."""
-        if self._there is not None and i not in self._there:
-            return None
-        return self._tensor[int(self._starts[i]) : int(self._ends[i])]
-
-
-class Loose:
-    """Tensors of several steps that do not fit together."""
-
-    def __init__(self, steps: Sequence[int], tensors: Sequence[Any]) -> None:
-        self._tensors = dict(zip(steps, tensors, strict=True))
-
-    def at(self, i: int) -> Any:
-        """The tensor of a step; None if it has none."""
-        return self._tensors.get(i)
-
-
-def packed(steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> Packed | Loose:
-    """Tensors of some of ``n_steps`` steps, joined if they can be."""
-    first = tensors[0]
-    kind, shape, dtype, device = type(first), first.shape[1:], first.dtype, getattr(first, "device", None)
-    alike = all(
-        type(one) is kind and one.shape[1:] == shape and one.dtype == dtype and getattr(one, "device", None) == device for one in tensors
-    )
-    return Packed(steps, tensors, n_steps) if alike and len(first.shape) else Loose(steps, tensors)
-
-
-class LossColumn:
-    """The values of one loss over the steps of an epoch."""
-
-    def __init__(self, n_steps: int) -> None:
-        self._values = {kind: np.zeros(n_steps) for kind in ("trainable", "auxiliary")}
-        self._there = {kind: np.zeros(n_steps, bool) for kind in ("trainable", "auxiliary")}
-
-    def put(self, kind: str, steps: Sequence[int], values: Sequence[Any]) -> None:
-        """Set values of some steps."""
-        self._values[kind][list(steps)], self._there[kind][list(steps)] = on_host(values), True
-
-    def compact(self) -> LossColumn:
-        """Drop what is never there; returns self."""
-        for kind in [kind for kind, there in self._there.items() if not there.any()]:
-            del self._values[kind], self._there[kind]
-        return self
-
-    def record(self, key: LossKey, i: int) -> LossRecord | None:
-        """The record of a step; None if it has none."""
-        found = {kind: float(self._values[kind][i]) for kind, there in self._there.items() if there[i]}
-        return LossRecord(key[1], key[0], **found) if found else None
 
 
 # -- segments -----------------------------------------------------------------------------------------------------------

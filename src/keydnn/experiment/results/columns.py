@@ -1,0 +1,75 @@
+"""Columns of a packed epoch: one tensor per output, one array per loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keydnn.experiment.backends.tensors import concat
+from keydnn.experiment.results.scalars import on_host
+from keydnn.experiment.training import LossRecord
+
+LossKey = tuple[str | None, str]  # node id, label
+
+
+class Packed:
+    """Tensors of several steps as one along axis 0."""
+
+    def __init__(self, steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> None:
+        self._tensor = concat(tensors)
+        ends = np.cumsum([0, *(int(tensor.shape[0]) for tensor in tensors)])
+        self._starts, self._ends = np.zeros(n_steps, np.int32), np.zeros(n_steps, np.int32)
+        self._starts[list(steps)], self._ends[list(steps)] = ends[:-1], ends[1:]
+        self._there = None if len(steps) == n_steps else frozenset(steps)
+
+    def at(self, i: int) -> Any:
+        """The tensor of a step; None if it has none."""
+        if self._there is not None and i not in self._there:
+            return None
+        return self._tensor[int(self._starts[i]) : int(self._ends[i])]
+
+
+class Loose:
+    """Tensors of several steps that do not fit together."""
+
+    def __init__(self, steps: Sequence[int], tensors: Sequence[Any]) -> None:
+        self._tensors = dict(zip(steps, tensors, strict=True))
+
+    def at(self, i: int) -> Any:
+        """The tensor of a step; None if it has none."""
+        return self._tensors.get(i)
+
+
+def packed(steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> Packed | Loose:
+    """Tensors of some of ``n_steps`` steps, joined if they can be."""
+    first = tensors[0]
+    kind, shape, dtype, device = type(first), first.shape[1:], first.dtype, getattr(first, "device", None)
+    alike = all(
+        type(one) is kind and one.shape[1:] == shape and one.dtype == dtype and getattr(one, "device", None) == device for one in tensors
+    )
+    return Packed(steps, tensors, n_steps) if alike and len(first.shape) else Loose(steps, tensors)
+
+
+class LossColumn:
+    """The values of one loss over the steps of an epoch."""
+
+    def __init__(self, n_steps: int) -> None:
+        self._values = {kind: np.zeros(n_steps) for kind in ("trainable", "auxiliary")}
+        self._there = {kind: np.zeros(n_steps, bool) for kind in ("trainable", "auxiliary")}
+
+    def put(self, kind: str, steps: Sequence[int], values: Sequence[Any]) -> None:
+        """Set values of some steps."""
+        self._values[kind][list(steps)], self._there[kind][list(steps)] = on_host(values), True
+
+    def compact(self) -> LossColumn:
+        """Drop what is never there; returns self."""
+        for kind in [kind for kind, there in self._there.items() if not there.any()]:
+            del self._values[kind], self._there[kind]
+        return self
+
+    def record(self, key: LossKey, i: int) -> LossRecord | None:
+        """The record of a step; None if it has none."""
+        found = {kind: float(self._values[kind][i]) for kind, there in self._there.items() if there[i]}
+        return LossRecord(key[1], key[0], **found) if found else None

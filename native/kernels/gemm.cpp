@@ -6,28 +6,11 @@
 // With b transposed and at most kFew rows or columns, rows of both are multiplied as they lie, lane by lane.
 // Numerics: which path is taken, and every order of summation, follows from m, n, k and the strides alone.
 // Meaning: kernels/reference, functions matmul and linear.
-#include "matrix.h"
+#include "few.h"
 #include "thin.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
-
-constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;  // float multiply-adds, roughly
-
-template <class T>
-double cost_ns(double macs) {
-  return macs * (sizeof(T) / 4) / kMacsPerNs;
-}
-
-template <class T>
-struct Product {
-  Matrix<T> a, b;
-  const T* bias;
-  T* c;
-  int64_t m, n, k;
-  bool relu = false;
-  const T* mask = nullptr;  // c where this, of c's shape, is positive; 0 elsewhere
-};
 
 constexpr int64_t kBlock = 512;       // rows of b that are taken at a time
 constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
@@ -35,15 +18,6 @@ constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
 constexpr int64_t kShort = 128;       // rows of b up to which neighbouring panels are packed together
 constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
-
-template <class T>
-KEYDNN_INLINE Vec<T> relu(Vec<T> x) {
-  return x <= 0 ? Vec<T>{} : x;
-}
-template <class T>
-KEYDNN_INLINE T finished(const Product<T>& p, int64_t at, T y) {
-  return (p.relu && y <= 0) || (p.mask && !(p.mask[at] > 0)) ? T(0) : y;
-}
 
 // ---- packed panels times rows --------------------------------------------------------------------------------------
 
@@ -327,72 +301,6 @@ int turned(const Product<T>& p) {
     if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
   });
   return status;
-}
-
-// ---- few rows or columns, b transposed ---------------------------------------------------------------------------------
-
-constexpr int64_t kFew = 4;
-
-// c[i, j .. j + NR) for MR rows: products of whole rows, lane by lane.
-template <class T, int MR, int NR>
-KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
-  constexpr int64_t lanes = kLanes<T>;
-  Vec<T> acc[MR * NR] = {};
-  const T *const a = p.a.at(i, 0), *const b = p.b.at(0, j);
-  const int64_t a_row = p.a.row, b_col = p.b.col;
-  auto step = [&](int64_t k, int64_t live) {
-    Vec<T> x[MR], y[NR];
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) x[r] = load_n(a + r * a_row + k, live);
-#pragma GCC unroll 8
-    for (int s = 0; s < NR; ++s) y[s] = load_n(b + s * b_col + k, live);
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-      for (int s = 0; s < NR; ++s) acc[r * NR + s] += x[r] * y[s];
-  };
-  int64_t k = 0;
-  for (; k + lanes <= p.k; k += lanes) step(k, lanes);
-  if (k < p.k) step(k, p.k - k);
-  T sums[MR * NR];
-  lane_sums<T>(acc, sums);
-  for (int r = 0; r < MR; ++r)
-    for (int s = 0; s < NR; ++s) {
-      const int64_t at = (i + r) * p.n + j + s;
-      p.c[at] = finished(p, at, sums[r * NR + s] + (p.bias ? p.bias[j + s] : T(0)));
-    }
-}
-
-// c[i0 .. i1, j0 .. j1) in tiles of 4 and 1.
-template <class T>
-void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-  auto columns = [&](auto mr, int64_t i) {
-    int64_t j = j0;
-    for (; j + 4 <= j1; j += 4) dot_tile<T, mr.value, 4>(p, i, j);
-    for (; j < j1; ++j) dot_tile<T, mr.value, 1>(p, i, j);
-  };
-  int64_t i = i0;
-  for (; i + 4 <= i1; i += 4) columns(Const<4>{}, i);
-  for (; i < i1; ++i) columns(Const<1>{}, i);
-}
-
-template <class T>
-int dots(const Product<T>& p) {
-  const int64_t many = greater(p.m, p.n), chunks = lesser(many, p.m * p.n * p.k / 65536 + 1);
-  const int64_t grain = round_up(ceil_div(many, chunks), int64_t(4));
-  parallel_ranges(many, grain, cost_ns<T>(4.0 * p.m * p.n * p.k), [&](int64_t begin, int64_t end) {
-    if (p.m <= p.n) {
-      dot_block(p, 0, p.m, begin, end);
-    } else {
-      dot_block(p, begin, end, 0, p.n);
-    }
-  });
-  return KEYDNN_OK;
-}
-
-template <class T>
-bool is_dot(const Product<T>& p) {
-  return lesser(p.m, p.n) <= kFew && p.b.row == 1 && p.a.col == 1 && p.k >= kLanes<T>;
 }
 
 // ---- one product, many products ------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class BatchView:
         return len(next(iter(self._indices.values())))
 
     def __len__(self) -> int:
-        return self.n_samples
+        return len(next(iter(self._indices.values())))
 
     def rows(self, role: str) -> Rows:
         """Row numbers of a role.

@@ -51,6 +51,13 @@ class _Column:
         places.append(place)
         return place
 
+    def add_steps(self, values: list[float], epoch: int, first_batch: int) -> None:
+        start, n = len(self.values), len(values)
+        self.values.extend(values)
+        self.epochs.extend([epoch] * n)
+        self.batches.extend(range(first_batch, first_batch + n))
+        self.places.setdefault(epoch, array("q")).extend(range(start, start + n))
+
     def entry(self, name: str, place: int) -> MetricEntry:
         epoch, batch = self.epochs[place], self.batches[place]
         return MetricEntry(name, self.values[place], None if epoch == _NO_INDEX else epoch, None if batch == _NO_INDEX else batch)
@@ -126,8 +133,7 @@ class MetricStore:
             ValueError: An index below 0.
         """
         column = self._column(name, epoch_idx, first_batch)
-        for batch, value in enumerate(np.asarray(values, np.float64).reshape(-1).tolist(), first_batch):
-            column.add(value, epoch_idx, batch)
+        column.add_steps(np.asarray(values, np.float64).reshape(-1).tolist(), epoch_idx, first_batch)
 
     def settle(self) -> None:
         """Bring scalars that still wait on their device to the host."""

@@ -186,7 +186,8 @@ def test_relu_and_pooling_are_one_pass(side, dtype):
             Conv2d(2, 3, 3, padding=1, dtype=dtype), ReLU(), MaxPool2d(2), Flatten(), Linear(3 * (side // 2) ** 2, 3, dtype=dtype)
         )
 
-    model = assert_same(make, lambda p: Adam(p), images(5, 4, (2, side, side), dtype=dtype), loss="cross_entropy")
+    # the bias gradient is summed with that of the weights, in another order on some instruction sets
+    model = assert_same(make, lambda p: Adam(p), images(5, 4, (2, side, side), dtype=dtype), loss="cross_entropy", rtol=1e-6)
     found = entries(only_step(model).plan)
     assert "conv2d_relu_maxpool" in found and "relu_maxpool_grad" in found and "maxpool2d" not in found
 

@@ -33,6 +33,8 @@ from keydnn.random import generator_state, set_generator_state
 from keydnn.saving import module_from_config, module_to_config
 from keydnn.training import Model, Sequential
 
+__all__ = ["KeyDNNClassifier", "KeyDNNRegressor"]  # noqa: F822 - through __getattr__
+
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": GELU, "silu": SiLU, "elu": ELU, "identity": None}
 MOST_AUTOMATIC = 200  # rows of a batch when batch_size is "auto"
 

@@ -20,6 +20,7 @@ True
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -346,7 +347,7 @@ def _make(name: str) -> type:
     except ImportError as error:
         raise MissingExtraError(name, "scikit-learn", "sklearn") from error
     own, mixin = (_Classifier, ClassifierMixin) if name == "KeyDNNClassifier" else (_Regressor, RegressorMixin)
-    names = {"__module__": __name__, "__qualname__": name, "__doc__": f"{own.__doc__}\n\n{_Network.__doc__}"}
+    names = {"__module__": __name__, "__qualname__": name, "__doc__": f"{inspect.getdoc(own)}\n\n{inspect.getdoc(_Network)}"}
     return type(name, (own, mixin, BaseEstimator), names)
 
 

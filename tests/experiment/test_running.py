@@ -11,6 +11,7 @@ from keydnn.experiment.callbacks import Callback
 from keydnn.experiment.execution.phase_running import run_phase
 from keydnn.experiment.phases import Checkpointing, EvalPhase, FitPhase, TrainPhase
 from keydnn.experiment.samplers import PairedSampler, SimilarityCondition, SimpleSampler
+from tests.native.common import needs_native
 
 BACKENDS = ["keydnn", pytest.param("torch", marks=pytest.mark.torch)]
 
@@ -331,6 +332,7 @@ def recorded(results, node):
     return tensors, places, losses
 
 
+@needs_native
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 7, "resample": "epoch"}, {"optimizer": "sgd", "batch_schedule": "zip_cycle"}], ids=str
 )
@@ -352,6 +354,7 @@ def test_native_epochs_are_the_steps_bit_for_bit(wide, context, options, mode, m
         assert all(np.array_equal(tensors[domain][key], told[0][domain][key]) for key in tensors[domain])
 
 
+@needs_native
 def test_native_epochs_of_class_numbers_and_of_pairs(context, monkeypatch):
     rng = np.random.default_rng(5)
     data = {"x": rng.standard_normal((60, 4)).astype("f4"), "y": rng.integers(0, 3, 60)}
@@ -401,6 +404,7 @@ def test_what_needs_python_between_steps_runs_step_by_step(wide, context, reason
     assert not any(made)
 
 
+@needs_native
 def test_an_epoch_hook_after_native_steps_sees_the_last_step(wide, context, monkeypatch):
     made = counting(monkeypatch)
     seen = []
@@ -417,6 +421,7 @@ def test_an_epoch_hook_after_native_steps_sees_the_last_step(wide, context, monk
     assert sum(made) > 0 and seen == [(e, 4, {node.node_id}, 5 * (e + 1)) for e in range(3)]
 
 
+@needs_native
 def test_bystanders_stay_still_in_native_epochs(wide, monkeypatch):
     made = counting(monkeypatch)
     hidden = ModelNode("hidden", keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.BatchNorm1d(6), keydnn.nn.Linear(6, 3)), wide)

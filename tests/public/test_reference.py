@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pyarrow", reason="pages of the experiment wing need the experiment extra")
+pytest.importorskip("sklearn", reason="the estimators need the sklearn extra")
+
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 MODULES = """
     keydnn keydnn.layers keydnn.activations keydnn.losses keydnn.models keydnn.optimizers keydnn.callbacks keydnn.metrics keydnn.datasets

@@ -16,6 +16,7 @@ from keydnn.stability import (
     make_controller,
 )
 from keydnn.stability.controllers import CANDIDATES, AdGDController, BaseController, RationalThrottleController
+from tests.native.common import needs_native
 
 CURVATURES = [0.0, 1.0, 8.0, 3.0, 0.5, 20.0, 2.0, 2.0]
 ETA, EPS = 0.5, 1e-12
@@ -147,6 +148,7 @@ def test_rational():
     assert c.step(learning_rate=ETA, curvature_proxy=9.0, curvature_ema=1e9).alpha == 0.01
 
 
+@needs_native
 def test_adgd_grows_slowly_and_stays_below_half():
     c, alpha, ratio = AdGDController(), 1.0, 0.0
     for C in (0.0, 5.0, 5.0, 0.1, 0.1, 0.1, 2.0, 0.0):

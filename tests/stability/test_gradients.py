@@ -5,6 +5,7 @@ import pytest
 
 from keydnn.stability import AdamRule, AffineDataset, LinearBlockModel
 from keydnn.stability.dtypes import ap_fixed
+from tests.native.common import needs_native
 
 DATA = AffineDataset(12, seed=4)
 X, Y = DATA.get()
@@ -15,6 +16,7 @@ def run(epochs=4, batch_size=12, learning_rate=0.1, hidden=(), **options):
     return model.train_instrumented(X, Y, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, **options), model
 
 
+@needs_native
 def test_a_power_of_two_changes_nothing_without_formats():
     (plain, a), (scaled, b) = run(hidden=(3,)), run(hidden=(3,), loss_scale=1024.0)
     assert scaled.meta["eager"] == "a loss scale" and (scaled["loss_scale"] == 1024.0).all() and (plain["loss_scale"] == 1.0).all()
@@ -55,6 +57,7 @@ def test_it_works_with_rules_and_batches():
     np.testing.assert_array_equal(h["loss"], g["loss"])
 
 
+@needs_native
 def test_the_register_by_hand():
     q, acc = ap_fixed(12, 4, "AP_RND", "AP_SAT"), ap_fixed(9, 5, "AP_TRN", "AP_SAT")
     h, _ = run(epochs=1, precision_dict={"dense0": {"gradient": q, "gradient_accum": acc}})

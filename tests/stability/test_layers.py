@@ -8,6 +8,7 @@ from keydnn import Tensor
 from keydnn.nn import Conv1d, Conv3d, Embedding, MultiHeadAttention, PReLU
 from keydnn.stability import BaseDataset, BaseModel, DataType, PrecisionDict
 from keydnn.stability.dtypes import ap_fixed
+from tests.native.common import needs_native
 
 
 class Images(BaseDataset):
@@ -175,6 +176,7 @@ def test_an_empty_map_has_the_bits_of_the_float_network(name):
             np.testing.assert_array_equal(found, plain)
 
 
+@needs_native
 @pytest.mark.parametrize("name", NETS)
 def test_wide_formats_are_float_and_storage_is_on_the_grid(name):
     model = NETS[name]("float32")
@@ -238,6 +240,7 @@ def test_an_embedding_wants_whole_numbers():
         model.train_instrumented(np.full((4, 2), 0.5), model.dataset.Y)
 
 
+@needs_native
 def test_an_entry_of_none_masks_what_it_would_fall_back_to():
     q = ap_fixed(4, 2, "AP_RND", "AP_SAT")
     p = {"__default__": {"value": q}, "input": {"value": None}, "layer0": {"gamma": None, "accumulator": None}}

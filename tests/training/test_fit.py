@@ -11,6 +11,7 @@ from keydnn import Tensor
 from keydnn.nn import BatchNorm1d, Dense, Dropout, Linear, ReLU, Softmax, Tanh
 from keydnn.optim import SGD, Adam, CosineLR, ExponentialLR
 from keydnn.training import Callback, LambdaCallback, Sequential
+from tests.native.common import needs_native
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 3)).astype(np.float32)
@@ -366,6 +367,7 @@ def test_float64_stays_float64():
     assert model[0].weight.dtype == np.float64 and model[0].weight.grad.dtype == np.float64
 
 
+@needs_native
 @pytest.mark.parametrize("as_list", [False, True], ids=["rows", "batches"])
 def test_numbers_of_tokens_reach_an_embedding(as_list):
     """They are cast to the model's dtype like everything that is given as arrays."""

@@ -218,7 +218,7 @@ def test_memory_and_disk_are_kept_apart(tmp_path):
 
 def test_config():
     kept = Checkpointing(
-        mode="disk", save_on="batch_end", every_n=3, directory="runs", name_template="{epoch}", max_to_keep=2, overwrite=False
+        mode="disk", save_on="batch_end", every_n=3, directory="kept-states", name_template="{epoch}", max_to_keep=2, overwrite=False
     )
     assert Checkpointing.from_config(kept.get_config()) == kept != Checkpointing()
     assert list(kept.get_config()) == ["mode", "save_on", "every_n", "directory", "name_template", "max_to_keep", "overwrite"]

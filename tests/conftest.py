@@ -42,10 +42,10 @@ MISSING = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every twelfth row of the large tables")
+    parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every 24th row of the large tables")
 
 
-LARGE_TABLE = 16
+LARGE_TABLE = 12
 
 
 def _is_quick(items):
@@ -56,7 +56,7 @@ def _is_quick(items):
         table = item.nodeid.partition("[")[0]
         seen[table] += 1
         slow = item.get_closest_marker("slow") or item.get_closest_marker("long")
-        yield not slow and (rows[table] <= LARGE_TABLE or seen[table] % 12 == 1)
+        yield not slow and (rows[table] <= LARGE_TABLE or seen[table] % 24 == 1)
 
 
 def pytest_collection_modifyitems(config, items):

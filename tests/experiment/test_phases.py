@@ -146,7 +146,7 @@ def test_what_no_training_phase_is_made_of(line, net, context):
         ({"input_sources": [InputBinding.for_evaluation(node=net, upstream=line)]}, "has no sampler"),
         ({"input_sources": []}, "node 'net' reads feature set 'line', and no binding feeds it"),
         ({"input_sources": made().input_sources * 2}, "two bindings feed 'line'"),
-        ({"batch_schedule": "zip"}, "unknown batch schedule 'zip'"),
+        ({"batch_schedule": "zip"}, "unknown batch scheduling policy 'zip'"),
         ({"result_recording": "some"}, "some"),
         ({"resample": "always"}, "resample must be one of never"),
         ({"prefetch": "some"}, "prefetch must be one of auto"),
@@ -241,7 +241,7 @@ def test_schedules():
     assert schedule([3, 2], S.ALTERNATE_CYCLE) == [(0, None), (None, 0), (1, None), (None, 1), (2, None), (None, 0)]
     assert schedule([3], S.ALTERNATE_CYCLE) == [(0,), (1,), (2,)] and schedule([3, 0], S.ZIP_CYCLE) == []
     assert S.from_value(" Zip_Cycle ") is S.ZIP_CYCLE is S.from_value(S.ZIP_CYCLE)
-    with pytest.raises(ValueError, match="unknown batch schedule 3"):
+    with pytest.raises(ValueError, match="unknown batch scheduling policy 3"):
         S.from_value(3)
 
 

@@ -8,9 +8,7 @@ from typing import Any, Self
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.data import ExecutionContext
-from keydnn.experiment.phases.feeding import PassFeeding
-from keydnn.experiment.phases.once import OncePhase
-from keydnn.experiment.phases.phase import active_graph, bindings_for_split
+from keydnn.experiment.phases.once import OncePhase, bindings_of
 from keydnn.experiment.training import AppliedLoss
 
 
@@ -85,13 +83,9 @@ class FitPhase(OncePhase):
         Raises:
             ValueError: The heads do not read exactly one feature set, the same for all, or the split is unknown.
         """
-
-        def bound(node: Any, upstream: Any) -> InputBinding:
-            return InputBinding.for_evaluation(node=node, upstream=upstream, split=split)
-
         return cls(
             label,
-            input_sources=bindings_for_split(active_nodes, bound),
+            input_sources=bindings_of(active_nodes, split),
             losses=losses,
             active_nodes=active_nodes,
             freeze_after_fit=freeze_after_fit,
@@ -108,11 +102,7 @@ class FitPhase(OncePhase):
         Raises:
             RuntimeError: There are no rows.
         """
-        for i, (inputs, views) in enumerate(PassFeeding(self, active_graph(), None).steps()):
-            ctx = ExecutionContext(self.label, 0, i, inputs, views)
-            yield ctx
-            if results is not None:
-                results.add_execution_context(ctx)
+        yield from self._contexts(None, results)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments, and ``phase_type``."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from enum import Enum
 from typing import Any
 
+from keydnn.experiment.choices import Choice
 from keydnn.experiment.names import DOMAIN_OUTPUTS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, DOMAIN_TARGETS
 
 RECORDABLE = (DOMAIN_OUTPUTS, DOMAIN_TARGETS, DOMAIN_TAGS, DOMAIN_SAMPLE_UUIDS)
@@ -15,33 +15,21 @@ MIB = 2**20
 LARGE_BYTES = 1024 * MIB
 
 
-class ResultRecording(Enum):
+class ResultRecording(Choice):
     """Which steps are recorded; metrics are kept in any case.
 
     ``ALL`` keeps every step, ``LAST`` those of the last epoch (of the best one with ``EarlyStopping(restore_best=True)``), ``NONE``
     nothing.
+
+    Example:
+        >>> from keydnn.experiment.phases import ResultRecording
+        >>> ResultRecording.from_value("last")
+        <ResultRecording.LAST: 'last'>
     """
 
     ALL = "all"
     LAST = "last"
     NONE = "none"
-
-    @classmethod
-    def from_value(cls, value: ResultRecording | str) -> ResultRecording:
-        """A member, or the one a string means, in any case.
-
-        Raises:
-            ValueError: Neither.
-
-        Example:
-            >>> from keydnn.experiment.phases import ResultRecording
-            >>> ResultRecording.from_value("last")
-            <ResultRecording.LAST: 'last'>
-        """
-        for member in cls:
-            if value is member or (isinstance(value, str) and value.strip().lower() == member.value):
-                return member
-        raise ValueError(f"unknown result recording {value!r}; expected one of {', '.join(member.value for member in cls)}")
 
 
 def checked_keep(keep: str | Iterable[str] | None) -> frozenset[str] | None:

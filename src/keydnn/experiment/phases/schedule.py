@@ -10,33 +10,20 @@ alternate_cycle   b1 c1 b2 c2 b3 c1            k max n_i steps, one sampler each
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
+
+from keydnn.experiment.choices import Choice
 
 Places = tuple[int | None, ...]  # per sampler the number of its batch, None where it is inactive
 
 
-class BatchSchedulingPolicy(enum.Enum):
+class BatchSchedulingPolicy(Choice):
     """How several samplers share the steps of an epoch."""
 
     ZIP_STRICT = "zip_strict"
     ZIP_CYCLE = "zip_cycle"
     ALTERNATE_STRICT = "alternate_strict"
     ALTERNATE_CYCLE = "alternate_cycle"
-
-    @classmethod
-    def from_value(cls, value: BatchSchedulingPolicy | str) -> BatchSchedulingPolicy:
-        """A member, or the one a text names, whatever the case of its letters.
-
-        Raises:
-            ValueError: Neither.
-        """
-        if isinstance(value, cls):
-            return value
-        found = {member.value: member for member in cls}.get(value.strip().lower()) if isinstance(value, str) else None
-        if found is None:
-            raise ValueError(f"unknown batch schedule {value!r}; expected one of {', '.join(member.value for member in cls)}")
-        return found
 
     @property
     def alternates(self) -> bool:

@@ -372,6 +372,9 @@ def test_basics():
     assert own.phase == "phase"
     assert own.get_state() == {}
     own.set_state({})
+    told = ExperimentCallback(label="told")
+    assert told.get_state() == {}
+    told.set_state({})
     assert own != Own(2) and own == Own(1) and hash(own) == hash(Own(1))
     assert repr(own) == "Own(every=1)"
 

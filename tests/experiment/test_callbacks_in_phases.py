@@ -325,6 +325,32 @@ def test_exceptions_are_told_and_go_on(error):
 # -- ready-made metrics
 
 
+class Rising(EvaluationMetric):
+    """1, 2, .. however often it is asked, also after it was taken up again."""
+
+    n = 0
+
+    def extract(self, *, eval_result, exec_ctx=None):
+        self.n += 1
+        return MetricResult(self.name, float(self.n))
+
+    def get_state(self):
+        return {"n": self.n}
+
+    def set_state(self, state):
+        self.n = state["n"]
+
+
+def test_the_state_of_an_evaluation_is_that_of_its_metrics():
+    world = World("keydnn")
+    first, again = (Evaluation(eval_phase=world.val_phase(), metrics=[MAE(), Rising("up")]) for _ in range(2))
+    world.experiment.run_phase(world.train_phase(n_epochs=3, callbacks=[first]))
+    assert first.get_state() == {"metrics": {"up": {"n": 3}}}
+    again.set_state(first.get_state())
+    results = world.experiment.run_phase(world.train_phase(n_epochs=2, callbacks=[again]))
+    assert [entry.value for entry in results.metrics().where(name="up").values()] == [4.0, 5.0]
+
+
 def evaluated(metrics):
     """The values of metrics over the rows of ``val`` in the active context."""
     exp = ExperimentContext.get_active().get_experiment() or Experiment.from_active_context("bench")

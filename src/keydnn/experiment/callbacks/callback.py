@@ -55,7 +55,11 @@ class _Configured:
         return made
 
     def get_state(self) -> dict[str, Any]:
-        """What a continued run needs to know; nothing, unless a class says otherwise."""
+        """What a continued run needs to know beside the config; nothing, unless a class says otherwise.
+
+        Returns:
+            What a file can hold: None, numbers, text, arrays, lists, tuples and dicts of these.
+        """
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:

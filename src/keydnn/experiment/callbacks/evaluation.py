@@ -141,6 +141,17 @@ class Evaluation(Callback):
             "keep": self.keep,
         }
 
+    def get_state(self) -> dict[str, Any]:
+        """By name, the states of the metrics that have one."""
+        told = {metric.name: metric.get_state() for metric in self._metrics}
+        return {"metrics": {name: state for name, state in told.items() if state}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`get_state`."""
+        for metric in self._metrics:
+            if metric.name in state["metrics"]:
+                metric.set_state(state["metrics"][metric.name])
+
     @classmethod
     def _from_arguments(cls, arguments: dict[str, Any]) -> Evaluation:
         phase, metrics = arguments["eval_phase"], arguments.get("metrics") or []

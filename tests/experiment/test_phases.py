@@ -151,6 +151,9 @@ def test_what_no_training_phase_is_made_of(line, net, context):
         ({"resample": "always"}, "resample must be one of never"),
         ({"prefetch": "some"}, "prefetch must be one of auto"),
         ({"accumulate": 0}, "accumulate must be"),
+        ({"keep": ("outputs", "features")}, "keep: unknown domains .'features'.; expected some of outputs"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16"),
+        ({"precision": "bf16"}, "precision 'bf16' is for torch, and node 'net' is keydnn's"),
         ({"accumulate": 2, "batch_schedule": "alternate_cycle"}, "accumulate goes with zip schedules"),
         ({"active_nodes": []}, "active_nodes is empty"),
     ]:
@@ -420,10 +423,11 @@ def test_freeze_flags_are_the_users(line, compiled, monkeypatch):
 def test_configs_of_phases(line, net):
     sampler = SimpleSampler(batch_size=2, seed=1)
     options = {"n_epochs": 3, "batch_schedule": "zip_cycle", "accelerator": "cpu", "resample": "epoch", "prefetch": "lazy", "accumulate": 2}
+    options["keep"] = ("targets", "outputs")
     phase = TrainPhase.from_split("train", split="train", sampler=sampler, losses=[mse(net)], result_recording="last", **options)
     common = ["label", "input_sources", "losses", "active_nodes", "callbacks", "accelerator", "phase_type"]
-    extra = ["n_epochs", "batch_schedule", "checkpointing", "result_recording", "resample", "accumulate", "prefetch"]
-    assert list(phase.get_config()) == [*common, *extra]
+    extra = ["n_epochs", "batch_schedule", "checkpointing", "result_recording", "resample", "accumulate", "prefetch", "keep", "precision"]
+    assert list(phase.get_config()) == [*common, *extra] and phase.get_config()["keep"] == ["outputs", "targets"]
     evaluation = EvalPhase.from_split("val", split="val", losses=[mse(net)], batch_size=3)
     assert list(evaluation.get_config()) == [*common, "batch_size"]
     fit = FitPhase.from_split("fit", split=None, freeze_after_fit=False)
@@ -503,7 +507,7 @@ def test_groups(phases):
 def test_groups_make_phases(phases, net):
     told = phases[0].input_sources
     group = PhaseGroup("plan")
-    group.add_train_phase("a", input_sources=told, losses=[mse(net)], n_epochs=2, prefetch="lazy").add_training(
+    group.add_train_phase("a", input_sources=told, losses=[mse(net)], n_epochs=2, prefetch="lazy", keep="outputs").add_training(
         "b", input_sources=told, losses=[mse(net)]
     ).add_train("c", input_sources=told, losses=[mse(net)])
     evaluated = phases[1].input_sources

@@ -12,6 +12,7 @@ import numpy as np
 from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.experiment.backends.state import plain
 from keydnn.experiment.backends.tensors import with_reduction
+from keydnn.experiment.backends.torch_precision import casting, single
 from keydnn.experiment.optional import need
 
 _WHOLE_TARGETS = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
@@ -185,8 +186,8 @@ def attempt(model: Any, batch: Any) -> Any:
 
 
 def call(model: Any, x: Any, training: bool = False) -> Any:
-    """A forward pass; torch keeps the mode on the module."""
-    return model(x)
+    """A forward pass; torch keeps the mode on the module.  What lower precision made comes out in single precision."""
+    return single(model(x))
 
 
 def has_device(accelerator: Any) -> bool:
@@ -230,11 +231,15 @@ def follow(optimizer: Any) -> None:
 class Recording:
     """A block whose results keep their history; torch keeps it on the tensors."""
 
+    _casting: Any = None
+
     def __enter__(self) -> Recording:
+        self._casting = casting()
         return self
 
     def __exit__(self, *error: object) -> None:
-        return None
+        if self._casting is not None:
+            self._casting.close()
 
     def leaf(self, tensor: Any) -> Any:
         """A tensor whose gradient will be asked for."""

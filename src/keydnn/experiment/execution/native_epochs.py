@@ -15,6 +15,7 @@ from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.graph import MergeNode, ModelGraph
+from keydnn.experiment.names import DOMAIN_OUTPUTS
 from keydnn.experiment.phases import TrainPhase
 from keydnn.experiment.phases.feeding import StepInput, TrainFeeding
 from keydnn.experiment.results.contexts import EpochSteps
@@ -63,9 +64,10 @@ class NativeEpochs:
             return None
         rows = self._feeding.block(first, last)
         keep = self._results.records_steps
+        outputs = keep and (self._phase.keep is None or DOMAIN_OUTPUTS in self._phase.keep)
         phase, made = self._phase, None
         if rows is not None:
-            made = self._graph.train_steps(ctx, phase.losses, rows, active_nodes=phase.active_nodes, accelerator=self._where, keep=keep)
+            made = self._graph.train_steps(ctx, phase.losses, rows, active_nodes=phase.active_nodes, accelerator=self._where, keep=outputs)
         if made is None:
             self._tries += 1
             self._can = self._tries < _TRIES
@@ -87,5 +89,5 @@ class NativeEpochs:
         for i in range(first, first + n):
             if i not in self._frames:
                 inputs, views = steps[i]
-                self._frames[i] = Frame.of_inputs(self._nodes, inputs, views)
+                self._frames[i] = Frame.of_inputs(self._nodes, inputs, views, self._phase.keep)
         return [self._frames[i] for i in range(first, first + n)]

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.torch_precision import computing_in
 from keydnn.experiment.callbacks.checkpoints import CheckpointHooks
 from keydnn.experiment.callbacks.dispatch import PhaseHooks
 from keydnn.experiment.context import in_notebook
@@ -121,7 +122,8 @@ def _train(
     run.graph.build()
     feeding = TrainFeeding(phase, run.graph, show_progress=show_sampler_progress, accelerator=run.where)
     sizes = {"n_epochs": phase.n_epochs, "n_samples": feeding.n_samples}
-    run.results.start_recording(phase.result_recording, graph=run.graph, active_nodes=phase.active_nodes, **sizes)
+    told = {"keep": phase.keep, "graph": run.graph, "active_nodes": phase.active_nodes}
+    run.results.start_recording(phase.result_recording, **told, **sizes)
     training = _Training(run, feeding)
     run.hooks.phase_start()
     training.checkpoints.at("phase_start")
@@ -268,7 +270,7 @@ class _Training:
         """A training step in which nodes that run only because others read them stay as they are."""
         run, phase = self.run, self.run.phase
         options: dict[str, Any] = {"active_nodes": phase.active_nodes, "accelerator": run.where}
-        with still(self.bystanders) if self.bystanders else _NOTHING:
+        with still(self.bystanders) if self.bystanders else _NOTHING, computing_in(phase.precision):
             if self.accumulation is None:
                 run.graph.train_step(ctx, phase.losses, **options)
                 return

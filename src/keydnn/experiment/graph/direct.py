@@ -29,14 +29,14 @@ def train_directly(
     """All nodes forward, the losses backward, one step of the optimizer unless the group goes on; the caller has set the modes."""
     if accumulation is None or accumulation.is_first:
         optimizer.zero_grad()
-    outputs = ctx.outputs
-    for node in run.nodes:
-        data = node.get_input_data(ctx.inputs, outputs, accelerator=run.accelerator)
-        ctx.set_output(node_id=node.node_id, batch=as_batch(node.forward(data)))
-    face = adapter(backend)
-    values: list[Any] = [loss.compute(ctx) for loss in losses]
+    outputs, face = ctx.outputs, adapter(backend)
+    with face.Recording() as recording:
+        for node in run.nodes:
+            data = node.get_input_data(ctx.inputs, outputs, accelerator=run.accelerator)
+            ctx.set_output(node_id=node.node_id, batch=as_batch(node.forward(data)))
+        values: list[Any] = [loss.compute(ctx) for loss in losses]
     roots = values if accumulation is None else accumulation.weighted(values, outputs[losses[0].node_id].batch_size)
-    face.Recording().backward(roots, [None] * len(roots), [])
+    recording.backward(roots, [None] * len(roots), [])
     if accumulation is not None and accumulation.is_last:
         face.scale(face.gradients(optimizer.parameters), 1.0 / accumulation.rows)
     if accumulation is None or accumulation.is_last:

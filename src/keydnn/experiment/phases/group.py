@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.equality import same_values
+from keydnn.experiment.phases.checkpointing import Checkpointing
 from keydnn.experiment.phases.eval import EvalPhase
 from keydnn.experiment.phases.fit import FitPhase
 from keydnn.experiment.phases.phase import ExperimentPhase
+from keydnn.experiment.phases.recording import ResultRecording
+from keydnn.experiment.phases.schedule import BatchSchedulingPolicy
 from keydnn.experiment.phases.train import TrainPhase
+from keydnn.experiment.training import AppliedLoss
 
 _ITEM_TYPES = ("phase", "group")
 
@@ -212,38 +218,93 @@ class PhaseGroup:
         self.add_item(item)
         return self
 
-    def add_train_phase(self, label: str, *, input_sources: Any, losses: Any, **arguments: Any) -> Self:
-        """Add a :class:`TrainPhase`; returns self.
+    def add_train_phase(
+        self,
+        label: str,
+        *,
+        input_sources: Sequence[InputBinding],
+        losses: Sequence[AppliedLoss],
+        n_epochs: int = 1,
+        active_nodes: Sequence[Any] | None = None,
+        batch_schedule: BatchSchedulingPolicy | str = "zip_strict",
+        callbacks: Sequence[Any] | None = None,
+        checkpointing: Checkpointing | None = None,
+        result_recording: ResultRecording | str = "all",
+        accelerator: Accelerator | str | None = None,
+        resample: str = "never",
+        accumulate: int = 1,
+        prefetch: str = "auto",
+        keep: Iterable[str] | str | None = None,
+        precision: str = "fp32",
+    ) -> Self:
+        """Add a :class:`TrainPhase`, whose arguments and errors these are; returns self."""
+        return self.add_phase(
+            TrainPhase(
+                label,
+                input_sources=input_sources,
+                losses=losses,
+                n_epochs=n_epochs,
+                active_nodes=active_nodes,
+                batch_schedule=batch_schedule,
+                callbacks=callbacks,
+                checkpointing=checkpointing,
+                result_recording=result_recording,
+                accelerator=accelerator,
+                resample=resample,
+                accumulate=accumulate,
+                prefetch=prefetch,
+                keep=keep,
+                precision=precision,
+            )
+        )
 
-        Args:
-            label: Name.
-            input_sources: Its bindings.
-            losses: Its losses.
-            **arguments: The other arguments of :class:`TrainPhase`.
-        """
-        return self.add_phase(TrainPhase(label, input_sources=input_sources, losses=losses, **arguments))
+    def add_eval_phase(
+        self,
+        label: str,
+        *,
+        input_sources: Sequence[InputBinding],
+        losses: Sequence[AppliedLoss] | None = None,
+        active_nodes: Sequence[Any] | None = None,
+        batch_size: int | None = None,
+        callbacks: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+    ) -> Self:
+        """Add an :class:`EvalPhase`, whose arguments and errors these are; returns self."""
+        return self.add_phase(
+            EvalPhase(
+                label,
+                input_sources=input_sources,
+                losses=losses,
+                active_nodes=active_nodes,
+                batch_size=batch_size,
+                callbacks=callbacks,
+                accelerator=accelerator,
+            )
+        )
 
-    def add_eval_phase(self, label: str, *, input_sources: Any, losses: Any = None, **arguments: Any) -> Self:
-        """Add an :class:`EvalPhase`; returns self.
-
-        Args:
-            label: Name.
-            input_sources: Its bindings.
-            losses: Its losses.
-            **arguments: The other arguments of :class:`EvalPhase`.
-        """
-        return self.add_phase(EvalPhase(label, input_sources=input_sources, losses=losses, **arguments))
-
-    def add_fit_phase(self, label: str, *, input_sources: Any, losses: Any = None, **arguments: Any) -> Self:
-        """Add a :class:`FitPhase`; returns self.
-
-        Args:
-            label: Name.
-            input_sources: Its bindings.
-            losses: Its losses.
-            **arguments: The other arguments of :class:`FitPhase`.
-        """
-        return self.add_phase(FitPhase(label, input_sources=input_sources, losses=losses, **arguments))
+    def add_fit_phase(
+        self,
+        label: str,
+        *,
+        input_sources: Sequence[InputBinding],
+        losses: Sequence[AppliedLoss] | None = None,
+        active_nodes: Sequence[Any] | None = None,
+        freeze_after_fit: bool = True,
+        callbacks: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+    ) -> Self:
+        """Add a :class:`FitPhase`, whose arguments and errors these are; returns self."""
+        return self.add_phase(
+            FitPhase(
+                label,
+                input_sources=input_sources,
+                losses=losses,
+                active_nodes=active_nodes,
+                freeze_after_fit=freeze_after_fit,
+                callbacks=callbacks,
+                accelerator=accelerator,
+            )
+        )
 
     add_train = add_training = add_train_phase
     add_eval = add_evaluation = add_eval_phase

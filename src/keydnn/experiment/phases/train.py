@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.torch_precision import PRECISION, computing_in
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.names import STREAM_DEFAULT
 from keydnn.experiment.phases.checkpointing import Checkpointing
 from keydnn.experiment.phases.feeding import PREFETCH, RESAMPLE, TrainFeeding
 from keydnn.experiment.phases.holding import held
 from keydnn.experiment.phases.phase import ExperimentPhase, active_graph, bindings_for_split
-from keydnn.experiment.phases.recording import ResultRecording
+from keydnn.experiment.phases.recording import RECORDABLE, ResultRecording, checked_keep
 from keydnn.experiment.phases.schedule import BatchSchedulingPolicy
 from keydnn.experiment.samplers import BaseSampler
 from keydnn.experiment.training import AppliedLoss
@@ -42,11 +45,15 @@ class TrainPhase(ExperimentPhase):
             torch or on keydnn alone, under one optimizer; steps are then not recorded as plans.
         prefetch: "all": all batches are made before the first step; "lazy": each shortly before its step; "auto": lazily if they would
             take more than a quarter of the free memory, or if the data are mapped from a file.
+        keep: What recorded steps hold, of "outputs", "targets", "tags" and "sample_uuids"; None holds all.  Losses, and which rows a
+            step read, are held in any case.
+        precision: "fp32", or, for torch, "bf16": forward passes and losses run under ``torch.autocast``; weights, gradients and outputs
+            stay single precision.
 
     Raises:
         TypeError: Something in a list that does not belong there.
-        ValueError: A binding without sampler, no loss, fewer than 1 epoch, doubled labels, a feature set that no binding feeds, or an
-            unknown word.
+        ValueError: A binding without sampler, no loss, fewer than 1 epoch, doubled labels, a feature set that no binding feeds, an
+            unknown word, or "bf16" for a node of another backend than torch.
         KeyError: An active node that is not in the graph.
         RuntimeError: The active context has no graph.
 
@@ -80,6 +87,8 @@ class TrainPhase(ExperimentPhase):
         resample: str = "never",
         accumulate: int = 1,
         prefetch: str = "auto",
+        keep: Iterable[str] | str | None = None,
+        precision: str = "fp32",
     ) -> None:
         if not losses:
             raise ValueError(f"training phase {label!r} needs at least one loss")
@@ -93,6 +102,7 @@ class TrainPhase(ExperimentPhase):
         if self.accumulate > 1 and self.batch_schedule.alternates:
             raise ValueError(f"training phase {label!r}: accumulate goes with zip schedules, not with {self.batch_schedule.value!r}")
         self.resample, self.prefetch = _word(resample, RESAMPLE, "resample"), _word(prefetch, PREFETCH, "prefetch")
+        self.keep, self.precision = checked_keep(keep), _word(precision, PRECISION, "precision")
         self._stop = False
         super().__init__(
             label,
@@ -102,6 +112,8 @@ class TrainPhase(ExperimentPhase):
             callbacks=callbacks,
             accelerator=accelerator,
         )
+        if self.precision != PRECISION[0]:
+            _check_torch(active_graph(), self)
         for binding in self.input_sources:
             if binding.sampler is None:
                 raise ValueError(
@@ -127,6 +139,8 @@ class TrainPhase(ExperimentPhase):
         resample: str = "never",
         accumulate: int = 1,
         prefetch: str = "auto",
+        keep: Iterable[str] | str | None = None,
+        precision: str = "fp32",
     ) -> Self:
         """A phase whose heads all read one split of one feature set, by one sampler.
 
@@ -145,6 +159,8 @@ class TrainPhase(ExperimentPhase):
             resample: See the class.
             accumulate: See the class.
             prefetch: See the class.
+            keep: See the class.
+            precision: See the class.
 
         Raises:
             ValueError: The heads do not read exactly one feature set, the same for all, or the split is unknown.
@@ -167,6 +183,8 @@ class TrainPhase(ExperimentPhase):
             resample=resample,
             accumulate=accumulate,
             prefetch=prefetch,
+            keep=keep,
+            precision=precision,
         )
 
     # -- control
@@ -236,7 +254,7 @@ class TrainPhase(ExperimentPhase):
             values: list[float] = []
             for i, (inputs, views) in enumerate(feeding.epoch(epoch)):
                 ctx = ExecutionContext(self.label, epoch, i, inputs, views)
-                with held(graph, self.active_nodes):
+                with held(graph, self.active_nodes), computing_in(self.precision):
                     yield ctx
                 if results is not None and ctx.losses is not None:
                     values.append(float(sum(record.to_float() for record in ctx.losses.values())))
@@ -260,6 +278,8 @@ class TrainPhase(ExperimentPhase):
             "resample": self.resample,
             "accumulate": self.accumulate,
             "prefetch": self.prefetch,
+            "keep": None if self.keep is None else [domain for domain in RECORDABLE if domain in self.keep],
+            "precision": self.precision,
         }
 
     @classmethod
@@ -275,3 +295,15 @@ def _word(value: str, known: Sequence[str], what: str) -> str:
     if value not in known:
         raise ValueError(f"{what} must be one of {', '.join(known)}, got {value!r}")
     return value
+
+
+def _check_torch(graph: ModelGraph, phase: TrainPhase) -> None:
+    """Refuse a precision for nodes that cannot be told.
+
+    Raises:
+        ValueError: A node that learns by gradients and is not torch's.
+    """
+    for node in graph.executed_nodes(phase.active_nodes):
+        if isinstance(node, ModelNode) and node.has_gradients and node.backend is not Backend.TORCH:
+            told = f"is for torch, and node {node.label!r} is {node.backend.value}'s"
+            raise ValueError(f"training phase {phase.label!r}: precision {phase.precision!r} {told}")

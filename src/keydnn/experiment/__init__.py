@@ -18,6 +18,7 @@ from keydnn.experiment.backends.accelerator import Accelerator  # noqa: E402
 from keydnn.experiment.callbacks import Callback, EarlyStopping, EvalLossMetric, Evaluation, ExperimentCallback  # noqa: E402
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy  # noqa: E402
 from keydnn.experiment.data import Batch, DataFormat, FeatureSet, FeatureSetView, SampleData  # noqa: E402
+from keydnn.experiment.execution import CrossValidation, CVBinding  # noqa: E402
 from keydnn.experiment.experiment import Experiment  # noqa: E402
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode  # noqa: E402
 from keydnn.experiment.models import BaseModel, KeydnnBaseModel, wrap_model  # noqa: E402
@@ -32,7 +33,7 @@ from keydnn.experiment.phases import (  # noqa: E402
     TrainPhase,
 )
 from keydnn.experiment.references import ModelOutputReference  # noqa: E402
-from keydnn.experiment.results import EvalResults, FitResults, PhaseGroupResults, TrainResults  # noqa: E402
+from keydnn.experiment.results import CVResults, EvalResults, FitResults, PhaseGroupResults, TrainResults  # noqa: E402
 from keydnn.experiment.samplers import SimilarityCondition  # noqa: E402
 from keydnn.experiment.scalers import Scaler, scaler_registry, supported_scalers  # noqa: E402
 from keydnn.experiment.training import AppliedLoss, Loss, Optimizer  # noqa: E402
@@ -44,9 +45,12 @@ __all__ = [
     "BaseModel",
     "Batch",
     "BatchSchedulingPolicy",
+    "CVBinding",
+    "CVResults",
     "Callback",
     "Checkpointing",
     "ConcatNode",
+    "CrossValidation",
     "DataFormat",
     "EarlyStopping",
     "EvalLossMetric",

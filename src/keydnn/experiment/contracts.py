@@ -102,6 +102,17 @@ class ICallback(Protocol):
 
 
 @runtime_checkable
+class IExperiment(Protocol):
+    """Runs plans, also apart from what else it does."""
+
+    execution_plan: Any
+    ctx: Any
+    seed: int
+
+    def run_apart(self, item: Any, *, label: str, featuresets: Sequence[Any] = (), reset_weights: bool = False, **kwargs: Any) -> Any: ...
+
+
+@runtime_checkable
 class IRestoring(Protocol):
     """A callback that may put the best epoch back."""
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 from keydnn.experiment.callbacks import ExperimentCallback
 from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
-from keydnn.experiment.data import DataFormat
+from keydnn.experiment.data import DataFormat, FeatureSet
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.execution import prediction
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
@@ -297,7 +297,42 @@ class Experiment:
         """Like :meth:`run`, without any trace; see :meth:`preview_phase`."""
         return self._previewed(self._plan, kwargs, whole=True)
 
-    def _recorded(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False) -> Any:
+    def run_apart(
+        self,
+        item: ExperimentPhase | PhaseGroup,
+        *,
+        label: str,
+        featuresets: Sequence[FeatureSet] = (),
+        reset_weights: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a phase or group for itself: what it changes is put back afterwards, also after an exception, but it stands in the history.
+
+        Args:
+            item: The phase or group.
+            label: Of the run in the history; it also names the stream of random numbers that the run draws from.
+            featuresets: They stand in for those with their ids while it runs.
+            reset_weights: Whether it starts from the weights that the seed gives, not from those there are.
+            **kwargs: As of :meth:`run`.
+
+        Raises:
+            TypeError: Neither a phase nor a group, or keywords that it does not know.
+        """
+        check_keywords(_checked_item(item, ExperimentPhase | PhaseGroup), kwargs)
+        stream = self._stream
+        with self._ctx.activate(), restoring(self._ctx, flags_only=False):
+            self._stream = Stream(self._seed, label)
+            try:
+                with self._ctx.use_policy(RegistrationPolicy.OVERWRITE):
+                    for fs in featuresets:
+                        self._ctx.register_experiment_node(fs)
+                if reset_weights and self.model_graph is not None:
+                    self.model_graph.reset_state()
+                return self._recorded(item, kwargs, label=label)
+            finally:
+                self._stream = stream
+
+    def _recorded(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False, label: str | None = None) -> Any:
         check_keywords(item, keywords)
         self._check_files()
         outermost = not self._is_running
@@ -308,7 +343,7 @@ class Experiment:
                 return run.execute(item, whole=whole)
         finally:
             if not self._is_preview:
-                self._history.append(self._record(item, run))
+                self._history.append(self._record(item, run, label))
 
     def _previewed(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False) -> Any:
         check_keywords(item, keywords)
@@ -340,11 +375,11 @@ class Experiment:
         if self._checkpointing is not None and not self._checkpoints_off:
             raise NotImplementedError("experiments are not written to disk yet: give a Checkpointing to a TrainPhase, or disable this one")
 
-    def _record(self, item: Item, run: PlanRun) -> ExperimentRun:
+    def _record(self, item: Item, run: PlanRun, label: str | None) -> ExperimentRun:
         phases = item.flatten() if isinstance(item, PhaseGroup) else [item]
         facts = {"seed": self._seed, "sampler_seeds": sampler_seeds(phases), **machine_facts(), **run.span.metadata}
         return ExperimentRun(
-            label=run.span.label,
+            label=run.span.label if label is None else label,
             started_at=run.span.started_at,
             ended_at=run.span.ended_at,
             status=run.span.status,
@@ -469,9 +504,9 @@ def _checked_seed(seed: Any) -> int:
     return number
 
 
-def _checked_item(item: Any, kind: type) -> Any:
+def _checked_item(item: Any, kind: Any) -> Any:
     if not isinstance(item, kind):
-        raise TypeError(f"expected a {kind.__name__}, got {type(item).__name__}")
+        raise TypeError(f"expected a {getattr(kind, '__name__', 'phase or group')}, got {type(item).__name__}")
     return item
 
 

@@ -288,3 +288,25 @@ class AxisSeries:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{axis}: {size}" for axis, size in self.shape.items())
         return f"{type(self).__name__}({len(self._data)} entries; {sizes})"
+
+
+def stacked(axis: str, parts: Mapping[Any, AxisSeries]) -> AxisSeries:
+    """Series joined to one of the first one's class, with an axis in front that names the part.
+
+    Args:
+        axis: Its name.
+        parts: Value on that axis to series, at least one.
+
+    Raises:
+        ValueError: They have different axes.
+
+    Example:
+        >>> from keydnn.experiment.series import AxisSeries, stacked
+        >>> stacked("fold", {0: AxisSeries(("epoch",), {(0,): 2.0}), 1: AxisSeries(("epoch",), {(0,): 3.0})}).to_dict()
+        {(0, 0): 2.0, (1, 0): 3.0}
+    """
+    axes = {part.axes for part in parts.values()}
+    if len(axes) != 1:
+        raise ValueError(f"series with different axes cannot be joined: {', '.join(map(str, axes))}")
+    first = next(iter(parts.values()))
+    return first._like((axis, *first.axes), {(at, *key): value for at, part in parts.items() for key, value in part._data.items()})

@@ -1,6 +1,7 @@
 """What phases leave behind: series of contexts, tensors, losses and metrics."""
 
 from keydnn.experiment.results.contexts import ContextStore, EpochSteps
+from keydnn.experiment.results.cv_results import CVResults
 from keydnn.experiment.results.frames import Frame
 from keydnn.experiment.results.group_results import PhaseGroupResults
 from keydnn.experiment.results.pass_results import EvalResults, FitResults
@@ -26,6 +27,7 @@ __all__ = [
     "ArtifactStore",
     "AxisSeries",
     "BatchSeries",
+    "CVResults",
     "CallbackSeries",
     "ContextSeries",
     "ContextStore",

@@ -1,0 +1,130 @@
+"""CrossValidation: one plan run on every fold, each from the same weights."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.contracts import IExperiment
+from keydnn.experiment.execution.folds import CVBinding, Fold
+from keydnn.experiment.phases import PhaseGroup, TrainPhase
+from keydnn.experiment.progress import showing, task
+from keydnn.experiment.registration import in_notebook
+from keydnn.experiment.results.cv_results import FOLD, CVResults
+
+
+class CrossValidation:
+    """Runs a plan once per fold.
+
+    In fold i the split ``train_split_name`` of every binding is its pool without part i and ``val_split_name`` is part i; splits cut
+    from one of them are cut again, scalers are fitted again on the same splits, and every other split is as it was.  Every fold starts
+    from the weights and optimizer states there are, with random numbers of its own; afterwards everything is as before but the
+    experiment's history, also after an exception.
+
+    Args:
+        label: Name; the runs stand in the history as ``<label>_fold_<i>``.
+        bindings: What is cut into folds: one CVBinding or several, of different feature sets.
+        n_folds: Number of folds.
+        seed: Of the :class:`~keydnn.experiment.splitters.RandomSplitter` that cuts.
+        phase: TrainPhase or PhaseGroup; None takes the plan of the experiment.
+        experiment: None takes that of the active context.
+
+    Raises:
+        TypeError: No experiment, no binding, or a phase of another kind.
+        ValueError: ``n_folds`` below 1, two bindings of one set, or folds that cannot be cut; see :meth:`CVBinding.folds`.
+
+    Example:
+        >>> from keydnn.experiment import CrossValidation, CVBinding, Experiment, ExperimentContext, FeatureSet
+        >>> exp = Experiment("ageing", ctx=ExperimentContext(), seed=7)
+        >>> with exp.ctx.activate():
+        ...     fs = FeatureSet.from_dict("cells", {"u": np.arange(10.0)}, "u", [])
+        ...     fs.split_random({"train": 0.7, "val": 0.3})
+        ...     cv = CrossValidation(bindings=CVBinding(fs, ["train", "val"]), n_folds=5)
+        >>> cv.folds[0][0].val.tolist(), cv.folds[0][0].train.tolist()
+        ([6, 1], [0, 2, 3, 4, 5, 7, 8, 9])
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str = "CV",
+        bindings: CVBinding | Sequence[CVBinding],
+        n_folds: int = 5,
+        seed: int = 13,
+        phase: TrainPhase | PhaseGroup | None = None,
+        experiment: IExperiment | None = None,
+    ) -> None:
+        self.label = label
+        self.experiment = _checked_experiment(experiment)
+        self.bindings = _checked_bindings(bindings)
+        self.phase = self.experiment.execution_plan if phase is None else phase
+        if not isinstance(self.phase, TrainPhase | PhaseGroup):
+            raise TypeError(f"phase must be a TrainPhase or a PhaseGroup, got {type(phase).__name__}")
+        if isinstance(n_folds, bool) or operator.index(n_folds) < 1:
+            raise ValueError(f"n_folds must be 1 or more, got {n_folds}")
+        self.n_folds, self.seed = operator.index(n_folds), operator.index(seed)
+        self.folds: list[list[Fold]] = [binding.folds(self.n_folds, self.seed) for binding in self.bindings]
+
+    def run(
+        self, *, show_fold_progress: bool = True, persist_progress: bool | None = None, reset_weights: bool = False, **kwargs: Any
+    ) -> CVResults:
+        """Run the plan on every fold.
+
+        Args:
+            show_fold_progress: Whether a bar shows the folds.
+            persist_progress: Whether bars stay; None means in notebooks.
+            reset_weights: Whether every fold starts from fresh weights, which are those that the experiment's seed gives.
+            **kwargs: As of :meth:`Experiment.run`, for the phases.
+
+        Raises:
+            TypeError: Unknown keywords.
+        """
+        stays = in_notebook() if persist_progress is None else persist_progress
+        results = CVResults(self.label)
+        with showing(show_fold_progress, persist=stays), task("folds", self.n_folds) as advance:
+            for i in range(self.n_folds):
+                results.add_result(self.run_fold(i, reset_weights=reset_weights, persist_progress=stays, **kwargs))
+                advance(1)
+        return results
+
+    def run_fold(self, i: int, *, reset_weights: bool = False, **kwargs: Any) -> Any:
+        """Run one fold; see :meth:`run`.
+
+        Args:
+            i: Its number.
+            reset_weights: Whether it starts from fresh weights.
+            **kwargs: For the phases.
+
+        Returns:
+            PhaseGroupResults with the label ``fold_<i>``.
+        """
+        with self.experiment.ctx.activate():
+            sets = [binding.folded(folds[i]) for binding, folds in zip(self.bindings, self.folds, strict=True)]
+        group = PhaseGroup(f"{FOLD}{i}", self.phase.all if isinstance(self.phase, PhaseGroup) else [self.phase])
+        return self.experiment.run_apart(
+            group, label=f"{self.label}_{group.label}", featuresets=sets, reset_weights=reset_weights, **kwargs
+        )
+
+    def __repr__(self) -> str:
+        return f"CrossValidation({self.label!r}, {self.bindings}, n_folds={self.n_folds}, seed={self.seed})"
+
+
+def _checked_experiment(experiment: IExperiment | None) -> IExperiment:
+    found = ExperimentContext.get_active().get_experiment() if experiment is None else experiment
+    if found is None:
+        raise TypeError("no experiment: pass experiment=, or activate the context of one")
+    if not isinstance(found, IExperiment):
+        raise TypeError(f"experiment must be an Experiment, got {type(found).__name__}")
+    return found
+
+
+def _checked_bindings(bindings: Any) -> list[CVBinding]:
+    given = [bindings] if isinstance(bindings, CVBinding) else list(bindings)
+    if not given or not all(isinstance(binding, CVBinding) for binding in given):
+        raise TypeError(f"bindings must be one or more CVBindings, got {bindings!r}")
+    sets = [binding.featureset.node_id for binding in given]
+    if len(set(sets)) < len(sets):
+        raise ValueError(f"two bindings cut the same feature set: {', '.join(binding.featureset.label for binding in given)}")
+    return given

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from keydnn.experiment.contracts import INode, ISnapshot, IStateful
+from keydnn.experiment.errors import RegistrationError
 from keydnn.experiment.registration import NODE_KINDS, BothLevels, RegistrationPolicy, default_policy, in_notebook, kinds_of
 
 __all__ = ["ExperimentContext", "RegistrationPolicy", "default_policy", "in_notebook", "kinds_of"]
@@ -181,7 +182,7 @@ class ExperimentContext:
         known_by = f" and id {other.node_id}" if isinstance(other, INode) else ""
         text = f"a {type(other).__name__} with label {other.label!r}{known_by} is registered"
         if self._policy is RegistrationPolicy.ERROR:
-            raise ValueError(f"{text}; {node.label!r} needs another label, or the policy 'overwrite'")
+            raise RegistrationError(f"{text}; {node.label!r} needs another label, or the policy 'overwrite'")
         if self._policy is RegistrationPolicy.OVERWRITE_WARN:
             warnings.warn(f"{text}; it is replaced", UserWarning, stacklevel=4)
 

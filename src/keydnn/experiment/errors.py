@@ -102,6 +102,10 @@ class ResolutionError(ExperimentError, RuntimeError):
     """A reference cannot be resolved."""
 
 
+class RegistrationError(ExperimentError, ValueError):
+    """A label or id is taken, or there is a graph already."""
+
+
 class SymbolResolutionError(ExperimentError, RuntimeError):
     """A file names a class or function that cannot be found."""
 

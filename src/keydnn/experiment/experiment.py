@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.data import DataFormat, FeatureSet
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.execution import prediction
+from keydnn.experiment.execution import experiment_file, prediction
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
 from keydnn.experiment.execution.run_record import Span, machine_facts, run_table, sampler_seeds
 from keydnn.experiment.execution.snapshot import restoring
@@ -165,6 +166,11 @@ class Experiment:
     def seed(self) -> int:
         """The seed, given or drawn."""
         return self._seed
+
+    @property
+    def stream(self) -> Stream:
+        """The random numbers that its runs draw."""
+        return self._stream
 
     @property
     def model_graph(self) -> ModelGraph | None:
@@ -466,10 +472,62 @@ class Experiment:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
+        """Go back to a state that :meth:`get_state` told in this process."""
         self._ctx.set_state(state["ctx"])
         self._history, self._checkpoints = list(state["history"]), dict(state["checkpoints"])
         self._stream.set_state(state["random"])
+
+    # -- files
+
+    def save(self, filepath: str | os.PathLike[str], *, overwrite: bool = False, include_data: bool = True) -> Path:
+        """Write feature sets, graph, plan, callbacks, history and random numbers to ``<name>.exp.mml``.
+
+        Nodes that the graph does not hold are left out.  The same content gives the same bytes.
+
+        Args:
+            filepath: Name of the file; the suffix is forced on what stands before its first dot.
+            overwrite: Whether an existing file may be replaced.
+            include_data: Whether the values of the samples are written.  Without them the file holds their schema, ids, splits, scalers and
+                fingerprint: results can still be asked for, and whatever needs a value raises SampleLoadError.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            FileExistsError: The file exists and ``overwrite`` is False.
+            PackagedCodeError: A class or function can be neither named nor packaged: it stands in ``__main__`` or inside a function.
+            TypeError: The state of a callback holds something that a file cannot say.
+            SampleLoadError: The data are to be written and are not here.
+
+        Example:
+            >>> exp = Experiment("ageing", ctx=ExperimentContext(), seed=7)
+            >>> path = exp.save("runs/ageing")
+            >>> path.name, Experiment.load(path) == exp
+            ('ageing.exp.mml', True)
+        """
+        return experiment_file.write_experiment(self, filepath, overwrite=overwrite, include_data=include_data)
+
+    @classmethod
+    def load(cls, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False, overwrite: bool = False) -> Self:
+        """Read an experiment; the script that made it is not needed.
+
+        Its nodes go into the active context.  If that has an experiment or a graph already, they go into a new one, which becomes active.
+        A load that fails leaves the active context as it was.
+
+        Args:
+            filepath: The file, with or without its suffix.
+            allow_packaged_code: Whether code in the file may be run; read it first with ``inspect_packaged_code``.
+            overwrite: Whether nodes replace those that are registered.  Otherwise an identical feature set that is registered is taken
+                instead of the loaded one, and other nodes whose ids are taken get new ones.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ArtifactError: No experiment, or a damaged or hostile file.
+            PackagedCodeError: It brings code, and that is not permitted.
+            SymbolResolutionError: It names a class that is registered nowhere here.
+            ValueError: A label of a compute node is taken and the policy of the active context is "error".
+        """
+        return experiment_file.read_experiment(cls, filepath, allow_packaged_code=allow_packaged_code, overwrite=overwrite)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Experiment) and same_values(self.get_config(), other.get_config())

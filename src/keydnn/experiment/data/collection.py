@@ -144,6 +144,11 @@ class SampleCollection(CollectionReading):
         return [domain for domain in COLUMN_DOMAINS if self._schema.domain_keys(domain)]
 
     @property
+    def ids(self) -> RowIds:
+        """The ids of the rows."""
+        return self._ids
+
+    @property
     def uuid_key(self) -> int:
         """The key of computed ids."""
         return self._ids.key

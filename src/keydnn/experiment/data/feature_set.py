@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from keydnn.experiment.data import feature_set_file
+from keydnn.experiment.data.absent_collection import AbsentCollection
 from keydnn.experiment.data.access import Rows
 from keydnn.experiment.data.audit import AuditReport, audit
 from keydnn.experiment.data.collection import SampleCollection
@@ -105,7 +106,7 @@ class FeatureSet(ExperimentNode, FeatureSetSources, FeatureSetScalers, Splittabl
     @property
     def fingerprint(self) -> str:
         """Hash of schema and raw values in row order; labels and ids do not count."""
-        return fingerprint(self._samples)
+        return self._samples.told_fingerprint if isinstance(self._samples, AbsentCollection) else fingerprint(self._samples)
 
     # --- splits ----------------------------------------------------------------------------------------------------
 

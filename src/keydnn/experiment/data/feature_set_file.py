@@ -14,26 +14,45 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.data import collection_file
+from keydnn.experiment.data.absent_collection import AbsentCollection
 from keydnn.experiment.data.collection import SampleCollection
+from keydnn.experiment.data.row_ids import RowIds, checked_uuids
 from keydnn.experiment.equality import same_arrays
 from keydnn.experiment.errors import ArtifactError, SampleLoadError
 from keydnn.experiment.io import ArtifactReader, Encoder, save_artifact
 from keydnn.experiment.io.archive import to_json
 from keydnn.experiment.io.values import read_npy
-from keydnn.experiment.names import REP_TRANSFORMED
+from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS, METADATA_UUID_KEY, REP_TRANSFORMED
 from keydnn.experiment.scalers import ScalerRecord
 from keydnn.experiment.splitters import SplitterRecord
+from keydnn.experiment.uuids import check_uuid_key
 
 TABLE = "sample_collection.arrow"
+SCHEMA, UUIDS = "sample_schema.arrow", "sample_uuids.arrow"  # of a set without its values
+N_SAMPLES, FINGERPRINT = "keydnn.n_samples", "keydnn.fingerprint"
 SPLITS = "split_configs.json"
 log = logging.getLogger("keydnn")
 
 
 def save(fs: Any, filepath: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Write a feature set; see ``FeatureSet.save``."""
+    return save_artifact(fs, filepath, "fs", overwrite=overwrite, members=members_of(fs))
+
+
+def members_of(fs: Any, *, include_data: bool = True) -> dict[str, Any]:
+    """The members that stand for the state of a feature set.
+
+    Args:
+        fs: The feature set.
+        include_data: Whether values are among them; else schema, ids and fingerprint stand for the samples.
+
+    Raises:
+        SampleLoadError: The values are wanted, and are not here.
+    """
     state = fs.get_state()
     encoder = Encoder()
-    members: dict[str, Any] = {TABLE: _ipc(fs.collection.stored_table())}
+    members: dict[str, Any] = {TABLE: _ipc(fs.collection.stored_table())} if include_data else _absent_members(fs.collection)
     splits: list[dict[str, Any]] = []
     for i, name in enumerate(fs.available_splits):
         member = f"splits/{i:04d}.npy"
@@ -46,7 +65,17 @@ def save(fs: Any, filepath: str | os.PathLike[str], *, overwrite: bool) -> Path:
         members[f"scaler_records/{i:04d}.json"] = to_json(encoder.encode(told))
     told = {"splits": splits, "label_classes": state["label_classes"]}
     members[SPLITS] = to_json(encoder.encode(told))
-    return save_artifact(fs, filepath, "fs", overwrite=overwrite, members={**encoder.members, **members})
+    return {**encoder.members, **members}
+
+
+def _absent_members(collection: SampleCollection) -> dict[str, Any]:
+    absent = AbsentCollection.of(collection)
+    ids = absent.ids
+    told = {N_SAMPLES: str(ids.n), METADATA_UUID_KEY: f"{ids.key:032x}", FINGERPRINT: absent.told_fingerprint}
+    members = {SCHEMA: _ipc(absent.schema_table.replace_schema_metadata(told))}
+    if ids.stored is not None:
+        members[UUIDS] = _ipc(pa.table({DOMAIN_SAMPLE_UUIDS: ids.stored}))
+    return members
 
 
 def _record_config(record: SplitterRecord) -> dict[str, Any]:
@@ -69,17 +98,46 @@ def _npy(array: np.ndarray) -> bytes:
 def load(cls: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: bool, overwrite: bool) -> Any:
     """Read a feature set; see ``FeatureSet.load``."""
     with ArtifactReader(filepath, "fs", allow_packaged_code=allow_packaged_code) as reader:
-        label, node_id = reader.config["label"], reader.config["node_id"]
-        try:
-            samples = SampleCollection.from_arrow(reader.archive.read(TABLE), str(reader.archive.path))
-        except SampleLoadError as error:
-            raise ArtifactError(str(error)) from error
-        made = cls(label, samples, node_id=node_id, register=False)
-        state = made.get_state()
-        state.update(_records(reader, samples))
-        made.set_state(state)
+        made = read(cls, reader)
+    return registered(made, overwrite)
+
+
+def read(cls: Any, reader: ArtifactReader) -> Any:
+    """The feature set in an opened artifact, not registered.
+
+    Raises:
+        ArtifactError: A damaged or hostile file.
+    """
+    label, node_id = reader.config["label"], reader.config["node_id"]
+    try:
+        samples = _absent(reader) if SCHEMA in reader.archive.names else _present(reader)
+    except SampleLoadError as error:
+        raise ArtifactError(str(error)) from error
+    made = cls(label, samples, node_id=node_id, register=False)
+    state = made.get_state()
+    state.update(_records(reader, samples))
+    made.set_state(state)
+    if not isinstance(samples, AbsentCollection):
         _check_transformed(made, reader.archive.path)
-    return _registered(made, overwrite)
+    return made
+
+
+def _present(reader: ArtifactReader) -> SampleCollection:
+    return SampleCollection.from_arrow(reader.archive.read(TABLE), str(reader.archive.path))
+
+
+def _absent(reader: ArtifactReader) -> AbsentCollection:
+    name = str(reader.archive.path)
+    with collection_file.readable(name):
+        table = collection_file.read(reader.archive.read(SCHEMA), trusted=False)
+        told = table.schema.metadata or {}
+        n, key = int(told[N_SAMPLES.encode()]), collection_file.uuid_key_of(table)
+        stored = None
+        if UUIDS in reader.archive.names:
+            stored = checked_uuids(collection_file.read(reader.archive.read(UUIDS), trusted=False)[DOMAIN_SAMPLE_UUIDS])
+        if n < 0 or table.num_rows or (stored is not None and len(stored) != n):
+            raise ValueError(f"{n} samples are told, and {table.num_rows} rows and {0 if stored is None else len(stored)} ids are there")
+        return AbsentCollection(table, RowIds(n, check_uuid_key(key), stored), told[FINGERPRINT.encode()].decode())
 
 
 def _records(reader: ArtifactReader, samples: SampleCollection) -> dict[str, Any]:
@@ -121,7 +179,7 @@ def _check_transformed(fs: Any, path: Path) -> None:
                 )
 
 
-def _registered(made: Any, overwrite: bool) -> Any:
+def registered(made: Any, overwrite: bool) -> Any:
     """Register a loaded set: an identical one is returned instead, another one with its id gives it a new id."""
     ctx = ExperimentContext.get_active()
     known = ctx.available_nodes.get(made.node_id)

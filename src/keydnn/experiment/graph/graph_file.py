@@ -29,16 +29,34 @@ def _placed(cls: Any, config: Mapping[str, Any], state: Mapping[str, Any], overw
     is_taken = active.model_graph is not None or active.get_experiment() is not None
     sources = _sources(config, active)
     ctx = _another(active, sources) if is_taken and not overwrite else active
-    taken = {node_id for node_id in _ids(config) if node_id in ctx.available_nodes}
-    if taken and not overwrite:
-        ids = {node_id: str(uuid.uuid4()) for node_id in taken}
-        config, state = renamed(config, ids), renamed(state, ids)
-        log.info("ids of %d nodes of the loaded graph %r are taken; they get new ones", len(ids), config["label"])
-    made = _made(cls, ctx, config, state, "overwrite" if overwrite else ctx.registration_policy)
+    made, _ = place_in(cls, ctx, config, state, overwrite)
     if ctx is not active:
         ExperimentContext.set_active(ctx)
         log.info("the active context has a graph or an experiment; the loaded graph %r lives in a new one, active from now on", made.label)
     return made
+
+
+def place_in(
+    cls: Any, ctx: ExperimentContext, config: Mapping[str, Any], state: Mapping[str, Any], overwrite: bool
+) -> tuple[Any, dict[str, str]]:
+    """Make a graph in a context; the context is as before if that fails.
+
+    Args:
+        cls: ModelGraph.
+        ctx: The context.
+        config: Of the graph.
+        state: Of the graph.
+        overwrite: Whether nodes replace those that are registered; else those whose id is taken get a new one.
+
+    Returns:
+        The graph, and old id to new id.
+    """
+    taken = [] if overwrite else [node_id for node_id in _ids(config) if node_id in ctx.available_nodes]
+    ids = {node_id: str(uuid.uuid4()) for node_id in taken}
+    if ids:
+        log.info("ids of %d nodes of the loaded graph %r are taken; they get new ones", len(ids), config["label"])
+    made = _made(cls, ctx, renamed(config, ids), renamed(state, ids), "overwrite" if overwrite else ctx.registration_policy)
+    return made, ids
 
 
 def _made(cls: Any, ctx: ExperimentContext, config: Mapping[str, Any], state: Mapping[str, Any], policy: Any) -> Any:

@@ -21,6 +21,7 @@ MAX_INFLATION = 1000
 MAX_JSON_BYTES = 64 << 20
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
 _BLOCK = 1 << 20
+CODE = "code/"  # where packaged sources stand
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, UnicodeDecodeError)
 
 Bytes = bytes | bytearray | memoryview
@@ -142,3 +143,40 @@ class ArchiveReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ArchiveFolder:
+    """A folder of an archive, read as if it were one; sources stand beside the folders, so that all of them share what they package.
+
+    Args:
+        archive: The archive, which stays open.
+        folder: Its name, without a slash at the end.
+    """
+
+    def __init__(self, archive: ArchiveReader, folder: str) -> None:
+        self._archive, self._folder = archive, f"{folder}/"
+        self.path = archive.path / folder
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all members, without the folder."""
+        return [name.removeprefix(self._folder) for name in self._archive.names if name.startswith(self._folder)]
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """See :meth:`ArchiveReader.read`."""
+        return self._archive.read(self._place(name), limit)
+
+    def json(self, name: str) -> Any:
+        """See :meth:`ArchiveReader.json`."""
+        return self._archive.json(self._place(name))
+
+    def _place(self, name: str) -> str:
+        return name if name.startswith(CODE) else f"{self._folder}{name}"
+
+    def close(self) -> None:
+        """Nothing: the archive is another's."""
+
+
+def in_folder(folder: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Members of an artifact under the names that :class:`ArchiveFolder` reads."""
+    return {name if name.startswith(CODE) else f"{folder}/{name}": data for name, data in members.items()}

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from keydnn import __version__
 from keydnn.experiment.contracts import IStateful
 from keydnn.experiment.errors import ArtifactError, ArtifactKindError, ExperimentError
-from keydnn.experiment.io.archive import ArchiveReader, to_json, write_archive
+from keydnn.experiment.io.archive import ArchiveFolder, ArchiveReader, to_json, write_archive
 from keydnn.experiment.io.classes import Symbols, spec_of
 from keydnn.experiment.io.migrations import SCHEMA_VERSION, check_schema, migration_registry
 from keydnn.experiment.io.values import Decoder, Encoder
@@ -72,6 +73,16 @@ def save_artifact(
     path = artifact_path(filepath, kind)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    write_archive(path, artifact_members(obj, kind, members), overwrite=overwrite)
+    return path
+
+
+def artifact_members(obj: Any, kind: str, members: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What :func:`save_artifact` writes, by the names of the members.
+
+    Raises:
+        PackagedCodeError: A class or function can be neither named nor packaged.
+    """
     encoder = Encoder()
     config = encoder.encode(getattr(obj, "artifact_config", obj.get_config)())
     files = {"config": "config.json"}
@@ -86,21 +97,19 @@ def save_artifact(
         "symbol": spec_of(type(obj), encoder.members),
     }
     files.update({name.partition(".")[0]: name for name in members or {}})
-    written = {
+    return {
         **encoder.members,
         **(members or {}),
         "config.json": to_json(config),
         "artifact.json": to_json({"header": header, "files": files}),
     }
-    write_archive(path, written, overwrite=overwrite)
-    return path
 
 
 class ArtifactReader:
     """An opened artifact: header checked, config migrated and decoded.
 
     Args:
-        filepath: The file, with or without its suffix.
+        source: The file, with or without its suffix, or the folder of an artifact that lies in another one.
         kind: The kind it must have.
         allow_packaged_code: Whether code in the file may be run.
         max_bytes: Limit of what may be read.
@@ -112,10 +121,15 @@ class ArtifactReader:
     """
 
     def __init__(
-        self, filepath: str | os.PathLike[str], kind: str, *, allow_packaged_code: bool = False, max_bytes: int | None = None
+        self,
+        source: str | os.PathLike[str] | ArchiveFolder,
+        kind: str,
+        *,
+        allow_packaged_code: bool = False,
+        max_bytes: int | None = None,
     ) -> None:
         with contextlib.ExitStack() as undo:
-            self.archive = ArchiveReader(existing_path(filepath, kind), max_bytes)
+            self.archive: Any = source if isinstance(source, ArchiveFolder) else ArchiveReader(existing_path(source, kind), max_bytes)
             undo.push(self)
             self._open(kind, allow_packaged_code)
             undo.pop_all()

@@ -66,6 +66,7 @@ BUILTINS: dict[str, str] = {  # key in files -> where the class stands
     "MeanNode": f"{_HERE}.graph.elementwise:MeanNode",
     "MultiplyNode": f"{_HERE}.graph.elementwise:MultiplyNode",
     "ModelGraph": f"{_HERE}.graph.model_graph:ModelGraph",
+    "Experiment": f"{_HERE}.experiment:Experiment",
 }
 REGISTRIES: dict[str, str] = {
     "scaler": f"{_HERE}.scalers:scaler_registry",

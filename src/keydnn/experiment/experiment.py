@@ -500,6 +500,7 @@ class Experiment:
             SampleLoadError: The data are to be written and are not here.
 
         Example:
+            >>> from keydnn.experiment import Experiment, ExperimentContext
             >>> exp = Experiment("ageing", ctx=ExperimentContext(), seed=7)
             >>> path = exp.save("runs/ageing")
             >>> path.name, Experiment.load(path) == exp

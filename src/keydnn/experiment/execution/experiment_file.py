@@ -21,6 +21,7 @@ from keydnn.experiment.execution import experiment_state
 from keydnn.experiment.graph import ModelGraph, graph_file
 from keydnn.experiment.graph.graph_file import renamed
 from keydnn.experiment.io import ArchiveFolder, ArtifactReader, Encoder, artifact_members, artifact_path, in_folder, save_artifact, to_json
+from keydnn.experiment.io.classes import spec_of
 
 KIND = "exp"
 SETS, GRAPH = "featuresets", "model_graph"
@@ -86,7 +87,7 @@ def _kept_unless_done(ctx: ExperimentContext) -> Iterator[None]:
 
 
 def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool) -> Any:
-    found = reader.cls()
+    found = cls if reader.header.get("symbol") == spec_of(cls, {}) else reader.cls()
     if not issubclass(found, cls):
         raise ArtifactError(f"{reader.archive.path} holds a {found.__name__}, no {cls.__name__}")
     ids = _feature_sets(reader, overwrite)

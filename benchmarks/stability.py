@@ -1,4 +1,4 @@
-"""``python -m benchmarks stability``: instrumented training, quantisers and a sweep of ``keydnn.stability``.
+"""``python -m benchmarks stability``: instrumented training, quantisers, Hessian-vector products and a sweep of ``keydnn.stability``.
 
 One Dense layer, 4 inputs, 2 outputs, N = 1000, full batch, order-0 throttle, every metric; one call of 1,000 steps is timed and
 divided by 1,000.  Beside it an eager TensorFlow loop that computes the same (its Hessian once, before the clock starts).  Both
@@ -34,6 +34,7 @@ GOALS: dict[str, tuple[float, float]] = {  # most seconds or least elements per 
     "quantiser in NumPy": (0.1e9, 0.0),
     "sweep of 41x41 cells": (40.0, 0.0),
 }
+PRODUCT_GOAL = 2.5  # gradients that a Hessian-vector product may cost
 CONTESTANTS = [
     Entry("keydnn", "keydnn", "benchmarks.peers.stability_ours:make"),
     Entry("tensorflow", "keras", "benchmarks.peers.stability_tf:make", ("tensorflow",)),
@@ -62,7 +63,7 @@ def run(options: Options) -> dict[str, Any]:
     """All rows; prints a table and returns results, figures and versions."""
     rounds, budget = options.rounds or (2 if options.quick else 7), 0.05 if options.quick else 0.3
     results, versions = _steps(options, rounds, budget)
-    figures = [*_quantisers(rounds), _sweep(options)]
+    figures = [*_quantisers(rounds), *_products(rounds), _sweep(options)]
     for figure in figures:
         print(f"{figure['name']:<28}{figure['text']:>16}  ({figure['verdict']})", flush=True)
     return {"results": [vars(result) for result in results], "figures": figures, "versions": versions}
@@ -142,6 +143,64 @@ def _seconds(call: Any, n: int) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter() - start) / repeats
+
+
+def product_nets() -> dict[str, Any]:
+    """Networks with data, by name: what the products are measured on."""
+    import keydnn
+    from keydnn import nn
+
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal
+
+    def recurrent(layer: Any, steps: int, rows: int, inputs: int, size: int) -> Any:
+        first = layer(inputs, size, return_sequences=False, return_state=False)
+        return keydnn.Sequential(first, nn.Linear(size, 2)), normal((steps, rows, inputs)), normal((rows, 2))
+
+    tanh = keydnn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2))
+    conv = keydnn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(512, 2))
+    return {
+        "one Dense": (keydnn.Sequential(nn.Linear(4, 2)), normal((1000, 4)), normal((1000, 2))),
+        "tanh net": (tanh, normal((128, 4)), normal((128, 2))),
+        "conv net": (conv, normal((16, 3, 12, 12)), normal((16, 2))),
+        "RNN, 3 steps": recurrent(nn.RNN, 3, 4, 2, 3),
+        "RNN, 32 steps": recurrent(nn.RNN, 32, 16, 8, 16),
+        "LSTM, 3 steps": recurrent(nn.LSTM, 3, 4, 2, 3),
+        "LSTM, 32 steps": recurrent(nn.LSTM, 32, 16, 8, 16),
+        "GRU, 32 steps": recurrent(nn.GRU, 32, 16, 8, 16),
+    }
+
+
+def _products(rounds: int) -> list[dict[str, Any]]:
+    """What a Hessian-vector product costs in gradients at the same point: CPU time, both by turns, the median of their ratios."""
+    import keydnn
+    from keydnn.stability.products import Hessian
+
+    before = keydnn.get_threads()
+    keydnn.set_threads(1)
+    figures = []
+    try:
+        for name, (net, x, y) in product_nets().items():
+            operator = Hessian(net, x, y)
+            v = np.random.default_rng(1).standard_normal(operator.size)
+            calls = (operator.gradient, lambda: operator(v))  # noqa: B023 - called at once
+            for call in calls * 4:  # until both are plans
+                call()
+            repeats = max(1, round(0.004 / _cpu_seconds(operator.gradient, 8)))
+            pairs = [[_cpu_seconds(call, repeats) for call in calls] for _ in range(8 * rounds)]
+            ratio = float(np.median([product / gradient for gradient, product in pairs]))
+            verdict = f"{PRODUCT_GOAL} gradients: {'met' if ratio <= PRODUCT_GOAL else 'missed'}"
+            figures.append({"name": f"product, {name}", "value": ratio, "text": f"{ratio:.2f} gradients", "verdict": verdict})
+    finally:
+        keydnn.set_threads(before)
+    return figures
+
+
+def _cpu_seconds(call: Any, repeats: int) -> float:
+    start = time.process_time()
+    for _ in range(repeats):
+        call()
+    return (time.process_time() - start) / repeats
 
 
 def sweep_of(out: Path, side: int) -> Any:

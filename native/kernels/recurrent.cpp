@@ -63,7 +63,7 @@ int rnn_grad(const T* g, const T* g_last, const T* h, const T* w, const T* h0, c
     }
   });
   sums.write(db);
-  return weight_grad(s, h, h0, dp, n, n, dw);
+  return dw ? weight_grad(s, h, h0, dp, n, n, dw) : KEYDNN_OK;
 }
 
 // ---- long short-term memory -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ int rnn(const Call& call) {
                   at<T>(call, 5), at<T>(call, 6), n[0], n[1], n[2], n[3]);
 }
 
-// places: g, g_last, h, w, h0, mask, dp, dw, db, dh0
+// places: g, g_last, h, w, h0, mask, dp, dw (or none), db, dh0
 template <class T>
 int rnn_grad(const Call& call) {
   const int64_t* n = call.n;

@@ -70,6 +70,7 @@ def sequence(kind, gates, biased=True, mask=None, reverse=False, twice=2, **how)
 CASES = [
     *[sequence(*kind, **how) for kind in (("rnn", 1), ("lstm", 4), ("gru", 3)) for how in ({}, {"mask": MASK, "biased": False})],
     *[sequence(*kind, mask=MASK, reverse=True, twice=1) for kind in (("rnn", 1), ("lstm", 4), ("gru", 3))],
+    sequence("rnn", 1, reverse=True),
     sequence("gru", 3, reset_after=True),
     sequence("gru", 3, reset_after=True, mask=MASK, biased=False, reverse=True),
     Case(

@@ -9,8 +9,9 @@ from keydnn.compiler.lower import INT64, TYPES, Row, Unplannable, contiguous, lo
 
 
 def _places(op: Op, rows: list[Row]) -> list[View | None]:
-    """The operands, copied where they are strided, and the results."""
-    return [*(None if v is None else contiguous(v, rows) for v in op.operands), *op.results]
+    """The operands, copied where they are strided, and the results, None for one that nobody reads."""
+    results = [None if i == op.params.get("unread") else v for i, v in enumerate(op.results)]
+    return [*(None if v is None else contiguous(v, rows) for v in op.operands), *results]
 
 
 def _sequence(op: Op, like: View) -> list[Row]:

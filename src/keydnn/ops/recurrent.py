@@ -1,12 +1,14 @@
 """Recurrent sequences: all steps of a cell in one primitive, and the single step of the plain cell.
 
 The input's part of the sums, ``x @ w_ih``, is one matrix product over all steps; the primitives do what remains.  Their
-fused gradients serve a plain backward pass; with ``create_graph`` the same steps are written out in `keydnn.ops.unrolled`.
+fused gradients serve a plain backward pass.  With ``create_graph`` that of the plain cell serves again
+(`keydnn.ops.recurrent_twice`); the gates' steps, and those of the plain cell under a mask, are written out in `keydnn.ops.unrolled`.
 The formulas stand in `keydnn.kernels.reference.recurrent`.
 """
 
 from __future__ import annotations
 
+from keydnn.autograd.modes import is_grad_enabled
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import DeviceMismatchError, ShapeError
 from keydnn.ops import unrolled
@@ -15,6 +17,7 @@ from keydnn.ops._primitive import primitive
 from keydnn.ops.elementwise import where
 from keydnn.ops.linalg import gemm
 from keydnn.ops.random import full
+from keydnn.ops.recurrent_twice import rnn_grad_gradient
 
 # -- one step of the plain cell
 
@@ -68,14 +71,14 @@ def rnn_p(k, p, w, h0, *rest, n_biases, reverse):
     """States of every step, and the last one."""
     (b, *_), mask = _optional(rest, n_biases)
     h, last = k.rnn(p, w, b, h0, mask, reverse)
-    return (h, last), (n_biases, reverse, p, w, h0, *rest), (h,)
+    return (h, last), (n_biases, reverse, p, w, h0, *rest, h)
 
 
 @rnn_p.gradient
 def _(saved, grads, needs):
     n_biases, reverse, p, w, h0, *rest, h = saved
     (b, *_), mask = _optional(rest, n_biases)
-    if h is None:
+    if mask is not None and is_grad_enabled():
         dp, dw, db, dh0 = unrolled.rnn_grad(*grads, p, w, b, h0, mask, reverse)
     else:
         dp, dw, db, dh0 = _fused(rnn_grad_p, (*grads, h, w, h0, mask), reverse=reverse)
@@ -85,7 +88,17 @@ def _(saved, grads, needs):
 @primitive(n_outputs=4)
 def rnn_grad_p(k, *operands, present, reverse):
     """(dp, dw, db, dh0)."""
-    return k.rnn_grad(*_spread(operands, present), reverse), ()
+    found = k.rnn_grad(*_spread(operands, present), reverse)
+    return found, (present, reverse, *operands, found[0])
+
+
+@rnn_grad_p.gradient
+def _(saved, grads, needs):
+    present, reverse, *operands, da = saved
+    g, g_last, h, w, h0, _ = _spread(operands, present)
+    sweep = lambda *given: _fused(rnn_grad_p, (*given[:5], None), reverse=given[5])  # noqa: E731
+    found = rnn_grad_gradient(sweep, grads, g, g_last, h, w, h0, da, reverse)
+    return tuple(d for d, there in zip(found, present[:5], strict=True) if there)
 
 
 @primitive(n_outputs=3)

@@ -1,182 +1,22 @@
-"""Curvature of any model: Hessian-vector products, extreme eigenvalues, spectral density.
+"""Curvature of any model: extreme eigenvalues and spectral density from Hessian-vector products.
 
-    H v = d/dtheta <grad L, v>                       Pearlmutter 1994, https://doi.org/10.1162/neco.1994.6.1.147
-    fd:  (grad L(theta + h v) - grad L(theta - h v)) / (2 h),   h = eps^(1/3) (1 + ||theta||) / ||v||
     Lanczos with full re-orthogonalisation:  A Q = Q T + beta q e^T,   residual ``|beta s_last|`` of a Ritz pair
 
-Everything runs on a float64 copy of the network, so the model itself is not touched.  For one point the graph of the gradient is
-made once; a product is one more sweep through it.  Vectors are flat, in the order of ``model.parameters()``.
+The products are those of `keydnn.stability.products.Hessian`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keydnn._tensor import Tensor
-from keydnn.autograd.backward import grad
-from keydnn.nn.layers.bidirectional import Bidirectional
-from keydnn.nn.layers.recurrent import Recurrent
-from keydnn.stability.precision import ensure_precision_dict, network_of
+from keydnn.stability.products import Hessian
 
 METHODS = ("lanczos", "power")
-LOSS_MODES = ("half_mse", "keras_mse")
 _SMALL = 1e-12
-
-
-def loss_of(prediction: Tensor, target: Tensor, loss_mode: Any) -> Tensor:
-    """Half-MSE ``sum r^2 / (2 N)``, the mean of r^2 over all elements, or a function (prediction, target)."""
-    if callable(loss_mode):
-        return loss_mode(prediction, target)
-    residual = prediction - target
-    squares = (residual * residual).sum()
-    return squares / (2.0 * target.shape[0]) if loss_mode == "half_mse" else squares / float(np.prod(target.shape))
-
-
-class Hessian:
-    """The Hessian of a loss at the present parameters, as an operator on flat float64 vectors.
-
-    Args:
-        model: A network, or an object whose attribute ``model`` is one.
-        X: Inputs.
-        Y: Targets.
-        loss_mode: ``"half_mse"``, ``"keras_mse"``, or a differentiable function (prediction, target).
-        mode: ``"autograd"`` differentiates twice, ``"fd"`` takes central differences, ``"auto"`` is autograd, but differences for
-            networks with recurrent layers, whose second derivatives run step by step and cost more than two gradients.
-        precision: Formats for the straight-through graph of a `BaseModel`; None is the float graph.
-
-    Attributes:
-        products: How many products were made.
-
-    Raises:
-        ValueError: An unknown loss_mode or mode.
-
-    Example:
-        >>> from keydnn.stability import AffineDataset, LinearBlockModel
-        >>> from keydnn.stability.curvature import Hessian
-        >>> data = AffineDataset(50, seed=0)
-        >>> H = Hessian(LinearBlockModel(data, num_hidden=[], seed=0), *data.get())
-        >>> H(np.ones(10)).shape
-        (10,)
-    """
-
-    def __init__(self, model: Any, X: Any, Y: Any, *, loss_mode: Any = "half_mse", mode: str = "auto", precision: Any = None) -> None:
-        if not callable(loss_mode) and loss_mode not in LOSS_MODES:
-            raise ValueError(f"loss_mode must be one of {', '.join(LOSS_MODES)}, got {loss_mode!r}")
-        if mode not in ("auto", "autograd", "fd"):
-            raise ValueError(f"mode must be auto, autograd or fd, got {mode!r}")
-        self.loss_mode, self.products = loss_mode, 0
-        is_recurrent = any(isinstance(module, Recurrent | Bidirectional) for module in network_of(model).modules())
-        self.mode = mode if mode != "auto" else "fd" if is_recurrent else "autograd"
-        self.precision = ensure_precision_dict(precision)
-        self.model = copy.copy(model)
-        network = copy.deepcopy(network_of(model))
-        if network_of(model) is model:
-            self.model = network
-        else:
-            self.model.model = network
-        self.network = network
-        self.params = list(network.parameters())
-        for tensor in (*self.params, *network.buffers()):
-            if tensor.dtype.kind == "f":
-                tensor._data = tensor._data.astype(np.float64)
-        self.x, self.y = (Tensor(data=np.asarray(a, np.float64)) for a in (X, Y))
-        self._gradient: list[Any] | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return sum(p.numel() for p in self.params)
-
-    def output(self) -> Tensor:
-        """The network's prediction, in its graph."""
-        if self.precision is None:
-            return self.network(self.x)
-        return self.model._forward_with_precision(self.x, self.precision, training=self.network.training)
-
-    def loss(self) -> Tensor:
-        """The loss, in its graph."""
-        return loss_of(self.output(), self.y, self.loss_mode)
-
-    def gradient(self) -> np.ndarray:
-        """The flat gradient."""
-        return _flat(self.params, grad(self.loss(), self.params, allow_unused=True))
-
-    def __call__(self, v: Any) -> np.ndarray:
-        """``H v``.
-
-        Args:
-            v: Flat vector of :attr:`size` entries.
-
-        Raises:
-            ValueError: v has another size.
-        """
-        v = np.asarray(v, np.float64)
-        if v.shape != (self.size,):
-            raise ValueError(f"Hessian: expected a flat vector of {self.size} entries, got shape {v.shape}")
-        self.products += 1
-        return self._difference(v) if self.mode == "fd" else self._second(v)
-
-    def _second(self, v: np.ndarray) -> np.ndarray:
-        if self._gradient is None:
-            self._gradient = list(grad(self.loss(), self.params, create_graph=True, allow_unused=True))
-        dot = None
-        for g, part in zip(self._gradient, _split(self.params, v), strict=True):
-            if g is not None and g.requires_grad:
-                term = (g * Tensor(data=part)).sum()
-                dot = term if dot is None else dot + term
-        if dot is None:
-            return np.zeros(self.size)
-        return _flat(self.params, grad(dot, self.params, allow_unused=True))
-
-    def _difference(self, v: np.ndarray) -> np.ndarray:
-        length = float(np.linalg.norm(v))
-        if length == 0.0:
-            return np.zeros(self.size)
-        before = [p._data for p in self.params]
-        theta = np.concatenate([a.reshape(-1) for a in before])
-        h = np.finfo(np.float64).eps ** (1 / 3) * (1.0 + float(np.linalg.norm(theta))) / length
-        ends = []
-        for moved in (theta + h * v, theta - h * v):
-            for p, part in zip(self.params, _split(self.params, moved), strict=True):
-                p._data = part
-            ends.append(self.gradient())
-        for p, a in zip(self.params, before, strict=True):
-            p._data = a
-        return (ends[0] - ends[1]) / (2.0 * h)
-
-    def gauss_newton(self, v: Any) -> np.ndarray:
-        """``J^T (d2L/dy2) J v``: the Hessian without the curvature of the network itself."""
-        if callable(self.loss_mode):
-            raise ValueError("gauss_newton: knows the losses half_mse and keras_mse only")
-        parts = _split(self.params, np.asarray(v, np.float64))
-        y = self.output()
-        u = Tensor(data=np.zeros(y.shape), requires_grad=True)
-        pulled = grad(y, self.params, grad_outputs=u, create_graph=True, allow_unused=True)
-        terms = [(g * Tensor(data=part)).sum() for g, part in zip(pulled, parts, strict=True) if g is not None and g.requires_grad]
-        if not terms:
-            return np.zeros(self.size)
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        (pushed,) = grad(total, u)
-        scale = 1.0 / y.shape[0] if self.loss_mode == "half_mse" else 2.0 / float(np.prod(y.shape))
-        self.products += 1
-        return _flat(self.params, grad(y, self.params, grad_outputs=pushed * scale, allow_unused=True))
-
-
-def _flat(params: list[Any], grads: Any) -> np.ndarray:
-    parts = [np.zeros(p.shape) if g is None else g.numpy() for p, g in zip(params, grads, strict=True)]
-    return np.concatenate([np.asarray(part, np.float64).reshape(-1) for part in parts])
-
-
-def _split(params: list[Any], v: np.ndarray) -> list[np.ndarray]:
-    ends = np.cumsum([p.numel() for p in params])[:-1]
-    return [part.reshape(p.shape).copy() for p, part in zip(params, np.split(v, ends), strict=True)]
 
 
 def hvp(model: Any, X: Any, Y: Any, v: Any, *, loss_mode: str = "half_mse", mode: str = "auto", precision: Any = None) -> np.ndarray:

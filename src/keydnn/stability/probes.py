@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keydnn.stability.curvature import Hessian, lanczos
+from keydnn.stability.curvature import lanczos
 from keydnn.stability.precision import ensure_precision_dict
+from keydnn.stability.products import Hessian
 from keydnn.stability.quantization import rail_stats
 from keydnn.stability.rules import UpdateRule, stability_limit
 

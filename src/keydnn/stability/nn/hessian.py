@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from keydnn.nn import Dense, Linear
-from keydnn.stability.curvature import Hessian, lanczos, power
+from keydnn.stability.curvature import lanczos, power
 from keydnn.stability.metrics import HESSIAN_METRICS
+from keydnn.stability.products import Hessian
 from keydnn.stability.utils import gram_matrix, hessian_scale
 
 _MOST_PRODUCTS = 50
@@ -35,7 +36,7 @@ class HessianMonitor:
         self.scaled, self.scaled_vector = math.nan, None  # of the preconditioned Hessian
         self._whole: np.ndarray | None = None
         self._last: tuple[Any, ...] | None = None
-        self.operator: Hessian | None = None
+        self._operators: dict[tuple[int, ...], Hessian] = {}  # by the shape of the batch
 
     def at(self, step: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray | None, float]:
         """Eigenvalues (ascending) and residual for a step on a batch; before the update."""
@@ -62,12 +63,21 @@ class HessianMonitor:
         return found, 0.0
 
     def _estimated(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-        operator = Hessian(self.run.model, x, y, loss_mode=self.run.settings.loss_mode)
+        operator = self._operator(x, y)
         solve = lanczos if self.mode == "lanczos" else power
         found = solve(operator, operator.size, v0=self.vector, max_iter=_MOST_PRODUCTS)
         self.vector = found.vectors[0]
         self._measure_scaled(operator)
         return np.array([found.lambda_min, found.lambda_max]), float(found.residuals[0])
+
+    def _operator(self, x: np.ndarray, y: np.ndarray) -> Hessian:
+        """The Hessian at the present parameters."""
+        known = self._operators.get(x.shape)
+        if known is None:
+            known = self._operators[x.shape] = Hessian(self.run.model, x, y, loss_mode=self.run.settings.loss_mode)
+        else:
+            known.move(self.run.model, x, y)
+        return known
 
     def _measure_scaled(self, operator: Hessian) -> None:
         """The largest eigenvalue of ``P^-1 H`` for a rule with a preconditioner P, which it has after its first step."""
@@ -81,7 +91,7 @@ class HessianMonitor:
 
     def probe(self, batch: tuple[np.ndarray, np.ndarray], gradient: np.ndarray) -> float:
         """A curvature before the first update: three power iterations from the gradient."""
-        operator = Hessian(self.run.model, *batch, loss_mode=self.run.settings.loss_mode)
+        operator = self._operator(*batch)
         found = power(operator, operator.size, v0=gradient, max_iter=3)
         return max(float(np.abs(found.values[0])), 0.0)
 

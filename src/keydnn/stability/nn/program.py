@@ -22,11 +22,11 @@ from keydnn.nn import Module
 from keydnn.ops import concat
 from keydnn.ops.inplace import assign_
 from keydnn.ops.quantize import quantize_by
-from keydnn.stability.curvature import loss_of
 from keydnn.stability.laws import Kind, Knobs, State, control, sense
 from keydnn.stability.nn.forward import layer_forward
 from keydnn.stability.nn.quantisers import FLOAT64, Formats
 from keydnn.stability.precision import layer_names
+from keydnn.stability.products import loss_of
 from keydnn.training import Sequential
 
 _PLAIN = (int, float, bool, str, tuple, np.dtype, type(None))

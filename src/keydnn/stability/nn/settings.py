@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keydnn.stability.controllers import BaseController, CurvatureSensor, NoController, make_controller
-from keydnn.stability.curvature import LOSS_MODES, METHODS
+from keydnn.stability.curvature import METHODS
 from keydnn.stability.dataset import DriftModel
 from keydnn.stability.metrics import MetricsConfig
+from keydnn.stability.products import LOSS_MODES
 from keydnn.stability.rules import UpdateRule
 
 

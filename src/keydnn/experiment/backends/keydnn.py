@@ -39,6 +39,22 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return array
 
 
+def to_bits(tensor: Any) -> tuple[np.ndarray, str | None]:
+    """The values as an array; the engine's dtypes are NumPy's."""
+    return to_numpy(tensor), None
+
+
+def from_bits(array: np.ndarray, dtype: str | None) -> Any:
+    """The tensor that :func:`to_bits` told of.
+
+    Raises:
+        ValueError: A dtype that NumPy lacks.
+    """
+    if dtype is not None:
+        raise ValueError(f"keydnn has no dtype {dtype!r}")
+    return to_tensor(array)
+
+
 def detach(tensor: Any) -> Any:
     """A copy without history."""
     return tensor.detach().clone()

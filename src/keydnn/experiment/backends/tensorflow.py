@@ -36,6 +36,24 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
+def to_bits(tensor: Any) -> tuple[np.ndarray, str | None]:
+    """The values as an array; those of a dtype that NumPy lacks as integers, with the dtype's name."""
+    array = tensor.numpy()
+    if array.dtype.kind != "V":  # bfloat16 and its like
+        return array, None
+    return array.view({1: np.uint8, 2: np.uint16}[array.dtype.itemsize]), tensor.dtype.name
+
+
+def from_bits(array: np.ndarray, dtype: str | None) -> Any:
+    """The tensor that :func:`to_bits` told of.
+
+    Raises:
+        TypeError: No dtype of TensorFlow.
+    """
+    made = to_tensor(array)
+    return made if dtype is None else _tf().bitcast(made, _tf().as_dtype(dtype))
+
+
 def detach(tensor: Any) -> Any:
     """A copy without history."""
     return _tf().identity(_tf().stop_gradient(tensor))

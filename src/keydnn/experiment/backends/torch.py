@@ -37,6 +37,32 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
+def to_bits(tensor: Any) -> tuple[np.ndarray, str | None]:
+    """The values as an array on the host; those of a dtype that NumPy lacks as integers, with the dtype's name."""
+    torch = need("torch", "a torch tensor")
+    host = tensor.detach().cpu().contiguous()
+    try:
+        return host.numpy(), None
+    except TypeError:  # bfloat16 and its like
+        whole = {1: torch.uint8, 2: torch.int16}[host.element_size()]
+        return host.view(whole).numpy(), str(host.dtype).removeprefix("torch.")
+
+
+def from_bits(array: np.ndarray, dtype: str | None) -> Any:
+    """The tensor that :func:`to_bits` told of.
+
+    Raises:
+        ValueError: No dtype of torch.
+    """
+    torch = need("torch", "a torch tensor")
+    if dtype is None:
+        return to_tensor(array)
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"torch has no dtype {dtype!r}")
+    return to_tensor(array).view(found)
+
+
 def detach(tensor: Any) -> Any:
     """A copy without history."""
     return tensor.detach().clone()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.formats import DataFormat, convert, convert_uuids
+from keydnn.experiment.data.row_ids import PADDED_UUID
 from keydnn.experiment.data.sample_data import SampleData
 from keydnn.experiment.data.selectors import Names, doubled_keys, select
 from keydnn.experiment.data.spelling import facts_of, of_domain, spelled, unique
@@ -28,7 +29,6 @@ from keydnn.experiment.references import FeatureSetColumnReference, FeatureSetRe
 
 Rows = NDArray[np.int64]
 MASK_COLUMN = "__mask__"
-PADDED_UUID = "N/A"
 
 
 class SampleAccess:

@@ -17,7 +17,8 @@ from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data.access import Rows, take_padded
 from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.formats import float32_tensor, stack_columns
-from keydnn.experiment.data.sample_data import Deferred, SampleData
+from keydnn.experiment.data.row_ids import SampleIds
+from keydnn.experiment.data.sample_data import SampleData
 from keydnn.experiment.data.selectors import Names, doubled_keys, select
 from keydnn.experiment.data.spelling import of_domain
 from keydnn.experiment.names import COLUMN_DOMAINS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, as_list
@@ -56,8 +57,7 @@ class Gathering:
         for domain, names, arrays in self._parts:
             array = self._stacked(names, rows, padded) if padded or arrays is None else _taken(arrays, rows)
             data[domain] = array if domain == DOMAIN_TAGS else float32_tensor(array, backend)
-        collection = self._collection
-        data[DOMAIN_SAMPLE_UUIDS] = Deferred(lambda: take_padded(collection, DOMAIN_SAMPLE_UUIDS, rows), len(rows))
+        data[DOMAIN_SAMPLE_UUIDS] = SampleIds(self._collection.ids, rows)
         return SampleData.trusted(data)
 
     def _stacked(self, names: Sequence[str], rows: Rows, padded: bool) -> NDArray[Any]:

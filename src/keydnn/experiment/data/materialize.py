@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
-from keydnn.experiment.data.access import Rows, take_padded
+from keydnn.experiment.data.access import Rows
 from keydnn.experiment.data.batch import Batch
 from keydnn.experiment.data.batch_view import BatchView
 from keydnn.experiment.data.formats import float32_array
 from keydnn.experiment.data.gather import Gathering, gathering
 from keydnn.experiment.data.roles import RoleData
-from keydnn.experiment.data.sample_data import Deferred, SampleData
+from keydnn.experiment.data.row_ids import SampleIds
+from keydnn.experiment.data.sample_data import SampleData
 from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS
 
 Whole = dict[str, dict[str, NDArray[Any]]]  # role to domain to the rows of all batches, one under the other
@@ -138,8 +139,7 @@ class InputBatches:
         data: dict[str, Any] = {}
         for domain, array in arrays.items():
             data[domain] = array[start:end] if domain == DOMAIN_TAGS else self._tensor(array[start:end])
-        collection, mine = self._views[0].source.collection, rows[start:end]
-        data[DOMAIN_SAMPLE_UUIDS] = Deferred(lambda: take_padded(collection, DOMAIN_SAMPLE_UUIDS, mine), len(mine))
+        data[DOMAIN_SAMPLE_UUIDS] = SampleIds(self._views[0].source.collection.ids, rows[start:end])
         return SampleData.trusted(data)
 
     def _tensor(self, array: NDArray[Any]) -> Any:

@@ -12,9 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from keydnn.experiment.data.column import Column
+from keydnn.experiment.data.sample_data import Deferred
 from keydnn.experiment.data.storage import is_text
 from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS
 from keydnn.experiment.uuids import rows_with, uuids_of
+
+PADDED_UUID = "N/A"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,20 @@ class RowIds:
             return Column(self.stored).take(rows).astype("U36" if not len(self.stored) else str)
         return uuids_of(np.arange(self.n) if rows is None else np.asarray(rows), self.key)
 
+    def of_padded(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Ids of some rows; of a negative row ``"N/A"``.
+
+        Raises:
+            ValueError: There is padding, and no row at all.
+        """
+        if not len(rows) or rows.min() >= 0:
+            return self.of(rows)
+        if not self.n:
+            raise ValueError("ids have no sample that padding could take its shape from")
+        found = self.of(np.maximum(rows, 0)).copy()
+        found[rows < 0] = PADDED_UUID
+        return found
+
     def rows_of(self, uuids: Sequence[str]) -> NDArray[np.int64]:
         """For each id its row; -1 where there is none."""
         if self.stored is None:
@@ -58,6 +75,34 @@ class RowIds:
         return bool(np.array_equal(self.of(None), other.of(None)))
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class SampleIds(Deferred):
+    """Ids of some rows, computed when they are asked for.
+
+    Args:
+        ids: Of the feature set.
+        rows: Rows; -1 for padding.
+    """
+
+    def __init__(self, ids: RowIds, rows: NDArray[np.int64]) -> None:
+        super().__init__(lambda: None, len(rows))
+        self.ids, self.rows = ids, rows
+
+    def get(self) -> NDArray[Any]:
+        """The ids, shape (n,); of padding ``"N/A"``."""
+        if self._value is None:
+            self._value = self.ids.of_padded(self.rows)
+        return self._value
+
+    def fresh(self) -> SampleIds:
+        """Another one of the same ids."""
+        return SampleIds(self.ids, self.rows)
+
+    def is_like(self, other: Any) -> bool:
+        """Whether another value is the ids of the same rows."""
+        same = isinstance(other, SampleIds) and (other.ids is self.ids or other.ids == self.ids)
+        return same and (other.rows is self.rows or np.array_equal(other.rows, self.rows))
 
 
 def checked_uuids(column: pa.ChunkedArray) -> pa.ChunkedArray | None:

@@ -67,6 +67,13 @@ BUILTINS: dict[str, str] = {  # key in files -> where the class stands
     "MultiplyNode": f"{_HERE}.graph.elementwise:MultiplyNode",
     "ModelGraph": f"{_HERE}.graph.model_graph:ModelGraph",
     "Experiment": f"{_HERE}.experiment:Experiment",
+    "Said": f"{_HERE}.results.values:Said",
+    "CallbackResult": f"{_HERE}.callbacks.results:CallbackResult",
+    "PayloadResult": f"{_HERE}.callbacks.results:PayloadResult",
+    "MetricResult": f"{_HERE}.callbacks.results:MetricResult",
+    "ArtifactResult": f"{_HERE}.callbacks.results:ArtifactResult",
+    "EvaluationCallbackResult": f"{_HERE}.callbacks.results:EvaluationCallbackResult",
+    "EarlyStoppingResult": f"{_HERE}.callbacks.results:EarlyStoppingResult",
 }
 REGISTRIES: dict[str, str] = {
     "scaler": f"{_HERE}.scalers:scaler_registry",

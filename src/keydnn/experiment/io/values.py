@@ -3,14 +3,18 @@
 JSON says None, booleans, numbers, text, lists and dicts with text keys.  Anything else is a dict with one key:
 
     $tuple [..]   $dict [[key, value], ..]   $array member   $bytes base64   $predicate {..}   $symbol spec
-    $object {class, config, state}
+    $object {class, config, state}   $unsafe {member, type}: a pickle, opened only with permission
+
+Equal arrays are one member, and one array again when they are read.
 """
 
 from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import io
+import pickle
 import tokenize
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +22,55 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.contracts import IConfigurable, IStateful
-from keydnn.experiment.errors import ArtifactError
+from keydnn.experiment.errors import ArtifactError, PackagedCodeError
 from keydnn.experiment.io.classes import Symbols, spec_of
 from keydnn.experiment.predicates import Predicate
+
+_PICKLING = (pickle.PickleError, TypeError, AttributeError, ValueError, RecursionError, ImportError, EOFError, IndexError, KeyError)
+
+
+class UnsafePickle:
+    """A value of a user that only a pickle can hold; opening a pickle can run any code, so a file is read without it.
+
+    Args:
+        data: The pickle; None if the file may not be trusted.
+        type_name: Of what it holds.
+    """
+
+    def __init__(self, data: bytes | None, type_name: str) -> None:
+        self.data, self.type_name = data, type_name
+
+    @classmethod
+    def of(cls, value: Any) -> UnsafePickle:
+        """A value, pickled.
+
+        Raises:
+            TypeError: It cannot be pickled either.
+        """
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        try:
+            return cls(pickle.dumps(value, protocol=5), name)
+        except _PICKLING as error:
+            raise TypeError(f"a {name} cannot be written to a file, and not be pickled either: {error}") from error
+
+    @property
+    def is_permitted(self) -> bool:
+        """Whether it may be opened."""
+        return self.data is not None
+
+    def open(self) -> Any:
+        """The value.
+
+        Raises:
+            PackagedCodeError: That was not permitted.
+            ArtifactError: What it needs is not there, or it is damaged.
+        """
+        if self.data is None:
+            raise PackagedCodeError(f"a pickle of a {self.type_name} can run code: pass allow_packaged_code=True if you trust the file")
+        try:
+            return pickle.loads(self.data)
+        except _PICKLING as error:
+            raise ArtifactError(f"the pickle of a {self.type_name} cannot be opened: {type(error).__name__}: {error}") from error
 
 
 class Encoder:
@@ -36,6 +86,7 @@ class Encoder:
     def __init__(self, folder: str = "") -> None:
         self.members: dict[str, Any] = {}
         self._folder = folder
+        self._known: dict[bytes, str] = {}  # hash of an array to its member
 
     def encode(self, value: Any) -> Any:
         """JSON for a value.
@@ -56,6 +107,8 @@ class Encoder:
             return {"$array": self._array(np.asarray(value))}
         if isinstance(value, bytes):
             return {"$bytes": base64.b64encode(value).decode()}
+        if isinstance(value, UnsafePickle):
+            return {"$unsafe": self._unsafe(value)}
         if isinstance(value, Predicate):
             return {"$predicate": self.encode(value.to_dict())}
         if isinstance(value, set | frozenset):
@@ -86,9 +139,20 @@ class Encoder:
             raise TypeError(f"an array of dtype {array.dtype} cannot be written to a file")
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
-        name = f"{self._folder}arrays/{len(self.members):05d}.npy"
-        self.members[name] = buffer.getvalue()
+        data = buffer.getvalue()
+        digest = hashlib.sha256(data).digest()
+        name = self._known.get(digest)
+        if name is None:
+            name = self._known[digest] = f"{self._folder}arrays/{len(self.members):05d}.npy"
+            self.members[name] = data
         return name
+
+    def _unsafe(self, value: UnsafePickle) -> dict[str, Any]:
+        if value.data is None:
+            return {"member": None, "type": value.type_name}
+        name = f"{self._folder}unsafe/{len(self.members):05d}.pkl"
+        self.members[name] = value.data
+        return {"member": name, "type": value.type_name}
 
 
 class Decoder:
@@ -100,6 +164,7 @@ class Decoder:
 
     def __init__(self, symbols: Symbols) -> None:
         self._symbols = symbols
+        self._arrays: dict[str, np.ndarray] = {}
 
     def decode(self, value: Any) -> Any:
         """The value that JSON says.
@@ -130,7 +195,15 @@ class Decoder:
         return made
 
     def _array(self, name: Any) -> np.ndarray:
-        return read_npy(self._symbols._archive.read(str(name)), str(name))
+        found = self._arrays.get(str(name))
+        if found is None:
+            found = self._arrays[str(name)] = read_npy(self._symbols._archive.read(str(name)), str(name))
+        return found
+
+    def _unsafe(self, told: Any) -> UnsafePickle:
+        member = told["member"]
+        trusted = member is not None and self._symbols.allow_packaged_code
+        return UnsafePickle(self._symbols._archive.read(str(member)) if trusted else None, str(told["type"]))
 
     def _predicate(self, told: Any) -> Predicate:
         return Predicate.from_dict(self.decode(told), allow_packaged_code=self._symbols.allow_packaged_code)
@@ -141,6 +214,7 @@ class Decoder:
         "$array": _array,
         "$bytes": lambda self, told: base64.b64decode(told),
         "$predicate": _predicate,
+        "$unsafe": _unsafe,
         "$symbol": lambda self, told: self._symbols.find(told),
         "$object": lambda self, told: self.object(told),
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keydnn.experiment.backends.tensors import concat
 from keydnn.experiment.results.scalars import on_host
+from keydnn.experiment.results.values import say_tensor
 from keydnn.experiment.training import LossRecord
 
 LossKey = tuple[str | None, str]  # node id, label
@@ -30,6 +31,19 @@ class Packed:
             return None
         return self._tensor[int(self._starts[i]) : int(self._ends[i])]
 
+    def get_state(self) -> dict[str, Any]:
+        """The tensor, and the rows of each step."""
+        there = None if self._there is None else np.array(sorted(self._there), np.int32)
+        return {"whole": say_tensor(self._tensor), "starts": self._starts, "ends": self._ends, "there": there}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Packed:
+        """From :meth:`get_state`."""
+        made = cls.__new__(cls)
+        made._tensor, made._starts, made._ends = state["whole"].open(), state["starts"], state["ends"]
+        made._there = None if state["there"] is None else frozenset(state["there"].tolist())
+        return made
+
 
 class Loose:
     """Tensors of several steps that do not fit together."""
@@ -41,6 +55,16 @@ class Loose:
         """The tensor of a step; None if it has none."""
         return self._tensors.get(i)
 
+    def get_state(self) -> dict[str, Any]:
+        """The tensors by step."""
+        return {"tensors": {i: say_tensor(tensor) for i, tensor in self._tensors.items()}}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Loose:
+        """From :meth:`get_state`."""
+        told = state["tensors"]
+        return cls(list(told), [one.open() for one in told.values()])
+
 
 def packed(steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> Packed | Loose:
     """Tensors of some of ``n_steps`` steps, joined if they can be."""
@@ -50,6 +74,11 @@ def packed(steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> Packed
         type(one) is kind and one.shape[1:] == shape and one.dtype == dtype and getattr(one, "device", None) == device for one in tensors
     )
     return Packed(steps, tensors, n_steps) if alike and len(first.shape) else Loose(steps, tensors)
+
+
+def features_from_state(state: Mapping[str, Any]) -> Packed | Loose:
+    """What one of the two told of itself."""
+    return Loose.from_state(state) if "tensors" in state else Packed.from_state(state)
 
 
 class LossColumn:
@@ -68,6 +97,18 @@ class LossColumn:
         for kind in [kind for kind, there in self._there.items() if not there.any()]:
             del self._values[kind], self._there[kind]
         return self
+
+    def get_state(self) -> dict[str, Any]:
+        """Values by kind, and where they are there."""
+        return {kind: {"values": self._values[kind], "there": there} for kind, there in self._there.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> LossColumn:
+        """From :meth:`get_state`."""
+        made = cls(0)
+        made._values = {kind: told["values"] for kind, told in state.items()}
+        made._there = {kind: told["there"] for kind, told in state.items()}
+        return made
 
     def record(self, key: LossKey, i: int) -> LossRecord | None:
         """The record of a step; None if it has none."""

@@ -31,6 +31,14 @@ class RoleFrame:
         self.role, self.kind, self.weight, self.mask = role, samples.kind, weight, mask
         self.domains = tuple((d, _light(v)) for d, v in samples.parts.items() if d != DOMAIN_FEATURES and (keep is None or d in keep))
 
+    @classmethod
+    def made(cls, role: str, kind: str, weight: Any, mask: Any, domains: Mapping[str, Any]) -> RoleFrame:
+        """A frame from its parts."""
+        frame = cls.__new__(cls)
+        frame.role, frame.kind, frame.weight, frame.mask = role, kind, weight, mask
+        frame.domains = tuple(domains.items())
+        return frame
+
     def fits(self, samples: SampleData, weight: Any, mask: Any) -> bool:
         """Whether the samples are these, or, made anew by a merge node, hold the same values."""
         parts = samples.parts
@@ -74,6 +82,13 @@ class NodeFrame:
         self.roles = tuple(
             RoleFrame(role, samples, batch.role_weights[role], batch.role_masks[role], keep) for role, samples in batch.role_data.items()
         )
+
+    @classmethod
+    def made(cls, node_id: str, batch_size: int, roles: Sequence[RoleFrame]) -> NodeFrame:
+        """A frame from its parts."""
+        frame = cls.__new__(cls)
+        frame.node_id, frame.batch_size, frame.roles = node_id, batch_size, tuple(roles)
+        return frame
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has this frame."""
@@ -150,7 +165,7 @@ class Frame:
         if len(ctx.outputs) != len(self.nodes) or len(ctx.input_views) != len(self.views):
             return False
         for (key, view), (other, read) in zip(self.views.items(), ctx.input_views.items(), strict=True):
-            if view is not read or key[0] != other[0] or not (key[1] is other[1] or key[1] == other[1]):
+            if (view is not read and view != read) or key[0] != other[0] or not (key[1] is other[1] or key[1] == other[1]):
                 return False
         for node in self.nodes:
             batch = ctx.outputs.get(node.node_id)

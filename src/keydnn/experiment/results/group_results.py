@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from keydnn.experiment.optional import need
+from keydnn.experiment.results.kinds import kind_of, result_kind, results_from_state
 from keydnn.experiment.results.pass_results import EvalResults, FitResults
 from keydnn.experiment.results.phase_results import PhaseResults
 from keydnn.experiment.results.train_results import TrainResults
@@ -13,6 +14,7 @@ from keydnn.experiment.results.train_results import TrainResults
 T = TypeVar("T", bound="PhaseResults | PhaseGroupResults")
 
 
+@result_kind("group")
 class PhaseGroupResults:
     """Results of phases and of groups of phases, in order.
 
@@ -130,6 +132,30 @@ class PhaseGroupResults:
         if not isinstance(one, kind):
             raise TypeError(f"{label!r} of group {self.label!r} is a {type(one).__name__}, not a {kind.__name__}")
         return one
+
+    # -- state
+
+    def get_state(self) -> dict[str, Any]:
+        """The states of all results, in order; also while a phase is half done."""
+        return {"kind": kind_of(self), "label": self.label, "results": [one.get_state() for one in self]}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take back :meth:`get_state`; results that are here already under their label take theirs.
+
+        Raises:
+            ValueError: The state of results of another kind.
+        """
+        if state["kind"] != kind_of(self):
+            raise ValueError(f"group {self.label!r} holds results of kind {kind_of(self)!r}, the state is of kind {state['kind']!r}")
+        found = {}
+        for told in state["results"]:
+            one = self._results.get(told["label"])
+            if one is not None and kind_of(one) == told["kind"]:
+                one.set_state(told)
+            else:
+                one = results_from_state(told)
+            found[one.label] = one
+        self.label, self._results = state["label"], found
 
     # -- all levels
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.data.row_ids import RowIds
 from keydnn.experiment.data.scaling import ScalerHistory
 from keydnn.experiment.errors import ResolutionError
 from keydnn.experiment.graph import GraphNode
 from keydnn.experiment.names import DOMAIN_TARGETS
 from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.results.sources import IdsTable, active_context
+from keydnn.experiment.scalers import ScalerRecord
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,17 @@ class Source:
         label: Of the set.
         targets: Full name to inner shape of its target columns.
         scalers: A copy of its scaler records.
-        rows_of: Gives the rows of ids, -1 for an id that is not there.
+        ids: Of its rows.
     """
 
     label: str
     targets: dict[str, tuple[int, ...]]
     scalers: ScalerHistory
-    rows_of: Callable[[Any], NDArray[np.int64]]
+    ids: RowIds
+
+    def rows_of(self, uuids: Any) -> NDArray[np.int64]:
+        """The rows of ids, -1 for an id that is not there."""
+        return self.ids.rows_of(uuids)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class NodeTable:
 
     def _learn_source(self, featureset: Any, reference: FeatureSetReference) -> None:
         scalers = ScalerHistory(featureset.scaler_records)
-        known = Source(featureset.label, featureset.get_target_shapes(), scalers, featureset.collection.rows_of_uuids)
+        known = Source(featureset.label, featureset.get_target_shapes(), scalers, featureset.collection.ids)
         for key in (featureset.node_id, reference.node_id, reference.node_label):
             if key is not None:
                 self.sources.setdefault(key, known)
@@ -100,7 +106,7 @@ class NodeTable:
 
     def learn(self, ctx: ExecutionContext) -> None:
         """Note the nodes of a step that are new, from the active context and from what the step says itself."""
-        active = _active()
+        active = active_context()
         graph = active.model_graph
         if graph is not None and any(node_id in graph.nodes for node_id in ctx.outputs if node_id not in self.notes):
             self.learn_graph(graph)
@@ -113,6 +119,25 @@ class NodeTable:
             self.notes.setdefault(node_id, NodeNote(node_id, None, references=tuple(dict.fromkeys(read))))
         for (_, reference), view in ctx.input_views.items():
             self._learn_source(view.source, reference)
+
+    # -- state
+
+    def get_state(self, ids: IdsTable) -> dict[str, Any]:
+        """Notes, and feature sets with their scalers, each told once; their ids are added to a table."""
+        sources = list({id(one): one for one in self.sources.values()}.values())
+        places = {id(one): i for i, one in enumerate(sources)}
+        return {
+            "notes": [dict(vars(note)) for note in self.notes.values()],
+            "sources": [_source_state(one, ids) for one in sources],
+            "names": [[name, places[id(one)]] for name, one in self.sources.items()],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], ids: Sequence[RowIds]) -> NodeTable:
+        """From :meth:`get_state`, with the ids of its table."""
+        notes = [NodeNote(**told) for told in state["notes"]]
+        sources = [_source(told, ids) for told in state["sources"]]
+        return cls({note.node_id: note for note in notes}, {name: sources[place] for name, place in state["names"]})
 
     # -- asking
 
@@ -132,7 +157,7 @@ class NodeTable:
         found = [note.node_id for note in self.notes.values() if note.label == node]
         if found:
             return found[0]
-        active = _active()
+        active = active_context()
         for selector in ({"node_id": node}, {"label": node}):
             if active.has_node(**selector):
                 return str(active.get_node(**selector).node_id)
@@ -180,9 +205,17 @@ class NodeTable:
         return () if source is None else tuple(source.targets)
 
 
-def _active() -> ExperimentContext:
-    """The active context; an empty one if there is none."""
-    try:
-        return ExperimentContext.get_active()
-    except RuntimeError:  # it was set to None
-        return ExperimentContext()
+def _source_state(source: Source, ids: IdsTable) -> dict[str, Any]:
+    records = [{**record.get_config(), "scaler_obj": record.scaler_obj} for record in source.scalers.records]
+    return {
+        "label": source.label,
+        "targets": [[name, list(shape)] for name, shape in source.targets.items()],
+        "scalers": records,
+        "ids": ids.place(source.ids),
+    }
+
+
+def _source(told: Mapping[str, Any], ids: Sequence[RowIds]) -> Source:
+    scalers = ScalerHistory([ScalerRecord(**record) for record in told["scalers"]])
+    targets = {name: tuple(shape) for name, shape in told["targets"]}
+    return Source(told["label"], targets, scalers, ids[told["ids"]])

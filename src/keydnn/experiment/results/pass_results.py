@@ -8,6 +8,7 @@ from keydnn.experiment.backends.tensors import concat
 from keydnn.experiment.data import Batch, DataFormat, FeatureSetView
 from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.names import ROLE_DEFAULT
+from keydnn.experiment.results.kinds import result_kind
 from keydnn.experiment.results.phase_results import PhaseResults
 from keydnn.experiment.training import LossRecord
 
@@ -81,6 +82,7 @@ def _reduced(pairs: list[tuple[int, float]], reducer: str) -> float:
     return {"sum": sum(values), "first": values[0], "last": values[-1]}[reducer]
 
 
+@result_kind("eval")
 class EvalResults(PassResults):
     """Results of an evaluation.
 
@@ -112,6 +114,7 @@ class EvalResults(PassResults):
         return f"EvalResults(label={self.label!r}, batches={self.n_batches})"
 
 
+@result_kind("fit")
 class FitResults(PassResults):
     """Results of a fit.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,11 @@ from keydnn.experiment.data.formats import backend_of_format
 from keydnn.experiment.data.sample_data import Deferred
 from keydnn.experiment.names import DOMAIN_OUTPUTS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TARGETS, ROLE_DEFAULT
 from keydnn.experiment.phases.recording import RECORDABLE, ResultRecording, bytes_per_sample, warn_if_large
-from keydnn.experiment.results.contexts import ContextStore, EpochSteps, Place
+from keydnn.experiment.results.contexts import ContextStore, Place
+from keydnn.experiment.results.kinds import kind_of, result_kind
 from keydnn.experiment.results.nodes import NodeTable
+from keydnn.experiment.results.phase_state import parts_from_state, phase_state
+from keydnn.experiment.results.segments import EpochSteps
 from keydnn.experiment.results.series import (
     ArtifactSeries,
     BatchSeries,
@@ -30,6 +33,7 @@ from keydnn.experiment.results.unscaling import Unscaler, rows_used
 from keydnn.experiment.series import Later
 
 
+@result_kind("phase")
 @dataclass(repr=False, eq=False)
 class PhaseResults:
     """Steps, metrics, callback results and artifacts of a phase.
@@ -153,6 +157,28 @@ class PhaseResults:
                 f"a callback result is expected, with kind, callback_label, epoch_idx, batch_idx and edge; got {type(res).__name__}"
             )
         self.callback_results.append(res)
+
+    # -- state
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything, as plain values and arrays; also while a phase is half done.
+
+        Warns:
+            UserWarning: Something a callback left behind cannot be written and is left out.
+        """
+        return {"kind": kind_of(self), "label": self.label, **phase_state(self)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take back :meth:`get_state`: queries give the same answers, and recording goes on as if nothing had happened.
+
+        Feature sets are those of the active context; what needs their columns waits until they are there.
+
+        Raises:
+            ValueError: The state of results of another kind.
+        """
+        if state["kind"] != kind_of(self):
+            raise ValueError(f"{self.label!r} holds results of kind {kind_of(self)!r}, the state is of kind {state['kind']!r}")
+        self.__dict__.update(parts_from_state(state), label=state["label"])
 
     # -- asking
 

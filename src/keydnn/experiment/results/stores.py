@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,19 @@ class _Column:
         self.epochs.extend([epoch] * n)
         self.batches.extend(range(first_batch, first_batch + n))
         self.places.setdefault(epoch, array("q")).extend(range(start, start + n))
+
+    def get_state(self) -> dict[str, Any]:
+        return {"values": np.array(self.values), "epochs": np.array(self.epochs), "batches": np.array(self.batches)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> _Column:
+        made = cls()
+        made.values.frombytes(np.asarray(state["values"], np.float64).tobytes())
+        made.epochs.frombytes(np.asarray(state["epochs"], np.int64).tobytes())
+        made.batches.frombytes(np.asarray(state["batches"], np.int64).tobytes())
+        for place, epoch in enumerate(made.epochs):
+            made.places.setdefault(None if epoch == _NO_INDEX else epoch, array("q")).append(place)
+        return made
 
     def entry(self, name: str, place: int) -> MetricEntry:
         epoch, batch = self.epochs[place], self.batches[place]
@@ -166,6 +179,18 @@ class MetricStore:
         found = (column.entry(name, place) for name, column in self._columns.items() for place in range(len(column.values)))
         return MetricSeries(("name", "epoch", "batch"), {(one.name, one.epoch_idx, one.batch_idx): one for one in found})
 
+    def get_state(self) -> list[dict[str, Any]]:
+        """Names with their values, epochs and batches, -1 for None, in the order in which they came."""
+        self.settle()
+        return [{"name": name, **column.get_state()} for name, column in self._columns.items()]
+
+    @classmethod
+    def from_state(cls, state: Sequence[Mapping[str, Any]]) -> MetricStore:
+        """From :meth:`get_state`."""
+        made = cls()
+        made._columns = {told["name"]: _Column.from_state(told) for told in state}
+        return made
+
     def __len__(self) -> int:
         return len(self.series())
 
@@ -208,6 +233,10 @@ class ArtifactEntry:
             self._artifact, self._load = self._load(), None
         return self._artifact
 
+    def is_of(self, artifact: Any) -> bool:
+        """Whether it holds this very object, and not only a way to load it."""
+        return self._load is None and self._artifact is artifact
+
     def __repr__(self) -> str:
         told = "not loaded yet" if self._load is not None else type(self._artifact).__name__
         return f"ArtifactEntry(name={self.name!r}, epoch_idx={self.epoch_idx}, batch_idx={self.batch_idx}, artifact={told})"
@@ -238,6 +267,10 @@ class ArtifactStore:
         if not isinstance(entry.name, str):
             raise TypeError(f"an artifact is named by text, got {type(entry.name).__name__}")
         self._entries[entry.name, entry.epoch_idx, entry.batch_idx] = entry
+
+    def get(self, name: str, epoch_idx: int | None, batch_idx: int | None = None) -> ArtifactEntry | None:
+        """The entry under a key; None if there is none."""
+        return self._entries.get((name, epoch_idx, batch_idx))
 
     @property
     def names(self) -> list[str]:

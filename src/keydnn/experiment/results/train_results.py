@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keydnn.experiment.optional import need
+from keydnn.experiment.results.kinds import result_kind
 from keydnn.experiment.results.phase_results import PhaseResults
 from keydnn.experiment.results.series import LossSeries, ResultSeries
 from keydnn.experiment.series import Reducer
@@ -12,6 +13,7 @@ from keydnn.experiment.series import Reducer
 EVALUATION = "evaluation"
 
 
+@result_kind("train")
 class TrainResults(PhaseResults):
     """Results of a training phase.
 

@@ -14,6 +14,7 @@ from keydnn.experiment.data.view import FeatureSetView
 from keydnn.experiment.names import DOMAIN_TARGETS, REP_TRANSFORMED, split_column
 from keydnn.experiment.results.frames import Frame
 from keydnn.experiment.results.nodes import NodeTable, Source
+from keydnn.experiment.results.sources import StoredSource
 
 Array = NDArray[Any]
 
@@ -131,6 +132,7 @@ def rows_used(frames: Sequence[Frame], heads: Sequence[tuple[str, Any]], role: s
 
     Raises:
         KeyError: No step has the role.
+        ResolutionError: A feature set is not there any more.
     """
     found: dict[str, tuple[Any, dict[int, Array]]] = {}
     other: set[str] = set()
@@ -146,7 +148,8 @@ def rows_used(frames: Sequence[Frame], heads: Sequence[tuple[str, Any]], role: s
     if not found and other:
         raise KeyError(f"no role {role!r}; there are {', '.join(sorted(other))}")
     views = {}
-    for label, (source, parts) in found.items():
+    for label, (read, parts) in found.items():
+        source = read.resolve() if isinstance(read, StoredSource) else read
         rows = np.unique(np.concatenate(list(parts.values())))
         views[label] = FeatureSetView(source, rows[rows >= 0], source.get_all_keys(), label)
     return views

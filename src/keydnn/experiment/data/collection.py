@@ -154,11 +154,6 @@ class SampleCollection(CollectionReading):
         return self._ids.key
 
     @property
-    def ids(self) -> RowIds:
-        """The ids of all rows."""
-        return self._ids
-
-    @property
     def stores_uuids(self) -> bool:
         """Whether ids are a stored column."""
         return self._ids.stored is not None

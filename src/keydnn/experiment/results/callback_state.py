@@ -97,7 +97,7 @@ def callbacks_from_state(states: Sequence[Mapping[str, Any]], store: ArtifactSto
 
 def _callback(told: Mapping[str, Any], store: ArtifactStore) -> Any:
     fields = {name: _field(one, store) for name, one in told["fields"]}
-    cls = told["class"]
+    cls: Any = told["class"]
     if cls is None:
         return KeptResult(told["kind"], fields)
     made: Any = cls.__new__(cls) if isinstance(cls, type) and getattr(cls, "kind", None) == told["kind"] else None

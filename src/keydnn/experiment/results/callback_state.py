@@ -100,9 +100,10 @@ def _callback(told: Mapping[str, Any], store: ArtifactStore) -> Any:
     cls: Any = told["class"]
     if cls is None:
         return KeptResult(told["kind"], fields)
-    made: Any = cls.__new__(cls) if isinstance(cls, type) and getattr(cls, "kind", None) == told["kind"] else None
-    if made is not None:
-        made.__dict__.update(fields)
+    if not isinstance(cls, type) or getattr(cls, "kind", None) != told["kind"]:
+        raise TypeError(f"{cls!r} is no class of results of hooks of kind {told['kind']!r}")
+    made: Any = object.__new__(cls)
+    made.__dict__.update(fields)
     if not isinstance(made, ICallbackResult):
         raise TypeError(f"{cls!r} is no class of results of hooks of kind {told['kind']!r}")
     return made

@@ -17,6 +17,7 @@ constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
 constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
 constexpr int64_t kShort = 128;       // rows of b up to which neighbouring panels are packed together
+constexpr int64_t kNear = 512 << 10;  // bytes of panels that stay in the second-level cache
 constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
 
 // ---- packed panels times rows --------------------------------------------------------------------------------------
@@ -82,6 +83,19 @@ struct Next {
   }
 };
 
+// Fetches the lines that a tile begins or ends with.
+template <class T, int MR, int NR>
+KEYDNN_INLINE void fetch_ends(const Product<T>& p, int64_t i, int64_t j) {
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < NR; ++v) {
+      const int64_t at = (i + r) * p.n + j + v * kLanes<T>;
+      __builtin_prefetch(p.c + at);
+      if (p.mask) __builtin_prefetch(p.mask + at);
+    }
+}
+
 // Rows [i0, i1) times one panel; b's row k starts at b + k * b_row.
 template <class T>
 void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t width, int64_t k0, int64_t n_k, const T* b,
@@ -103,6 +117,21 @@ void rows_by_group(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64
   for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
     for (int64_t g = 0; g < count; ++g)
       c_tile<T, mr.value, kTileVecs>(p, i0 + i, j + g * columns, 0, p.k, room + g * columns * p.k, columns);
+  });
+}
+
+// Rows [i0, i1) times panels [p0, p1) of a short b, all packed one after the other: rows of c are written along.
+template <class T>
+void rows_by_panels(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* packed) {
+  constexpr int64_t lanes = kLanes<T>;
+  for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+    for (int64_t panel = p0; panel < p1; ++panel) {
+      const int64_t j = panels.first(panel) * lanes, width = panels.width(panel);
+      with_tile_vecs(width, [&](auto nr) {
+        fetch_ends<T, mr.value, nr.value>(p, i0 + i, j);
+        c_tile<T, mr.value, nr.value>(p, i0 + i, j, 0, p.k, packed + j * p.k, width * lanes);
+      });
+    }
   });
 }
 
@@ -153,6 +182,9 @@ Cut cut_of(const Product<T>& p) {
     cut.wide = count >= 32 && p.k <= kShort ? 4 : count >= 16 ? 2 : 1;
   } else if (strips) {
     cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, count, true};
+  } else if (p.k <= kBlock * 3 / 4 && count > 3) {  // rows of c are written along, by panels that stay in the cache
+    const int64_t most = greater(kNear / int64_t(sizeof(T)) / (p.k * kTileVecs * kLanes<T>), int64_t(4));
+    cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, ceil_div(count, ceil_div(count, most)), true};
   } else {
     cut.rows = p.m >= 1024 ? 256 : p.m >= 256 ? 128 : 32;
     cut.wide = ceil_div(count, ceil_div(int64_t(8), cut.down(p.m)));
@@ -173,6 +205,10 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
   const int64_t group = pack_b && whole && p.k <= kShort && p1 - p0 <= 4 ? p1 - p0 : 1;
   const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : group * depth * kTileVecs * lanes);
   if (!a_room || !b_room) return KEYDNN_NO_MEMORY;
+  if (shared && !pack_a && p.k <= kBlock && p1 - p0 > 3) {
+    rows_by_panels(p, panels, i0, i1, p0, p1, shared);
+    return KEYDNN_OK;
+  }
   for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kBlock) {
     const int64_t n_k = lesser(kBlock, p.k - k0);
     Product<T> q = p;

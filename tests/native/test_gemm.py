@@ -9,13 +9,14 @@ from tests.native.common import needs_native
 pytestmark = needs_native
 
 # (m, n, k): dots, one chunk, narrow with panels of its own, turned, packed beforehand; whole and broken vectors, several blocks of k;
-# then few columns (turned where a is), rows packed as strips: by one thread, by blocks of k, many; panels packed together
+# then few columns (turned where a is), rows packed as strips: by one thread, by blocks of k, many; panels packed together; rows of
+# c written along, in one go and in two
 SIZES = [
     (1, 40, 33), (3, 7, 5), (7, 3, 90), (17, 19, 23), (31, 33, 40), (13, 300, 97), (64, 128, 256), (61, 130, 400), (48, 700, 390),
     (200, 97, 70), (256, 150, 65), (257, 200, 390), (300, 50, 70), (130, 40, 800), (513, 49, 33), (40, 17, 1500), (1030, 100, 20),
     (32, 8, 32), (100, 5, 70), (256, 400, 64), (70, 900, 128), (512, 40, 512),
     (100, 130, 520), (541, 60, 300), (1100, 33, 530), (43, 700, 520),
-    (40, 1613, 60), (61, 1552, 128), (36, 785, 40), (64, 1568, 129),
+    (40, 1613, 60), (61, 1552, 128), (36, 785, 40), (64, 1568, 129), (300, 205, 129), (1027, 333, 40), (261, 600, 380),
 ]  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_linear_with_bias(size, dtype):
     assert_product(native.load().linear(x, w, bias), x, w.T, bias.astype("f8"))
 
 
-THREADED = [(64, 256, 784), (256, 784, 64), (64, 784, 256), (520, 300, 300), (128, 100, 600), (128, 500, 1024), (64, 1613, 100)]
+THREADED = [(64, 256, 784), (256, 784, 64), (64, 784, 256), (520, 300, 300), (1030, 200, 60), (128, 100, 600), (128, 500, 1024), (64, 1613, 100)]
 
 
 @pytest.mark.parametrize("size", THREADED)

@@ -48,7 +48,9 @@ def test_dead_code_is_dropped():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("sizes", [(1, 3, 5), (9, 40, 7), (64, 784, 256), (40, 50, 3), (300, 20, 70), (2, 64, 300), (30, 9, 6), (300, 40, 210)])
+@pytest.mark.parametrize(
+    "sizes", [(1, 3, 5), (9, 40, 7), (64, 784, 256), (40, 50, 3), (300, 20, 70), (2, 64, 300), (30, 9, 6), (300, 40, 210)]
+)
 def test_relu_comes_with_the_product(sizes, dtype):
     m, k, n = sizes
     x, w, b = (keydnn.Tensor.rand(shape, dtype=dtype) - 0.5 for shape in ((m, k), (n, k), (n,)))
@@ -81,7 +83,9 @@ def test_relu_with_the_product_has_the_same_bits_for_any_number_of_threads():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", [(4, 3, 2), (40, 5, 1), (40, 12, 1), (64, 100, 10), (3, 70, 9), (300, 131, 128), (70, 256, 600), (333, 205, 130)])
+@pytest.mark.parametrize(
+    "sizes", [(4, 3, 2), (40, 5, 1), (40, 12, 1), (64, 100, 10), (3, 70, 9), (300, 131, 128), (70, 256, 600), (333, 205, 130)]
+)
 def test_the_gradient_of_relu_comes_with_the_product(sizes, dtype):
     rows, hidden, classes = sizes
 

@@ -52,7 +52,16 @@ def test_linear_with_bias(size, dtype):
     assert_product(native.load().linear(x, w, bias), x, w.T, bias.astype("f8"))
 
 
-THREADED = [(64, 256, 784), (256, 784, 64), (64, 784, 256), (520, 300, 300), (1030, 200, 60), (128, 100, 600), (128, 500, 1024), (64, 1613, 100)]
+THREADED = [
+    (64, 256, 784),
+    (256, 784, 64),
+    (64, 784, 256),
+    (520, 300, 300),
+    (1030, 200, 60),
+    (128, 100, 600),
+    (128, 500, 1024),
+    (64, 1613, 100),
+]
 
 
 @pytest.mark.parametrize("size", THREADED)

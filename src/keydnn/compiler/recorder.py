@@ -17,6 +17,7 @@ import numpy as np
 
 from keydnn.autograd.modes import StepRecorder
 from keydnn.compiler.ir import Buffer, Op, View
+from keydnn.kernels import keys
 from keydnn.kernels.contract import KERNELS, Kernel
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -64,6 +65,7 @@ class Recorder(StepRecorder):
         tensors: Every tensor from outside that the step used, each once.
         modules: Every module that ran, each once.
         drawn: The random keys drawn.
+        key_names: The name under which each was drawn.
         problem: Why the step cannot be replayed, or None.
     """
 
@@ -71,6 +73,7 @@ class Recorder(StepRecorder):
         self.ops: list[Op] = []
         self.problem: str | None = None
         self.drawn: list[int] = []
+        self.key_names: list[str | None] = []
         self.tensors: list[Any] = []
         self.modules: list[Any] = []
         self._known_tensors: set[int] = set()
@@ -148,6 +151,7 @@ class Recorder(StepRecorder):
         key = np.asarray(function())
         self._enter(_root(key), Buffer("key", 8, key, len(self.drawn)))
         self.drawn.append(int(key))
+        self.key_names.append(keys.current_name())
         return key
 
     def view(self, array: np.ndarray) -> View | None:

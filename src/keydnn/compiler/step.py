@@ -27,7 +27,7 @@ from keydnn.compiler.lower import Unplannable
 from keydnn.compiler.passes import improve
 from keydnn.compiler.plan import Plan, build
 from keydnn.compiler.recorder import Recorder
-from keydnn.kernels import native
+from keydnn.kernels import keys, native
 from keydnn.kernels.dispatch import native_status
 
 logger = logging.getLogger("keydnn")
@@ -81,6 +81,7 @@ class RecordedStep:
         self.eager_runs = 0
         self.is_refused = False
         self.outputs: list[np.ndarray] = []
+        self.key_names: list[str | None] = []  # per key of a step
         self.keep_alive: Any = None  # what the caller's signature names by identity
         self._profiled = False
 
@@ -129,9 +130,8 @@ class RecordedStep:
             self._measure(True)
         elif self._profiled and self.timed >= _PROFILED:
             self._measure(False)
-        n = plan.step.keys
-        keys = np.random.randint(0, 2**63, n, dtype=np.int64) if n else None
-        plan.executor.run(arrays, self.outputs if outputs is None else outputs, keys)
+        drawn = keys.draw(self.key_names) if self.key_names else None
+        plan.executor.run(arrays, self.outputs if outputs is None else outputs, drawn)
         if not untouched:
             grads.after()
         self._count(1)
@@ -160,14 +160,14 @@ class RecordedStep:
         if self._profiled:
             self._measure(False)
         self.gradients.before()
-        n, most = plan.step.keys, steps if index is None else len(index) // batch
+        names, most = self.key_names, steps if index is None else len(index) // batch
         assert most is not None
-        before = np.random.get_state() if n else None
-        keys = np.random.randint(0, 2**63, n * most, dtype=np.int64) if n else None
-        done = plan.run_rows(arrays, list(outputs), keys, most, index, batch, int(budget_s * 1e9))
-        if n and done < most:  # give back the keys that were not used
-            np.random.set_state(before)  # type: ignore[arg-type]
-            np.random.randint(0, 2**63, n * done, dtype=np.int64)
+        before = keys.Mark(names) if names else None
+        drawn = keys.draw(names, most) if names else None
+        done = plan.run_rows(arrays, list(outputs), drawn, most, index, batch, int(budget_s * 1e9))
+        if before is not None and done < most:  # give back the keys that were not used
+            before.go_back()
+            keys.draw(names, done)
         self._ran(done)
         return done
 
@@ -200,7 +200,7 @@ class RecordedStep:
         with recording(recorder):
             outputs = self._eager(inputs)
         recorder.check_overlaps()
-        problem = recorder.problem or before.problem(len(recorder.drawn))
+        problem = recorder.problem or before.problem(keys.from_numpy(recorder.key_names))
         self.is_refused = False
         if problem is None:
             problem = self._make_plan(recorder, outputs)
@@ -223,7 +223,7 @@ class RecordedStep:
         if self.graph and any(t.requires_grad for t in outputs) and not any(view is not None for _, view in entries):
             return "the result belongs to a graph; call backward() inside the function, or compute under keydnn.no_grad()"
         step = Step(recorder.ops, recorder.inputs, views, [v for _, v in entries if v is not None], len(recorder.drawn))  # type: ignore[arg-type]
-        self.calls = [_call(op) for op in recorder.ops]
+        self.calls, self.key_names = [_call(op) for op in recorder.ops], recorder.key_names
         try:
             step, notes = improve(step, self.fuse)
             self.plan = build(step, notes)
@@ -283,7 +283,7 @@ class RecordedStep:
         with recording(recorder):
             outputs = self._eager(inputs)
         eager = _Result(recorder, outputs)
-        if recorder.problem is not None or [_call(op) for op in recorder.ops] != self.calls:
+        if recorder.problem is not None or ([_call(op) for op in recorder.ops], recorder.key_names) != (self.calls, self.key_names):
             self.plan, self.is_refused = None, True
             self._stay_eager(recorder.problem or "the step does not do the same each time")
             return eager.outputs
@@ -342,14 +342,14 @@ class _RandomState:
     def __init__(self) -> None:
         self.numpy, self.python = np.random.get_state(legacy=False), random.getstate()
 
-    def problem(self, keys: int) -> str | None:
-        """Why a step that drew ``keys`` keys used its generators otherwise, or None."""
+    def problem(self, n: int) -> str | None:
+        """Why a step that drew ``n`` keys from NumPy's generator used its generators otherwise, or None."""
         if random.getstate() != self.python:
             return "the step draws from Python's random generator"
         after = np.random.get_state()
         np.random.set_state(self.numpy)
-        if keys:
-            np.random.randint(0, 2**63, keys, dtype=np.int64)
+        if n:
+            np.random.randint(0, 2**63, n, dtype=np.int64)
         expected = np.random.get_state()
         np.random.set_state(after)
         same = np.array_equal(expected[1], after[1]) and expected[2:] == after[2:]  # type: ignore[index]

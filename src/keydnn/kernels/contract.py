@@ -219,8 +219,9 @@ _ROWS = [
         "dw",
         "zeros (n, D) with the rows of g added at the index, in order, but for padding",
     ),
-    # random: Philox4x32-10.  draw_key takes np.random.randint(0, 2**63, dtype=int64) into an int64 array of shape ().
-    _row("draw_key()", "key", "a fresh key from NumPy's global generator"),
+    # random: Philox4x32-10.  draw_key takes np.random.randint(0, 2**63, dtype=int64), or a number of a stream, into an int64 array of
+    # shape ().
+    _row("draw_key()", "key", "a fresh key, see keydnn.kernels.keys"),
     _row(
         "uniform(key; shape, dtype)",
         "u",

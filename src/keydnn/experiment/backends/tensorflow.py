@@ -396,6 +396,48 @@ def seed_random(words: np.ndarray) -> None:
         tensorflow.random.get_global_generator().reset_from_seed(int(words[0]))
 
 
+class OwnNumbers:
+    """Seeds of the layers of one node, which stand in for those in its Keras model inside a block.
+
+    Args:
+        words: 32-bit words that they start from.
+    """
+
+    def __init__(self, words: np.ndarray) -> None:
+        self._words = words
+        self._states: list[np.ndarray] | None = None
+
+    def inside(self, model: Any) -> OwnNumbers:
+        """The block, for a pass through a model."""
+        self._variables = [one.state for layer in model._flatten_layers() for one in layer._seed_generators]
+        return self
+
+    def __enter__(self) -> None:
+        self._outer = [variable.numpy() for variable in self._variables]
+        if self._states is None or len(self._states) != len(self._variables):
+            self._states = [np.array([seed, 0], outer.dtype) for seed, outer in zip(self._seeds(), self._outer, strict=True)]
+        self._assign(self._states)
+
+    def __exit__(self, *error: object) -> None:
+        self._states = [variable.numpy() for variable in self._variables]
+        self._assign(self._outer)
+
+    def _seeds(self) -> np.ndarray:
+        return np.random.SeedSequence(self._words.tolist()).generate_state(len(self._variables)) >> 1
+
+    def _assign(self, values: Sequence[np.ndarray]) -> None:
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where they are, as arrays; nothing before the first block."""
+        return {} if self._states is None else {"seeds": [state.copy() for state in self._states]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take back :meth:`get_state`."""
+        self._states = [np.array(one) for one in state["seeds"]] if state else None
+
+
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     layers = need("keras.layers", "a Keras model")

@@ -13,8 +13,10 @@ from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.experiment.backends.state import plain
 from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.backends.torch_precision import casting, single
+from keydnn.experiment.backends.torch_random import OwnNumbers, random_state, seed_random, set_random_state
 from keydnn.experiment.optional import need
 
+__all__ = ["OwnNumbers", "random_state", "seed_random", "set_random_state"]  # that stand in files of their own
 _WHOLE_TARGETS = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
 
 # -- tensors ----------------------------------------------------------------------------------------------------------
@@ -390,34 +392,6 @@ def make_loss(found: Callable[..., Any], reduction: str, kwargs: Mapping[str, An
 def wants_classes(loss: Any) -> bool:
     """Whether a loss takes class numbers as targets."""
     return type(loss).__name__ in _WHOLE_TARGETS
-
-
-# -- random numbers ---------------------------------------------------------------------------------------------------
-
-
-def random_state() -> Any:
-    """Where the generators of the processor and of the devices in use are; None before torch is imported."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-
-def set_random_state(state: Any) -> None:
-    """Take back :func:`random_state`."""
-    torch = need("torch", "a torch generator")
-    torch.set_rng_state(state[0])
-    for device, inner in enumerate(state[1]):
-        torch.cuda.set_rng_state(inner, device)
-
-
-def seed_random(words: np.ndarray) -> None:
-    """Start the generators, if torch is imported, from 32-bit words."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.default_generator.manual_seed(int.from_bytes(words[:2].tobytes(), "little"))
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(int.from_bytes(words[2:4].tobytes(), "little"))
 
 
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:

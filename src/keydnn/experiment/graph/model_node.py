@@ -15,6 +15,7 @@ from keydnn.experiment.graph.model_holder import ModelHolder
 from keydnn.experiment.graph.nodes import Reference, Shape
 from keydnn.experiment.graph.shapes import source_shapes
 from keydnn.experiment.models import wrap_model
+from keydnn.experiment.random_states import of_node
 from keydnn.experiment.references import FeatureSetReference
 from keydnn.experiment.training import AppliedLoss, Optimizer
 
@@ -146,6 +147,8 @@ class ModelNode(ModelHolder):
     def forward_single(self, x: Flow, **kwargs: Any) -> Flow:
         """Features through the model; targets, tags, ids, weights and masks pass.
 
+        In a run of an experiment the model's random numbers are the node's own, whatever else runs beside it.
+
         Args:
             x: SampleData, RoleData or a Batch, in any format.
             **kwargs: Arguments of the model's forward.
@@ -156,9 +159,10 @@ class ModelNode(ModelHolder):
         data = checked(x, f"the input of node {self.label!r}")
         if not self.is_built:
             self._build_from_upstream()
-        if isinstance(data, Batch):
-            return data.with_samples({role: self._run(samples, kwargs) for role, samples in data.role_data.items()})
-        return mapped(data, lambda samples: self._run(samples, kwargs))
+        with of_node(self.label, self.backend, self._model.module if self.has_gradients else None):
+            if isinstance(data, Batch):
+                return data.with_samples({role: self._run(samples, kwargs) for role, samples in data.role_data.items()})
+            return mapped(data, lambda samples: self._run(samples, kwargs))
 
     def _run(self, samples: SampleData, kwargs: Mapping[str, Any]) -> SampleData:
         if samples.features is None:

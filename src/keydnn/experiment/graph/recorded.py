@@ -114,7 +114,7 @@ class GraphPlans:
     def _key(
         run: steps.Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer
     ) -> Any:
-        nodes = tuple((node.node_id, isinstance(node, ModelNode) and node.is_frozen) for node in run.nodes)
+        nodes = tuple((node.node_id, node.label, isinstance(node, ModelNode) and node.is_frozen) for node in run.nodes)
         shapes = tuple((tuple(t.shape), t.dtype) for t in tensors)
         applied = tuple((id(loss), loss.weight) for loss in losses)
         return nodes, tuple(slots), shapes, applied, id(optimizer.instance), optimizer.clip_norm, optimizer.clip_value

@@ -16,6 +16,8 @@ from math import prod
 
 import numpy as np
 
+from keydnn.kernels import keys
+
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -43,8 +45,8 @@ def words(key: np.ndarray | int, n: int) -> np.ndarray:
 
 
 def draw_key():
-    """A fresh key from NumPy's global generator: int64, shape ()."""
-    return np.asarray(np.random.randint(0, 2**63, dtype=np.int64))
+    """A fresh key, from NumPy's global generator unless somebody keeps streams (:mod:`keydnn.kernels.keys`): int64, shape ()."""
+    return np.asarray(keys.draw_one())
 
 
 def uniform(key, shape, dtype):

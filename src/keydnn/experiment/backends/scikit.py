@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,14 @@ __all__ = [
     "concat",
     "constant",
     "cut",
+    "describe",
     "detach",
     "is_model",
     "is_tensor",
     "is_whole",
     "known",
     "losses",
+    "made",
     "make_loss",
     "mean",
     "no_gradient",
@@ -93,10 +96,50 @@ def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     return need("sklearn.linear_model", "a scikit-learn model").SGDRegressor(random_state=0)
 
 
+def _is_part(value: Any) -> bool:
+    """Whether a value is an estimator or a kernel of Gaussian processes."""
+    kernels = sys.modules.get("sklearn.gaussian_process.kernels")
+    return not isinstance(value, type) and (is_model(value) or (kernels is not None and isinstance(value, kernels.Kernel)))
+
+
+def describe(model: Any) -> dict[str, Any] | None:
+    """Class and arguments of an estimator, with those of the estimators among them; None of anything else."""
+    if not _is_part(model):
+        return None
+    return {"class": type(model), "kwargs": {name: _told(value) for name, value in model.get_params(deep=False).items()}}
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _told(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_told, value))
+    return {"estimator": describe(value)} if _is_part(value) else value
+
+
+def made(told: Mapping[str, Any]) -> Any:
+    """The estimator that :func:`describe` told, which has learned nothing."""
+    return told["class"](**{name: _untold(value) for name, value in told["kwargs"].items()})
+
+
+def _untold(value: Any) -> Any:
+    if isinstance(value, dict):
+        is_part = value.keys() == {"estimator"} and isinstance(value["estimator"], dict) and "class" in value["estimator"]
+        return made(value["estimator"]) if is_part else {key: _untold(inner) for key, inner in value.items()}
+    return type(value)(map(_untold, value)) if isinstance(value, list | tuple) else value
+
+
 _ROOMS = """
 calibration cluster compose covariance cross_decomposition decomposition discriminant_analysis dummy ensemble
 feature_selection gaussian_process impute isotonic kernel_approximation kernel_ridge linear_model manifold
 mixture multiclass multioutput naive_bayes neighbors neural_network pipeline preprocessing random_projection
 semi_supervised svm tree
 """.split()
-known = Known({room: (f"sklearn.{room}", subclass_of("sklearn.base:BaseEstimator")) for room in _ROOMS})
+_SCORES = "chi2 f_classif f_regression mutual_info_classif mutual_info_regression r_regression".split()
+known = Known(
+    {
+        **{room: (f"sklearn.{room}", subclass_of("sklearn.base:BaseEstimator")) for room in _ROOMS},
+        "gaussian_process.kernels": ("sklearn.gaussian_process.kernels", subclass_of("sklearn.gaussian_process.kernels:Kernel")),
+        "feature_selection.scores": ("sklearn.feature_selection", lambda value: getattr(value, "__name__", "") in _SCORES),
+    }
+)

@@ -7,13 +7,14 @@ Refused when reading: names that lead out of the archive, doubled names, members
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from keydnn.experiment.errors import ArtifactError
 
@@ -38,19 +39,31 @@ def write_archive(path: Path, members: Mapping[str, Bytes], *, overwrite: bool) 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".keydnn-{os.urandom(8).hex()}.tmp"
     try:
-        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
-            for name in sorted(members):
-                info = zipfile.ZipInfo(name, FIXED_TIME)
-                info.external_attr = 0o644 << 16
-                info.create_system = 3  # the same bytes on every system
-                with archive.open(info, "w", force_zip64=True) as member:
-                    member.write(members[name])
-        with open(temporary, "rb+") as file:
+        with open(temporary, "xb") as file:
+            _write(file, members)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):  # the rename moved it away
             temporary.unlink()
+
+
+def archive_bytes(members: Mapping[str, Bytes]) -> bytes:
+    """An archive as bytes: not compressed, names sorted, times fixed."""
+    buffer = io.BytesIO()
+    _write(buffer, members)
+    return buffer.getvalue()
+
+
+def _write(file: IO[bytes], members: Mapping[str, Bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, FIXED_TIME)
+            info.external_attr = 0o644 << 16
+            info.create_system = 3  # the same bytes on every system
+            with archive.open(info, "w", force_zip64=True) as member:
+                member.write(members[name])
 
 
 def to_json(value: Any) -> bytes:
@@ -62,7 +75,8 @@ class ArchiveReader:
     """The members of an archive, each read and checked when asked for.
 
     Args:
-        path: The file.
+        source: The file, or its bytes.
+        name: What errors call it; None: its path.
         max_bytes: Limit of what may be read in all; None allows four times the file and 1 GiB.
 
     Raises:
@@ -70,15 +84,16 @@ class ArchiveReader:
         ArtifactError: No archive, or one that is not safe.
     """
 
-    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no file {path}")
-        self.path = path
-        self._left = 4 * path.stat().st_size + (1 << 30) if max_bytes is None else max_bytes
+    def __init__(self, source: Path | bytes, name: str | None = None, max_bytes: int | None = None) -> None:
+        if isinstance(source, Path) and not source.is_file():
+            raise FileNotFoundError(f"no file {source}")
+        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        self.path = str(source) if name is None else name
+        self._left = 4 * size + (1 << 30) if max_bytes is None else max_bytes
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = zipfile.ZipFile(source if isinstance(source, Path) else io.BytesIO(source))
         except _DAMAGED as error:
-            raise ArtifactError(f"{path} is no artifact: {error}") from error
+            raise ArtifactError(f"{self.path} is no artifact: {error}") from error
         self._infos: dict[str, zipfile.ZipInfo] = {}
         for info in self._archive.infolist():
             self._check(info)

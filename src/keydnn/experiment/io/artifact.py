@@ -129,7 +129,9 @@ class ArtifactReader:
         max_bytes: int | None = None,
     ) -> None:
         with contextlib.ExitStack() as undo:
-            self.archive: Any = source if isinstance(source, ArchiveFolder) else ArchiveReader(existing_path(source, kind), max_bytes)
+            self.archive: Any = (
+                source if isinstance(source, ArchiveFolder) else ArchiveReader(existing_path(source, kind), max_bytes=max_bytes)
+            )
             undo.push(self)
             self._open(kind, allow_packaged_code)
             undo.pop_all()

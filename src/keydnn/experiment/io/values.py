@@ -2,7 +2,7 @@
 
 JSON says None, booleans, numbers, text, lists and dicts with text keys.  Anything else is a dict with one key:
 
-    $tuple [..]   $dict [[key, value], ..]   $array member   $bytes base64   $predicate {..}   $symbol spec
+    $tuple [..]   $dict [[key, value], ..]   $array member   $packed member   $bytes base64   $predicate {..}   $symbol spec
     $object {class, config, state}   $unsafe {member, type}: a pickle, opened only with permission
 
 Equal arrays are one member, and one array again when they are read.
@@ -24,6 +24,7 @@ import numpy as np
 from keydnn.experiment.contracts import IConfigurable, IStateful
 from keydnn.experiment.errors import ArtifactError, PackagedCodeError
 from keydnn.experiment.io.classes import Symbols, spec_of
+from keydnn.experiment.io.packed import Packed
 from keydnn.experiment.predicates import Predicate
 
 _PICKLING = (pickle.PickleError, TypeError, AttributeError, ValueError, RecursionError, ImportError, EOFError, IndexError, KeyError)
@@ -105,6 +106,10 @@ class Encoder:
             return self._mapping(value)
         if isinstance(value, np.ndarray | np.generic):
             return {"$array": self._array(np.asarray(value))}
+        if isinstance(value, Packed):
+            name = f"{self._folder}packed/{len(self.members):05d}.bin"
+            self.members[name] = value.data
+            return {"$packed": name}
         if isinstance(value, bytes):
             return {"$bytes": base64.b64encode(value).decode()}
         if isinstance(value, UnsafePickle):
@@ -205,6 +210,9 @@ class Decoder:
         trusted = member is not None and self._symbols.allow_packaged_code
         return UnsafePickle(self._symbols._archive.read(str(member)) if trusted else None, str(told["type"]))
 
+    def _packed(self, name: Any) -> Packed:
+        return Packed(self._symbols._archive.read(str(name)), is_trusted=self._symbols.allow_packaged_code)
+
     def _predicate(self, told: Any) -> Predicate:
         return Predicate.from_dict(self.decode(told), allow_packaged_code=self._symbols.allow_packaged_code)
 
@@ -212,6 +220,7 @@ class Decoder:
         "$tuple": lambda self, told: tuple(self.decode(item) for item in told),
         "$dict": lambda self, told: {self.decode(key): self.decode(item) for key, item in told},
         "$array": _array,
+        "$packed": _packed,
         "$bytes": lambda self, told: base64.b64decode(told),
         "$predicate": _predicate,
         "$unsafe": _unsafe,

@@ -12,7 +12,10 @@ from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.choices import Choice
 from keydnn.experiment.equality import same_values
+from keydnn.experiment.io.packed import Packed
+from keydnn.experiment.models import estimator_file
 from keydnn.experiment.models.base import BaseModel, Shape, as_shape
+from keydnn.experiment.models.described import Described
 from keydnn.experiment.optional import need
 
 _METHODS = ("predict", "predict_proba", "decision_function", "transform")
@@ -174,32 +177,31 @@ class ScikitModelWrapper(BaseModel):
         """An unfitted clone in the estimator's place."""
         self._model = need("sklearn.base", "a scikit-learn model").clone(self._model)
 
-    def get_weights(self) -> dict[str, np.ndarray]:
-        """What the estimator learned, as one array of bytes ``estimator`` (skops, which runs no code when read)."""
-        skops = need("skops.io", "keeping a fitted scikit-learn model")
-        return {"estimator": np.frombuffer(skops.dumps(self._model), dtype=np.uint8)}
+    def get_weights(self) -> dict[str, Any]:
+        """The estimator with what it learned, as bytes ``estimator`` (of skops, which runs no code when read)."""
+        return {"estimator": Packed(estimator_file.dumps(self._model))}
 
-    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Take back :meth:`get_weights`.
 
         Raises:
-            ValueError: The bytes hold types that are not scikit-learn's own.
+            PackagedCodeError: The bytes come from a file, name types that are not scikit-learn's own, and that was not permitted.
+            ArtifactError: They are damaged or hostile, or hold an estimator of another class.
         """
-        skops = need("skops.io", "reading a fitted scikit-learn model")
-        data = np.asarray(weights["estimator"], dtype=np.uint8).tobytes()
-        foreign = skops.get_untrusted_types(data=data)
-        if foreign:
-            raise ValueError(f"the estimator holds types that are not trusted: {', '.join(foreign)}")
-        self._model = skops.loads(data)
+        packed = weights["estimator"]
+        self._model = estimator_file.estimator_of(packed.data, packed.is_trusted, self._model)
 
     # -- config
 
     def get_config(self) -> dict[str, Any]:
-        """Keys of every model, with the class of the estimator, and ``model_params training_mode output_method partial_fit_kwargs``."""
+        """Keys of every model, with the class of the estimator, and ``model_params training_mode output_method partial_fit_kwargs``.
+
+        Estimators among the parameters are described.
+        """
         fresh = need("sklearn.base", "a scikit-learn model").clone(self._model)  # estimators inside are not shared
         return {
             **super().get_config(),
-            "model_params": fresh.get_params(deep=False),
+            "model_params": told(fresh.get_params(deep=False)),
             "training_mode": self._mode.value,
             "output_method": self._method,
             "partial_fit_kwargs": dict(self._partial_kwargs),
@@ -209,7 +211,7 @@ class ScikitModelWrapper(BaseModel):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The model a config describes, with an estimator that has learned nothing."""
         settings = {name: config[name] for name in ("training_mode", "output_method", "partial_fit_kwargs")}
-        made = cls(config["init_args"]["model"](**config["model_params"]), **settings)
+        made = cls(config["init_args"]["model"](**untold(config["model_params"])), **settings)
         made._input_shape = as_shape(config["input_shape"], "input_shape")
         made._output_shape = as_shape(config["output_shape"], "output_shape")
         return made
@@ -224,6 +226,24 @@ class ScikitModelWrapper(BaseModel):
 
     def __repr__(self) -> str:
         return f"ScikitModelWrapper({type(self._model).__name__})"
+
+
+def told(value: Any) -> Any:
+    """Arguments of an estimator as a config can hold them: estimators and kernels among them are described."""
+    if isinstance(value, Mapping):
+        return {key: told(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(told, value))
+    return Described.of(Backend.SCIKIT, value) or value
+
+
+def untold(value: Any) -> Any:
+    """Take back :func:`told`."""
+    if isinstance(value, Mapping):
+        return {key: untold(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(untold, value))
+    return value.make() if isinstance(value, Described) else value
 
 
 def alike(a: Any, b: Any) -> bool:

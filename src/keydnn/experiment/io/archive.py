@@ -76,7 +76,7 @@ class ArchiveReader:
 
     Args:
         source: The file, or its bytes.
-        name: What errors call it; None: its path.
+        name: What errors call bytes; a file is called by its path.
         max_bytes: Limit of what may be read in all; None allows four times the file and 1 GiB.
 
     Raises:
@@ -88,7 +88,7 @@ class ArchiveReader:
         if isinstance(source, Path) and not source.is_file():
             raise FileNotFoundError(f"no file {source}")
         size = source.stat().st_size if isinstance(source, Path) else len(source)
-        self.path = str(source) if name is None else name
+        self.path = source if isinstance(source, Path) else Path(name or "an archive in memory")
         self._left = 4 * size + (1 << 30) if max_bytes is None else max_bytes
         try:
             self._archive = zipfile.ZipFile(source if isinstance(source, Path) else io.BytesIO(source))

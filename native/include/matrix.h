@@ -17,6 +17,8 @@ struct Matrix {
   }
 };
 
+constexpr int64_t kPackAhead = 16;  // rows that packing fetches ahead: lines far apart come one by one otherwise
+
 // The first n of a vector's lanes; n may exceed them.
 template <class T>
 KEYDNN_INLINE Vec<T> load_some(const T* p, int64_t n) {
@@ -78,6 +80,7 @@ void pack_panel(const Matrix<T>& b, int64_t n, int64_t k0, int64_t k1, int64_t f
     const int64_t whole = lesser(columns, n - first) / lanes * lanes;
     for (int64_t i = k0; i < k1; ++i) {
       const T* const from = b.at(i, first);
+      for (int64_t j = 0; j < columns; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + kPackAhead * b.row + j);
       for (int64_t j = 0; j < whole; j += lanes) store(to + i * columns + j, load(from + j));
       for (int64_t j = whole; j < columns; j += lanes)
         store(to + i * columns + j, first + j < n ? load_some(from + j, n - first - j) : Vec<T>{});
@@ -101,24 +104,28 @@ void pack_panel(const Matrix<T>& b, int64_t n, int64_t k0, int64_t k1, int64_t f
 // lines of memory.
 template <class T>
 Matrix<T> pack_strips(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, int64_t pitch, T* to) {
-  constexpr int64_t rows = kTileRows, side = 4;
-  for (int64_t i = i0; i < i1;) {
+  constexpr int64_t rows = kTileRows;
+  int64_t i = i0;
+  auto fill = [&](auto side) {
+    constexpr int64_t together = side.value * rows, line = 64 / sizeof(T);
+    for (; i1 - i >= together; i += together) {
+      const T* const from = a.at(i, k0);
+      T* const here = to + (i - i0) / rows * pitch;
+      for (int64_t k = 0; k < n_k; ++k) {
+#pragma GCC unroll 8
+        for (int64_t r = 0; r < together; r += line) __builtin_prefetch(from + (k + kPackAhead) * a.col + r);
+#pragma GCC unroll 8
+        for (int64_t s = 0; s < side.value; ++s) memcpy(here + s * pitch + k * rows, from + k * a.col + s * rows, sizeof(T) * rows);
+      }
+    }
+  };
+  fill(Const<8>{});
+  fill(Const<1>{});
+  if (i < i1) {
     const T* const from = a.at(i, k0);
     T* const here = to + (i - i0) / rows * pitch;
-    const int64_t live = lesser(rows, i1 - i);
-    if (i1 - i >= side * rows) {
-      for (int64_t k = 0; k < n_k; ++k)
-#pragma GCC unroll 4
-        for (int64_t s = 0; s < side; ++s) memcpy(here + s * pitch + k * rows, from + k * a.col + s * rows, sizeof(T) * rows);
-      i += side * rows;
-    } else if (live == rows) {
-      for (int64_t k = 0; k < n_k; ++k) memcpy(here + k * rows, from + k * a.col, sizeof(T) * rows);
-      i += rows;
-    } else {
-      for (int64_t k = 0; k < n_k; ++k)
-        for (int64_t r = 0; r < live; ++r) here[k * rows + r] = from[k * a.col + r];
-      i = i1;
-    }
+    for (int64_t k = 0; k < n_k; ++k)
+      for (int64_t r = 0; r < i1 - i; ++r) here[k * rows + r] = from[k * a.col + r];
   }
   return {to - i0 / rows * pitch - k0 * rows, 1, rows, pitch};
 }

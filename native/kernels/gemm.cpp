@@ -135,10 +135,16 @@ void rows_by_panels(const Product<T>& p, const Panels& panels, int64_t i0, int64
   });
 }
 
+// From one strip of k columns to the next: not a power of two, which would crowd the cache's sets.
+template <class T>
+int64_t strip_pitch(int64_t k) {
+  return kTileRows * k + kLanes<T>;
+}
+
 // Rows [i0, i1) and columns [k0, k0 + n_k) of a, close together: rows as they lie, or strips.
 template <class T>
 Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
-  if (a.row == 1) return pack_strips(a, i0, i1, k0, n_k, kTileRows * n_k, to);
+  if (a.row == 1) return pack_strips(a, i0, i1, k0, n_k, strip_pitch<T>(n_k), to);
   const int64_t pitch = kBlock + kLanes<T>;  // not a power of two, which would crowd the cache's sets
   for (int64_t i = i0; i < i1; ++i) {
     T* const row = to + (i - i0) * pitch;
@@ -203,7 +209,7 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
   const int64_t depth = lesser(kBlock, p.k), first = panels.first(p0), last = panels.first(p1 - 1);
   const bool whole = last == first + (p1 - 1 - p0) * kTileVecs && (last + kTileVecs) * lanes <= p.n && panels.width(p1 - 1) == kTileVecs;
   const int64_t group = pack_b && whole && p.k <= kShort && p1 - p0 <= 4 ? p1 - p0 : 1;
-  const Room<T> a_room(pack_a ? (i1 - i0) * (kBlock + lanes) : 0), b_room(shared ? 0 : group * depth * kTileVecs * lanes);
+  const Room<T> a_room(pack_a ? round_up(i1 - i0, int64_t(kTileRows)) * (kBlock + lanes) : 0), b_room(shared ? 0 : group * depth * kTileVecs * lanes);
   if (!a_room || !b_room) return KEYDNN_NO_MEMORY;
   if (shared && !pack_a && p.k <= kBlock && p1 - p0 > 3) {
     rows_by_panels(p, panels, i0, i1, p0, p1, shared);
@@ -247,10 +253,10 @@ void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels,
 // All rows of a, whose columns are contiguous, in strips.
 template <class T>
 Matrix<T> pack_all_strips(const Matrix<T>& a, int64_t m, int64_t k, T* to) {
-  const int64_t deep = ceil_div(k, kBlock), pitch = kTileRows * k;
+  const int64_t deep = ceil_div(k, kBlock), pitch = strip_pitch<T>(k);
   parallel_for(ceil_div(m, kStrips) * deep, 0.15 * m * k, [&](int64_t unit) {
     const int64_t i = unit / deep * kStrips, k0 = unit % deep * kBlock;
-    pack_strips(a, i, lesser(i + kStrips, m), k0, lesser(kBlock, k - k0), pitch, to + i * k + k0 * kTileRows);
+    pack_strips(a, i, lesser(i + kStrips, m), k0, lesser(kBlock, k - k0), pitch, to + i / kTileRows * pitch + k0 * kTileRows);
   });
   return {to, 1, kTileRows, pitch};
 }
@@ -259,7 +265,7 @@ template <class T>
 int by_panels(Product<T> p) {
   const Cut cut = cut_of(p);
   const bool strips = !cut.shared && p.a.row == 1 && p.a.col != 1 && cut.panels.count() > 3;
-  const Scratch<T> stripped(strips ? round_up(p.m, int64_t(kTileRows)) * p.k : 0);
+  const Scratch<T> stripped(strips ? ceil_div(p.m, int64_t(kTileRows)) * strip_pitch<T>(p.k) : 0);
   if (strips) {
     if (!stripped) return KEYDNN_NO_MEMORY;
     p.a = pack_all_strips(p.a, p.m, p.k, stripped.data);

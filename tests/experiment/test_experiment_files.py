@@ -30,9 +30,14 @@ def everything(exp):
 class Bench:
     """A feature set that two encoders read, a node that joins them, a head, and an experiment with a nested plan."""
 
-    def __init__(self, label="exp", *, seed=3, callbacks=()):
+    def __init__(self, label="exp", *, seed=3, callbacks=(), noise=0.0):
         rng = np.random.default_rng(0)
-        data = {"u": rng.normal(size=(24, 3)), "t": rng.normal(size=(24, 2)), "age": 5.0 + 3.0 * np.arange(24), "lot": ["a", "b"] * 12}
+        data = {
+            "u": noise + rng.normal(size=(24, 3)),
+            "t": rng.normal(size=(24, 2)),
+            "age": 5.0 + 3.0 * np.arange(24),
+            "lot": ["a", "b"] * 12,
+        }
         self.cells = cells = FeatureSet.from_dict("cells", data, ["u", "t"], "age", "lot")
         cells.split_random({"train": 0.5, "val": 0.5}, seed=1)
         cells.fit_transform("PerSampleMinMaxScaler", domain="features", keys="u")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import keydnn
-from keydnn.cli import convert, digits, doctor, images, inspect_file, stability, summary
+from keydnn.cli import convert, digits, doctor, experiment, images, inspect_file, stability, summary
 from keydnn.cli.job import config, train, use
 from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
@@ -213,3 +213,17 @@ def stability_report_command(folder: Path) -> None:
     """One HTML page on the runs and sweeps in FOLDER."""
     with plain_errors():
         click.echo(stability.report(folder))
+
+
+@commands.group("experiment")
+def experiment_group() -> None:
+    """Files of experiments, feature sets, graphs and checkpoints."""
+
+
+@experiment_group.command("show")
+@click.argument("file", type=File)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def experiment_show_command(file: Path, as_json: bool) -> None:
+    """Show what is in FILE (.exp.mml, .fs.mml, .mg.mml, .ckpt.mml, ..); no code in it is run."""
+    with plain_errors():
+        click.echo(experiment.show(file, as_json))

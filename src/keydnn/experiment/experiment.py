@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import os
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from keydnn.experiment import random_states
 from keydnn.experiment.callbacks import ExperimentCallback
 from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.data import DataFormat, FeatureSet
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.execution import experiment_file, prediction
+from keydnn.experiment.execution import prediction
+from keydnn.experiment.execution.experiment_checkpoints import CheckpointingHooks
+from keydnn.experiment.execution.keeping import Keeping
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
 from keydnn.experiment.execution.run_record import Span, machine_facts, run_table, sampler_seeds
 from keydnn.experiment.execution.snapshot import restoring
@@ -37,7 +38,7 @@ from keydnn.experiment.results import (
 Item = ExperimentPhase | PhaseGroup
 
 
-class Experiment:
+class Experiment(Keeping):
     """A plan of phases, run in a context of nodes, with a history of runs.
 
     Args:
@@ -83,10 +84,9 @@ class Experiment:
         policy = None if registration_policy is None else RegistrationPolicy.from_value(registration_policy)
         self._plan = PhaseGroup(label)
         self._callbacks = [_checked_callback(callback) for callback in callbacks or ()]
-        self._checkpointing = _checked_checkpointing(checkpointing)
+        super().__init__(checkpointing)
         self._history: list[ExperimentRun] = []
-        self._checkpoints: dict[str, Path] = {}
-        self._checkpoints_off = False
+        self._current: Callable[[], ExperimentRun] | None = None  # the record of the run that goes on
         self._is_running = False
         self._is_preview = False
         self._seed = _checked_seed(seed)
@@ -168,9 +168,19 @@ class Experiment:
         return self._seed
 
     @property
-    def stream(self) -> Stream:
-        """The random numbers that its runs draw."""
-        return self._stream
+    def is_running(self) -> bool:
+        """Whether a run goes on."""
+        return self._is_running
+
+    def random_numbers(self) -> random_states.RandomStates:
+        """Where the random numbers of its runs are now."""
+        return random_states.captured() if self._is_running else self._stream.get_state()
+
+    def set_random_numbers(self, states: random_states.RandomStates) -> None:
+        """Go on with the random numbers from where :meth:`random_numbers` told."""
+        self._stream.set_state(states)
+        if self._is_running:
+            random_states.restore(states)
 
     @property
     def model_graph(self) -> ModelGraph | None:
@@ -187,6 +197,14 @@ class Experiment:
         """The runs, oldest first; a copy."""
         return list(self._history)
 
+    def recorded_runs(self) -> list[ExperimentRun]:
+        """The history, and the run that goes on, as it would be recorded if it stopped now."""
+        return [*self._history, *([] if self._current is None else [self._current()])]
+
+    def set_history(self, runs: Sequence[ExperimentRun]) -> None:
+        """Take other runs for the history; for files that bring theirs."""
+        self._history = list(runs)
+
     @property
     def last_run(self) -> ExperimentRun | None:
         """The latest run; None before the first."""
@@ -197,11 +215,6 @@ class Experiment:
         """Where results are written: nowhere yet."""
         return None
 
-    @property
-    def available_checkpoints(self) -> dict[str, Path]:
-        """Name of a checkpoint on disk to its file; a copy."""
-        return dict(self._checkpoints)
-
     def run_table(self) -> Any:
         """A DataFrame with a line per run: label, status, start, duration in seconds, seed, error, and metrics at their last epoch.
 
@@ -209,7 +222,7 @@ class Experiment:
         """
         return run_table(self._history)
 
-    # -- callbacks and checkpoints
+    # -- callbacks
 
     @property
     def exp_callbacks(self) -> list[ExperimentCallback]:
@@ -224,29 +237,6 @@ class Experiment:
         """
         self._callbacks.append(_checked_callback(cb))
 
-    @property
-    def checkpointing(self) -> Checkpointing | None:
-        """When the whole experiment is saved; None never."""
-        return self._checkpointing
-
-    def set_checkpointing(self, checkpointing: Checkpointing | None) -> None:
-        """Say when the whole experiment is saved.
-
-        Raises:
-            TypeError: No Checkpointing.
-            ValueError: Its mode is "memory", or its hooks are those of a training phase.
-        """
-        self._checkpointing = _checked_checkpointing(checkpointing)
-
-    @contextlib.contextmanager
-    def disable_checkpointing(self) -> Iterator[None]:
-        """Inside the block neither the experiment nor a phase keeps checkpoints."""
-        before, self._checkpoints_off = self._checkpoints_off, True
-        try:
-            yield
-        finally:
-            self._checkpoints_off = before
-
     # -- runs
 
     def run(self, **kwargs: Any) -> PhaseGroupResults:
@@ -258,7 +248,7 @@ class Experiment:
 
         Raises:
             TypeError: Unknown keywords.
-            NotImplementedError: The experiment itself is to be written to disk while it runs.
+            RuntimeError: The experiment itself is to be written to disk while it runs, and no folder is known.
         """
         return self._recorded(self._plan, kwargs, whole=True)
 
@@ -340,16 +330,21 @@ class Experiment:
 
     def _recorded(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False, label: str | None = None) -> Any:
         check_keywords(item, keywords)
-        self._check_files()
         outermost = not self._is_running
-        hooks = ExperimentHooks(self.exp_callbacks if outermost else [], experiment=self)
+        if outermost:
+            self._check_files()
+        hooks = CheckpointingHooks(self.exp_callbacks if outermost else [], self, writes=outermost)
         run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off)
+        if outermost:
+            self._current = lambda: self._record(item, run, label, run.span.so_far(hooks.is_over))
         try:
             with self._running():
                 return run.execute(item, whole=whole)
         finally:
+            if outermost:
+                self._current = None
             if not self._is_preview:
-                self._history.append(self._record(item, run, label))
+                self._history.append(self._record(item, run, label, run.span))
 
     def _previewed(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False) -> Any:
         check_keywords(item, keywords)
@@ -377,20 +372,24 @@ class Experiment:
             self._is_running = not outermost
 
     def _check_files(self) -> None:
-        """Refuse what would have to be written and cannot be yet, before anything runs."""
-        if self._checkpointing is not None and not self._checkpoints_off:
-            raise NotImplementedError("experiments are not written to disk yet: give a Checkpointing to a TrainPhase, or disable this one")
+        """Refuse what cannot be written, before anything runs."""
+        checkpointing = self.active_checkpointing
+        if checkpointing is not None and checkpointing.directory is None and self.checkpoint_dir is None:
+            raise RuntimeError(
+                f"experiment {self.label!r}: checkpoints go to files, and there is no folder: call set_checkpoint_dir(path),"
+                " or pass Checkpointing(directory=...)"
+            )
 
-    def _record(self, item: Item, run: PlanRun, label: str | None) -> ExperimentRun:
+    def _record(self, item: Item, run: PlanRun, label: str | None, span: Span) -> ExperimentRun:
         phases = item.flatten() if isinstance(item, PhaseGroup) else [item]
-        facts = {"seed": self._seed, "sampler_seeds": sampler_seeds(phases), **machine_facts(), **run.span.metadata}
+        facts = {"seed": self._seed, "sampler_seeds": sampler_seeds(phases), **machine_facts(), **span.metadata}
         return ExperimentRun(
-            label=run.span.label if label is None else label,
-            started_at=run.span.started_at,
-            ended_at=run.span.ended_at,
-            status=run.span.status,
+            label=span.label if label is None else label,
+            started_at=span.started_at,
+            ended_at=span.ended_at,
+            status=span.status,
             results=run.results,
-            execution_meta=_meta(run.span),
+            execution_meta=_meta(span),
             metadata=facts,
         )
 
@@ -477,59 +476,6 @@ class Experiment:
         self._history, self._checkpoints = list(state["history"]), dict(state["checkpoints"])
         self._stream.set_state(state["random"])
 
-    # -- files
-
-    def save(self, filepath: str | os.PathLike[str], *, overwrite: bool = False, include_data: bool = True) -> Path:
-        """Write feature sets, graph, plan, callbacks, history and random numbers to ``<name>.exp.mml``.
-
-        Nodes that the graph does not hold are left out.  The same content gives the same bytes.
-
-        Args:
-            filepath: Name of the file; the suffix is forced on what stands before its first dot.
-            overwrite: Whether an existing file may be replaced.
-            include_data: Whether the values of the samples are written.  Without them the file holds their schema, ids, splits, scalers and
-                fingerprint: results can still be asked for, and whatever needs a value raises SampleLoadError.
-
-        Returns:
-            The path of the file.
-
-        Raises:
-            FileExistsError: The file exists and ``overwrite`` is False.
-            PackagedCodeError: A class or function can be neither named nor packaged: it stands in ``__main__`` or inside a function.
-            TypeError: The state of a callback holds something that a file cannot say.
-            SampleLoadError: The data are to be written and are not here.
-
-        Example:
-            >>> from keydnn.experiment import Experiment, ExperimentContext
-            >>> exp = Experiment("ageing", ctx=ExperimentContext(), seed=7)
-            >>> path = exp.save("runs/ageing")
-            >>> path.name, Experiment.load(path) == exp
-            ('ageing.exp.mml', True)
-        """
-        return experiment_file.write_experiment(self, filepath, overwrite=overwrite, include_data=include_data)
-
-    @classmethod
-    def load(cls, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False, overwrite: bool = False) -> Self:
-        """Read an experiment; the script that made it is not needed.
-
-        Its nodes go into the active context.  If that has an experiment or a graph already, they go into a new one, which becomes active.
-        A load that fails leaves the active context as it was.
-
-        Args:
-            filepath: The file, with or without its suffix.
-            allow_packaged_code: Whether code in the file may be run; read it first with ``inspect_packaged_code``.
-            overwrite: Whether nodes replace those that are registered.  Otherwise an identical feature set that is registered is taken
-                instead of the loaded one, and other nodes whose ids are taken get new ones.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ArtifactError: No experiment, or a damaged or hostile file.
-            PackagedCodeError: It brings code, and that is not permitted.
-            SymbolResolutionError: It names a class that is registered nowhere here.
-            ValueError: A label of a compute node is taken and the policy of the active context is "error".
-        """
-        return experiment_file.read_experiment(cls, filepath, allow_packaged_code=allow_packaged_code, overwrite=overwrite)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Experiment) and same_values(self.get_config(), other.get_config())
 
@@ -543,15 +489,6 @@ def _checked_callback(callback: Any) -> ExperimentCallback:
     if not isinstance(callback, ExperimentCallback):
         raise TypeError(f"an experiment takes ExperimentCallbacks, got {type(callback).__name__}; a Callback belongs to a phase")
     return callback
-
-
-def _checked_checkpointing(checkpointing: Any) -> Checkpointing | None:
-    if checkpointing is None:
-        return None
-    if not isinstance(checkpointing, Checkpointing):
-        raise TypeError(f"checkpointing must be a Checkpointing or None, got {type(checkpointing).__name__}")
-    checkpointing.check_for_experiment()
-    return checkpointing
 
 
 def _checked_seed(seed: Any) -> int:

@@ -17,6 +17,7 @@ from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import collection_file
 from keydnn.experiment.data.absent_collection import AbsentCollection
 from keydnn.experiment.data.collection import SampleCollection
+from keydnn.experiment.data.fingerprint import fingerprint
 from keydnn.experiment.data.row_ids import RowIds, checked_uuids
 from keydnn.experiment.equality import same_arrays
 from keydnn.experiment.errors import ArtifactError, SampleLoadError
@@ -109,10 +110,7 @@ def read(cls: Any, reader: ArtifactReader) -> Any:
         ArtifactError: A damaged or hostile file.
     """
     label, node_id = reader.config["label"], reader.config["node_id"]
-    try:
-        samples = _absent(reader) if SCHEMA in reader.archive.names else _present(reader)
-    except SampleLoadError as error:
-        raise ArtifactError(str(error)) from error
+    samples = _samples_in(reader.archive)
     made = cls(label, samples, node_id=node_id, register=False)
     state = made.get_state()
     state.update(_records(reader, samples))
@@ -122,19 +120,34 @@ def read(cls: Any, reader: ArtifactReader) -> Any:
     return made
 
 
-def _present(reader: ArtifactReader) -> SampleCollection:
-    return SampleCollection.from_arrow(reader.archive.read(TABLE), str(reader.archive.path))
+def facts(archive: Any) -> dict[str, Any]:
+    """``n_samples``, ``columns`` and ``fingerprint`` of the feature set in an archive."""
+    samples = _samples_in(archive)
+    told = samples.told_fingerprint if isinstance(samples, AbsentCollection) else fingerprint(samples)
+    return {"n_samples": samples.n_samples, "columns": samples.names()[:-1], "fingerprint": told}
 
 
-def _absent(reader: ArtifactReader) -> AbsentCollection:
-    name = str(reader.archive.path)
+def _samples_in(archive: Any) -> SampleCollection:
+    """The samples in an archive, with or without their values.
+
+    Raises:
+        ArtifactError: They cannot be read.
+    """
+    try:
+        return _absent(archive) if SCHEMA in archive.names else SampleCollection.from_arrow(archive.read(TABLE), str(archive.path))
+    except SampleLoadError as error:
+        raise ArtifactError(str(error)) from error
+
+
+def _absent(archive: Any) -> AbsentCollection:
+    name = str(archive.path)
     with collection_file.readable(name):
-        table = collection_file.read(reader.archive.read(SCHEMA), trusted=False)
+        table = collection_file.read(archive.read(SCHEMA), trusted=False)
         told = table.schema.metadata or {}
         n, key = int(told[N_SAMPLES.encode()]), collection_file.uuid_key_of(table)
         stored = None
-        if UUIDS in reader.archive.names:
-            stored = checked_uuids(collection_file.read(reader.archive.read(UUIDS), trusted=False)[DOMAIN_SAMPLE_UUIDS])
+        if UUIDS in archive.names:
+            stored = checked_uuids(collection_file.read(archive.read(UUIDS), trusted=False)[DOMAIN_SAMPLE_UUIDS])
         if n < 0 or table.num_rows or (stored is not None and len(stored) != n):
             raise ValueError(f"{n} samples are told, and {table.num_rows} rows and {0 if stored is None else len(stored)} ids are there")
         return AbsentCollection(table, RowIds(n, check_uuid_key(key), stored), told[FINGERPRINT.encode()].decode())

@@ -1,7 +1,8 @@
 """Experiments in files: feature sets, graph, plan, history and random numbers, read without the script that made them.
 
 config.json   what get_config returns      featuresets/0000/..   artifacts of kind fs      model_graph/..   one of kind mg
-state.json    random numbers, callbacks    facts.json            what the others hold, in a few words
+state.json    history, random numbers, callbacks, names of checkpoints
+checkpoints/0000.ckpt.mml ..  as they are on disk      facts.json    what the others hold, in a few words
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,22 @@ from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import FeatureSet, feature_set_file
 from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.execution import experiment_state
+from keydnn.experiment.execution.run_record import final_metrics
 from keydnn.experiment.graph import ModelGraph, graph_file
 from keydnn.experiment.graph.graph_file import renamed
-from keydnn.experiment.io import ArchiveFolder, ArtifactReader, Encoder, artifact_members, artifact_path, in_folder, save_artifact, to_json
+from keydnn.experiment.io import (
+    ArchiveFolder,
+    ArtifactReader,
+    Checkpoint,
+    Encoder,
+    artifact_members,
+    artifact_path,
+    in_folder,
+    save_artifact,
+    to_json,
+)
+from keydnn.experiment.io.archive import write_bytes
+from keydnn.experiment.io.artifact import EXTENSION
 from keydnn.experiment.io.classes import spec_of
 
 KIND = "exp"
@@ -44,10 +59,17 @@ def write_experiment(experiment: Any, filepath: str | os.PathLike[str], *, overw
         members |= in_folder(f"{SETS}/{i:04d}", artifact_members(fs, "fs", state))
     if ctx.model_graph is not None:
         members |= in_folder(GRAPH, artifact_members(ctx.model_graph, "mg"))
+    checkpoints = dict(sorted(experiment.available_checkpoints.items()))
+    for i, file in enumerate(checkpoints.values()):
+        members[_checkpoint_member(i)] = file.read_bytes()
     encoder = Encoder("state/")
-    members[STATE] = to_json(encoder.encode(experiment_state.told(experiment)))
+    members[STATE] = to_json(encoder.encode({**experiment_state.told(experiment), "checkpoints": list(checkpoints)}))
     members[FACTS] = to_json(_facts(experiment))
     return save_artifact(experiment, path, KIND, overwrite=overwrite, members={**encoder.members, **members})
+
+
+def _checkpoint_member(i: int) -> str:
+    return f"checkpoints/{i:04d}.{Checkpoint.kind}.{EXTENSION}"
 
 
 def _facts(experiment: Any) -> dict[str, Any]:
@@ -56,20 +78,38 @@ def _facts(experiment: Any) -> dict[str, Any]:
         {"label": fs.label, "node_id": fs.node_id, "fingerprint": fs.fingerprint, "n_samples": fs.n_samples}
         for fs in experiment.ctx.available_featuresets.values()
     ]
-    return {"feature_sets": sets}
+    runs = [
+        {
+            "label": run.label,
+            "status": run.status,
+            "started_at": run.started_at.isoformat(),
+            "ended_at": run.ended_at.isoformat(),
+            "metrics": final_metrics(run.results),
+        }
+        for run in experiment.recorded_runs()
+    ]
+    return {"feature_sets": sets, "runs": runs, "checkpoints": sorted(experiment.available_checkpoints)}
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------------
 
 
-def read_experiment(cls: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: bool, overwrite: bool) -> Any:
+def read_experiment(
+    cls: Any,
+    filepath: str | os.PathLike[str],
+    *,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    allow_packaged_code: bool,
+    overwrite: bool,
+) -> Any:
     """Read an experiment; see ``Experiment.load``."""
     active = ExperimentContext.get_active()
     is_taken = active.model_graph is not None or active.get_experiment() is not None
     ctx = ExperimentContext(registration_policy=active.registration_policy) if is_taken else active
     with ArtifactReader(filepath, KIND, allow_packaged_code=allow_packaged_code) as reader:
         with random_states.kept(), _kept_unless_done(ctx), ctx.activate():
-            made = _made(cls, reader, ctx, overwrite)
+            made, names = _made(cls, reader, ctx, overwrite)
+            _write_checkpoints(made, reader, names, checkpoint_dir, overwrite)
     if is_taken:
         ExperimentContext.set_active(ctx)
         log.info("the active context has a graph or an experiment; the loaded %r lives in a new one, active from now on", made.label)
@@ -86,15 +126,49 @@ def _kept_unless_done(ctx: ExperimentContext) -> Iterator[None]:
         undo.pop_all()
 
 
-def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool) -> Any:
+def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool) -> tuple[Any, list[str]]:
+    """The experiment, and the names of the checkpoints that the file brings."""
     found = cls if reader.header.get("symbol") == spec_of(cls, {}) else reader.cls()
     if not issubclass(found, cls):
         raise ArtifactError(f"{reader.archive.path} holds a {found.__name__}, no {cls.__name__}")
     ids = _feature_sets(reader, overwrite)
     ids |= _graph(reader, ctx, ids, overwrite)
-    made = found.from_config(renamed(reader.config, ids))  # type: ignore[attr-defined]
-    experiment_state.take(made, renamed(reader.json(STATE), ids))
-    return made
+    made = found.from_config(renamed(reader.config, ids))
+    state = renamed(reader.json(STATE), ids)
+    experiment_state.take(made, state)
+    return made, [str(name) for name in state["checkpoints"]]
+
+
+def _write_checkpoints(
+    experiment: Any, reader: ArtifactReader, names: list[str], folder: str | os.PathLike[str] | None, overwrite: bool
+) -> None:
+    """Put the checkpoints of the file into a folder; none of them if one cannot be."""
+    if folder is None:
+        if names:
+            told = f"{reader.archive.path} brings {len(names)} checkpoints; pass checkpoint_dir= to have them written"
+            warnings.warn(told, UserWarning, stacklevel=4)
+        return
+    files = {name: _checkpoint_path(Path(folder), name, reader) for name in names}
+    there = [str(path) for path in files.values() if path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)} exist; pass overwrite=True to replace them")
+    data = [reader.archive.read(_checkpoint_member(i)) for i in range(len(names))]
+    experiment.set_checkpoint_dir(folder)
+    for (name, path), content in zip(files.items(), data, strict=True):
+        write_bytes(path, content)
+        experiment.checkpoint_written(name, path)
+
+
+def _checkpoint_path(folder: Path, name: str, reader: ArtifactReader) -> Path:
+    """Where a checkpoint goes: ``<name>`` or ``<phase>/<name>``.
+
+    Raises:
+        ArtifactError: The name leads elsewhere.
+    """
+    parts = name.split("/")
+    if len(parts) > 2 or any(part.strip(". ") == "" or "\\" in part or ":" in part or "\0" in part for part in parts):
+        raise ArtifactError(f"{reader.archive.path}: a checkpoint is named {name!r}, which leads out of the folder; nothing was written")
+    return artifact_path(folder.joinpath(*parts), Checkpoint.kind)
 
 
 def _inner(reader: ArtifactReader, folder: str, kind: str) -> ArtifactReader:

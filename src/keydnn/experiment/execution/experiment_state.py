@@ -1,26 +1,123 @@
-"""What an experiment knows beside its config, its feature sets and its graph, as plain values, and back."""
+"""What an experiment knows beside its config, as plain values, and back.
+
+:func:`told` is what lies in an experiment's file beside its feature sets and its graph; :func:`full_state` is a checkpoint, which holds
+these as well, but not the values of the samples.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keydnn.experiment.data import feature_set_state
+from keydnn.experiment.graph.graph_file import renamed
 from keydnn.experiment.phases import PhaseGroup
 from keydnn.experiment.random_files import states_of, told_states
+from keydnn.experiment.results.state import run_from_state, run_state
 
 
 def told(experiment: Any) -> dict[str, Any]:
-    """Random numbers and what callbacks know: JSON values, tuples and arrays."""
-    return {"random": told_states(experiment.stream.get_state()), "callbacks": _callback_states(experiment)}
+    """History, random numbers, what callbacks know, and how often the experiment's checkpointing was asked."""
+    checkpointing = experiment.checkpointing
+    return {
+        "history": [run_state(run) for run in experiment.recorded_runs()],
+        "random": told_states(experiment.random_numbers()),
+        "callbacks": _callback_states(experiment),
+        "counts": None if checkpointing is None else checkpointing.get_progress()["counts"],
+    }
 
 
 def take(experiment: Any, state: Mapping[str, Any]) -> None:
     """Take back :func:`told`; states of callbacks that are not here are left out."""
-    experiment.stream.set_state(states_of(state["random"]))
-    states = state["callbacks"]
+    history, random = [run_from_state(one) for one in state["history"]], states_of(state["random"])
     for key, callback in _callbacks(experiment):
-        if key in states:
-            callback.set_state(states[key])
+        if key in state["callbacks"]:
+            callback.set_state(state["callbacks"][key])
+    if state["counts"] is not None and experiment.checkpointing is not None:
+        now = experiment.checkpointing.get_progress()
+        experiment.checkpointing.set_progress({**now, "counts": state["counts"]})
+    experiment.set_random_numbers(random)
+    experiment.set_history(history)
+
+
+def full_state(experiment: Any) -> dict[str, Any]:
+    """:func:`told`, with the state of the graph and what can change of the feature sets."""
+    ctx = experiment.ctx
+    sets = {node_id: feature_set_state.told(fs) for node_id, fs in ctx.available_featuresets.items()}
+    graph = None if ctx.model_graph is None else ctx.model_graph.get_state()
+    return {**told(experiment), "feature_sets": sets, "model_graph": graph}
+
+
+def take_full(experiment: Any, state: Mapping[str, Any]) -> None:
+    """Take back :func:`full_state`; nodes are found by id, else by label.
+
+    Raises:
+        ValueError: A feature set or the graph is not here, or is another one.
+    """
+    ctx = experiment.ctx
+    ids = _ids_by_label(state["feature_sets"], ctx.available_featuresets)
+    there = {ids.get(node_id, node_id): told["label"] for node_id, told in state["feature_sets"].items()}
+    if missing := [label for node_id, label in there.items() if node_id not in ctx.available_featuresets]:
+        raise ValueError(f"the checkpoint knows feature sets that are not here: {', '.join(map(repr, missing))}")
+    if state["model_graph"] is not None:
+        ids |= _ids_in(ctx.model_graph, state["model_graph"])
+    state = renamed(state, ids)
+    sets = [(ctx.available_featuresets[node_id], told) for node_id, told in state["feature_sets"].items()]
+    fresh = [(fs, feature_set_state.state_of(fs, told)) for fs, told in sets]
+    with _undone(experiment):
+        for fs, inner in fresh:
+            fs.set_state(inner)
+        if state["model_graph"] is not None:
+            ctx.model_graph.set_state(state["model_graph"])
+        take(experiment, state)
+
+
+def take_graph(experiment: Any, state: Mapping[str, Any]) -> None:
+    """Put the graph of an experiment into a state; nodes are found by id, else by label.
+
+    Raises:
+        ValueError: There is no graph, or it has other nodes.
+    """
+    graph = experiment.model_graph
+    state = renamed(state, _ids_in(graph, state))
+    with _undone(experiment):
+        graph.set_state(state)
+
+
+@contextlib.contextmanager
+def _undone(experiment: Any) -> Iterator[None]:
+    """If the block fails, the experiment is as before."""
+    before = experiment.get_state()
+    with contextlib.ExitStack() as undo:
+        undo.callback(experiment.set_state, before)
+        yield
+        undo.pop_all()
+
+
+def _ids_in(graph: Any, state: Mapping[str, Any]) -> dict[str, str]:
+    """Id in the state of a graph to id here, of nodes that are found by their labels.
+
+    Raises:
+        ValueError: There is no graph, or it has other nodes.
+    """
+    if graph is None:
+        raise ValueError("the checkpoint holds the state of a graph, and the context of the experiment has none")
+    nodes = {node_id: told.get("super", told) for node_id, told in state["nodes"].items()}
+    ids = _ids_by_label(nodes, graph.nodes)
+    if {ids.get(node_id, node_id) for node_id in nodes} != set(graph.nodes):
+        there, here = sorted(told["label"] for told in nodes.values()), sorted(node.label for node in graph.nodes.values())
+        raise ValueError(f"the checkpoint is of a graph with the nodes {', '.join(there)}; here there are {', '.join(here)}")
+    return ids
+
+
+def _ids_by_label(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Old id to new id, of what is not here by its id but by its label."""
+    by_label = {node.label: node_id for node_id, node in here.items() if node_id not in there}
+    return {node_id: by_label[told["label"]] for node_id, told in there.items() if node_id not in here and told["label"] in by_label}
+
+
+# -- callbacks --------------------------------------------------------------------------------------------------------------
 
 
 def _callback_states(experiment: Any) -> dict[str, Any]:

@@ -45,11 +45,21 @@ class Span:
         self.status = COMPLETED
         self.metadata: dict[str, Any] = {}
         self.inner: list[Span] | None = None
+        self._is_open = False
+
+    def so_far(self, is_over: bool = False) -> Span:
+        """A copy as of now, in which what still goes on was stopped, or, if told so, is over."""
+        made = Span(self.label)
+        made.started_at, made.ended_at, made.metadata = self.started_at, self.ended_at, dict(self.metadata)
+        made.status, made.inner = self.status, None if self.inner is None else [span.so_far() for span in self.inner]
+        if self._is_open:
+            made.ended_at, made.status = datetime.now(UTC), COMPLETED if is_over else STOPPED
+        return made
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
         """A block whose time and end are noted."""
-        self.started_at, self.status = datetime.now(UTC), FAILED
+        self.started_at, self.status, self._is_open = datetime.now(UTC), FAILED, True
         try:
             yield
             self.status = COMPLETED
@@ -57,7 +67,7 @@ class Span:
             self.status = STOPPED
             raise
         finally:
-            self.ended_at = datetime.now(UTC)
+            self.ended_at, self._is_open = datetime.now(UTC), False
 
 
 def machine_facts() -> dict[str, Any]:

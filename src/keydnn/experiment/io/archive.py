@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -36,11 +36,24 @@ def write_archive(path: Path, members: Mapping[str, Bytes], *, overwrite: bool) 
     """
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    with _replacing(path) as file:
+        _write(file, members)
+
+
+def write_bytes(path: Path, data: Bytes) -> None:
+    """Write bytes beside ``path`` and move them there."""
+    with _replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place, once all of it is on disk, unless the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".keydnn-{os.urandom(8).hex()}.tmp"
     try:
         with open(temporary, "xb") as file:
-            _write(file, members)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -24,7 +24,7 @@ from keydnn.experiment.io.values import Decoder, Encoder
 EXTENSION = "mml"
 OBJECT_VERSION = "1.0"
 KINDS = ("fs", "sp", "sm", "sc", "smc", "md", "mg", "op", "ls", "ckpt", "exp")
-_MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError)
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError)
 
 
 def artifact_path(filepath: str | os.PathLike[str], kind: str) -> Path:
@@ -170,7 +170,7 @@ class ArtifactReader:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.close()
-        if isinstance(error, _MALFORMED) and not isinstance(error, ExperimentError):
+        if isinstance(error, MALFORMED) and not isinstance(error, ExperimentError):
             raise ArtifactError(f"{self.archive.path} is malformed: {type(error).__name__}: {error}") from error
 
 

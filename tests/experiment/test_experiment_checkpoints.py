@@ -1,7 +1,5 @@
 """Checkpoints of whole experiments: where they go, what they bring back, and when runs write them."""
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -285,7 +283,7 @@ def test_checkpoints_travel_with_the_experiment(bench, tmp_path):
         with pytest.raises(FileExistsError, match="overwrite=True"):
             Experiment.load(path, checkpoint_dir=tmp_path / "there")
         assert not ctx.available_nodes and ctx.get_experiment() is None
-        with warnings.catch_warnings(record=True):
+        with pytest.warns(UserWarning, match="holds checkpoints already"):
             assert len(Experiment.load(path, checkpoint_dir=tmp_path / "there", overwrite=True).available_checkpoints) == 2
 
 

@@ -128,7 +128,7 @@ def _kept_unless_done(ctx: ExperimentContext) -> Iterator[None]:
 
 def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool) -> tuple[Any, list[str]]:
     """The experiment, and the names of the checkpoints that the file brings."""
-    found = cls if reader.header.get("symbol") == spec_of(cls, {}) else reader.cls()
+    found: Any = cls if reader.header.get("symbol") == spec_of(cls, {}) else reader.cls()
     if not issubclass(found, cls):
         raise ArtifactError(f"{reader.archive.path} holds a {found.__name__}, no {cls.__name__}")
     ids = _feature_sets(reader, overwrite)

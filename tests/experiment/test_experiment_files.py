@@ -15,6 +15,7 @@ from keydnn.experiment.io import inspect_packaged_code
 from keydnn.experiment.models.keydnn import SequentialMLP
 from keydnn.experiment.phases import Checkpointing, EvalPhase, PhaseGroup, TrainPhase
 from keydnn.experiment.phases.callback_configs import callback_registry
+from keydnn.experiment.random_files import told_states
 from keydnn.experiment.samplers import SimpleSampler, TripletSampler
 from keydnn.experiment.similarity import SimilarityCondition
 
@@ -24,7 +25,7 @@ QUIET = {"show_sampler_progress": False, "show_training_progress": False}
 def everything(exp):
     """What a file has to bring back."""
     sets = [(fs.node_id, fs.label, fs.uuid_key, fs.available_splits) for fs in exp.ctx.available_featuresets.values()]
-    return [exp.get_config(), exp.model_graph.get_config(), exp.model_graph.get_state(), sets, exp.get_state()["random"]]
+    return [exp.get_config(), exp.model_graph.get_config(), exp.model_graph.get_state(), sets, told_states(exp.random_numbers())]
 
 
 class Bench:

@@ -174,13 +174,11 @@ class Experiment(Keeping):
 
     def random_numbers(self) -> random_states.RandomStates:
         """Where the random numbers of its runs are now."""
-        return random_states.captured() if self._is_running else self._stream.get_state()
+        return self._stream.get_state()
 
     def set_random_numbers(self, states: random_states.RandomStates) -> None:
         """Go on with the random numbers from where :meth:`random_numbers` told."""
         self._stream.set_state(states)
-        if self._is_running:
-            random_states.restore(states)
 
     @property
     def model_graph(self) -> ModelGraph | None:

@@ -35,7 +35,7 @@ def describe(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> d
         FileNotFoundError: No such file.
         ArtifactError: No artifact, or a damaged or hostile one.
     """
-    with ArchiveReader(Path(path), max_bytes) as archive:
+    with ArchiveReader(Path(path), max_bytes=max_bytes) as archive:
         try:
             return _described(archive)
         except MALFORMED as error:

@@ -25,6 +25,7 @@ from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
 from keydnn.experiment.execution.run_record import Span, machine_facts, run_table, sampler_seeds
 from keydnn.experiment.execution.snapshot import restoring
 from keydnn.experiment.graph import ModelGraph
+from keydnn.experiment.io import InYaml
 from keydnn.experiment.phases import Checkpointing, EvalPhase, ExperimentPhase, PhaseGroup
 from keydnn.experiment.phases.callback_configs import callback_config, callback_from_config
 from keydnn.experiment.random_states import Stream
@@ -38,7 +39,7 @@ from keydnn.experiment.results import (
 Item = ExperimentPhase | PhaseGroup
 
 
-class Experiment(Keeping):
+class Experiment(Keeping, InYaml):
     """A plan of phases, run in a context of nodes, with a history of runs.
 
     Args:

@@ -104,7 +104,7 @@ class Registry(dict[str, Any]):
         """The class that a config describes, and its arguments.
 
         Args:
-            config: Arguments, and the name under ``"<what>_name"``.
+            config: Arguments, and the name, or the class itself, under ``"<what>_name"``.
             called: The class that was asked; only the base looks at the name.
             base: The class all others derive from.
 
@@ -115,6 +115,8 @@ class Registry(dict[str, Any]):
         name = arguments.pop(f"{self.what}_name", None)
         if called is not base:
             return called, arguments
+        if isinstance(name, type) and issubclass(name, base):
+            return name, arguments
         if name not in self:
             raise ValueError(f"unknown {self.what} {name!r}; known: {', '.join(sorted(self))}")
         return self[name], arguments

@@ -41,6 +41,14 @@ class Known:
         value = vars(need(module, name)).get(own)
         return value if value is not None and counts(value) else None
 
+    def module_of(self, room: str) -> str:
+        """The module that a room stands for."""
+        return self._rooms[room][0]
+
+    def rooms_at(self, module: str) -> list[str]:
+        """The rooms that a module stands for."""
+        return [room for room, (path, _) in self._rooms.items() if path == module]
+
     def name_of(self, value: Any) -> str | None:
         """The name of a class or function; None if it has none."""
         own = getattr(value, "__name__", "")

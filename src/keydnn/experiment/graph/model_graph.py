@@ -26,7 +26,7 @@ from keydnn.experiment.graph.nodes import ComputeNode
 from keydnn.experiment.graph.optimizer_rule import Optimizers
 from keydnn.experiment.graph.recorded import GraphPlans
 from keydnn.experiment.graph.wiring import Wiring
-from keydnn.experiment.io import Saved
+from keydnn.experiment.io import InYaml, Saved
 from keydnn.experiment.names import check_new_label
 from keydnn.experiment.random_states import forked
 from keydnn.experiment.references import FeatureSetReference
@@ -36,7 +36,7 @@ from keydnn.experiment.visualization.summary import summary_box
 _MOST_KINDS = 64  # of steps that are remembered
 
 
-class ModelGraph(Saved):
+class ModelGraph(Saved, InYaml):
     """A directed acyclic graph of nodes.
 
     Args:
@@ -524,7 +524,7 @@ class ModelGraph(Saved):
                 stack.enter_context(ctx.temporary())
                 stack.enter_context(ctx.use_policy("overwrite"))
             nodes = [ComputeNode.from_config(entry) for entry in config["nodes"]]
-            return cls(nodes, _optimizers_told(config["optimizer"]), config["label"], ctx=ctx, register=register)
+            return cls(nodes, optimizers_told(config["optimizer"]), config["label"], ctx=ctx, register=register)
 
     def get_state(self) -> dict[str, Any]:
         """``nodes`` (id to state), ``optimizer`` (of optimizers by backend a dict), ``opt_built_from_node_ids`` and ``is_built``."""
@@ -611,7 +611,7 @@ def _listed(nodes: Any) -> list[Any]:
     return list(nodes) if isinstance(nodes, list | tuple | set | frozenset) else [nodes]
 
 
-def _optimizers_told(told: Any) -> Optimizers:
+def optimizers_told(told: Any) -> Optimizers:
     """An optimizer, optimizers by backend, or None, by their config."""
     if told is None or "opt" in told:
         return None if told is None else Optimizer.from_config(told)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.equality import same_values
+from keydnn.experiment.io import InYaml
 from keydnn.experiment.phases.checkpointing import Checkpointing
 from keydnn.experiment.phases.eval import EvalPhase
 from keydnn.experiment.phases.fit import FitPhase
@@ -20,7 +21,7 @@ from keydnn.experiment.training import AppliedLoss
 _ITEM_TYPES = ("phase", "group")
 
 
-class PhaseGroup:
+class PhaseGroup(InYaml):
     """An ordered container of phases and groups.
 
     Args:

@@ -18,12 +18,13 @@ from keydnn.experiment.contracts import ICallback
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.graph import ComputeNode, ModelGraph
+from keydnn.experiment.io import InYaml
 from keydnn.experiment.phases.callback_configs import callback_config, callback_from_config
 from keydnn.experiment.references import FeatureSetReference
 from keydnn.experiment.training import AppliedLoss
 
 
-class ExperimentPhase(abc.ABC):
+class ExperimentPhase(InYaml, abc.ABC):
     """A phase; see :class:`TrainPhase`, :class:`EvalPhase` and :class:`FitPhase`.
 
     Args:

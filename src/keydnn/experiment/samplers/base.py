@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keydnn.experiment.data import BatchView, FeatureSet, FeatureSetView, SampledView
 from keydnn.experiment.data.view import check_rows
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.io import Saved
+from keydnn.experiment.io import InYaml, Saved
 from keydnn.experiment.names import ROLE_DEFAULT, STREAM_DEFAULT
 from keydnn.experiment.progress import showing
 from keydnn.experiment.samplers.batching import grouped, round_robin, slices
@@ -24,7 +24,7 @@ Rows = NDArray[np.int64]
 Source = FeatureSet | FeatureSetView
 
 
-class BaseSampler(Saved):
+class BaseSampler(Saved, InYaml):
     """Turns one source into streams of batches; derive from it, say ``build_samples`` and register the class.
 
     Args:
@@ -281,8 +281,8 @@ class BaseSampler(Saved):
     )  # fmt: skip
 
     def get_config(self) -> dict[str, Any]:
-        """``sampler_name`` and the constructor arguments but the source."""
-        name = sampler_registry.name_of(type(self)) or type(self).__name__
+        """``sampler_name`` (of a class that is not registered the class itself) and the constructor arguments but the source."""
+        name = sampler_registry.name_of(type(self)) or type(self)
         return {"sampler_name": name, **{argument: getattr(self, argument) for argument in self._CONFIG}}
 
     @classmethod

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.io import Saved
+from keydnn.experiment.io import InYaml, Saved
 from keydnn.experiment.names import as_list
 from keydnn.experiment.splitters.registry import splitter_registry
 
 Positions = NDArray[np.int64]
 
 
-class BaseSplitter(Saved):
+class BaseSplitter(Saved, InYaml):
     """Cuts the rows of a view into named parts; derive from it and register the class to add a way to cut."""
 
     kind: ClassVar[str] = "sp"
@@ -51,8 +51,8 @@ class BaseSplitter(Saved):
         return {name: view.take(positions, name) for name, positions in parts.items()} if return_views else dict(parts)
 
     def get_config(self) -> dict[str, Any]:
-        """``splitter_name`` and the arguments."""
-        return {"splitter_name": splitter_registry.name_of(type(self)) or type(self).__name__, **self._arguments()}
+        """``splitter_name``, of a class that is not registered the class itself, and the arguments."""
+        return {"splitter_name": splitter_registry.name_of(type(self)) or type(self), **self._arguments()}
 
     def _arguments(self) -> dict[str, Any]:
         return {}

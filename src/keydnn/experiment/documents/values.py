@@ -84,6 +84,8 @@ def _tell_array(writer: Writer, value: Any) -> Any:
     array = np.asarray(value)
     if array.dtype.kind not in "biufU":
         writer.refuse(f"an array of dtype {array.dtype} cannot be written to YAML")
+    if isinstance(value, np.generic):
+        return {"dtype": array.dtype.str, "values": array.tolist()}
     return {"dtype": array.dtype.str, "shape": list(array.shape), "values": array.ravel().tolist()}
 
 
@@ -115,13 +117,14 @@ def _read(reader: Reader, value: Any) -> Any:
 
 def _read_array(reader: Reader, told: Any) -> Any:
     told = reader.mapping(told, "an array")
-    if set(told) != {"dtype", "shape", "values"}:
-        reader.refuse(f"an array has dtype, shape and values, got {', '.join(map(str, told))}")
-    dtype, values = np.dtype(reader.text(told["dtype"], "dtype")), reader.sequence(told["values"], "values")
+    if {*told, "shape"} != {"dtype", "shape", "values"}:
+        reader.refuse(f"an array has dtype, shape and values, a scalar no shape, got {', '.join(map(str, told))}")
+    dtype = np.dtype(reader.text(told["dtype"], "dtype"))
     if dtype.kind not in "biufU" or dtype.itemsize > 1 << 16:
         reader.refuse(f"an array of dtype {told['dtype']!r} is not read from YAML")
-    array = np.array(values, dtype=dtype).reshape(reader.sequence(told["shape"], "shape"))
-    return array if array.ndim else array[()]
+    if "shape" not in told:
+        return np.array(told["values"], dtype=dtype)[()]
+    return np.array(reader.sequence(told["values"], "values"), dtype=dtype).reshape(reader.sequence(told["shape"], "shape"))
 
 
 def _read_object(reader: Reader, told: Any) -> Any:

@@ -315,7 +315,7 @@ class Experiment(Keeping, InYaml):
         """
         check_keywords(_checked_item(item, ExperimentPhase | PhaseGroup), kwargs)
         stream = self._stream
-        with self._ctx.activate(), restoring(self._ctx, flags_only=False):
+        with self._ctx.activate(), restoring(self._ctx, flags_only=False, items=[item], plan=self._plan):
             self._stream = Stream(self._seed, label)
             try:
                 with self._ctx.use_policy(RegistrationPolicy.OVERWRITE):
@@ -350,7 +350,8 @@ class Experiment(Keeping, InYaml):
         phases = item.flatten() if isinstance(item, PhaseGroup) else [item]
         run = PlanRun(self, ExperimentHooks([], experiment=self), keywords, checkpoints=False)
         stream, before = self._stream.get_state(), self._is_preview
-        with self._ctx.activate(), restoring(self._ctx, flags_only=all(isinstance(phase, EvalPhase) for phase in phases)):
+        flags_only = all(isinstance(phase, EvalPhase) for phase in phases)
+        with self._ctx.activate(), restoring(self._ctx, flags_only=flags_only, items=[item], plan=self._plan):
             self._is_preview = True
             try:
                 with self._running(), self.disable_checkpointing():

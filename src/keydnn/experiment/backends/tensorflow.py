@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keydnn.experiment.backends import keras_described
 from keydnn.experiment.backends.known import Known, subclass_of
 from keydnn.experiment.backends.tensors import with_reduction
 from keydnn.experiment.optional import need
@@ -150,22 +151,29 @@ def parameters(model: Any) -> list[Any]:
 
 
 def get_weights(model: Any) -> dict[str, np.ndarray]:
-    """Variables by path, copied."""
-    return {variable.path: np.array(variable.numpy()) for variable in model.variables}
+    """Variables by place and name (``"000/kernel"``), copied: the paths that Keras gives hold numbers counted in the process."""
+    return {name: np.array(variable.numpy()) for name, variable in _by_place(model).items()}
 
 
 def set_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
     """Take back :func:`get_weights`.
 
     Raises:
-        ValueError: A path that the model does not have.
+        ValueError: A variable that the model does not have, or one of another shape.
     """
-    here = {variable.path: variable for variable in model.variables}
+    here = _by_place(model)
     unknown = sorted(set(weights) - set(here))
     if unknown:
         raise ValueError(f"the model has no variable {', '.join(unknown)}; it has {', '.join(here)}")
-    for path, value in weights.items():
-        here[path].assign(value)
+    for name, value in weights.items():
+        if tuple(here[name].shape) != np.shape(value):
+            raise ValueError(f"variable {name} has shape {tuple(here[name].shape)}, got {np.shape(value)}")
+    for name, value in weights.items():
+        here[name].assign(value)
+
+
+def _by_place(model: Any) -> dict[str, Any]:
+    return {f"{place:03d}/{variable.name}": variable for place, variable in enumerate(model.variables)}
 
 
 def renew(model: Any, batch: Any) -> None:
@@ -283,13 +291,13 @@ def set_rates(optimizer: Any, values: Sequence[float]) -> None:
 
 
 def optimizer_state(optimizer: Any) -> dict[str, Any]:
-    """The variables of an optimizer, as arrays."""
-    return {variable.path: np.array(variable.numpy()) for variable in optimizer.variables}
+    """The variables of an optimizer by place, as arrays."""
+    return {f"{place:05d}": np.array(variable.numpy()) for place, variable in enumerate(optimizer.variables)}
 
 
 def set_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:
     """Take back :func:`optimizer_state`."""
-    for variable, value in zip(optimizer.variables, state.values(), strict=True):
+    for variable, (_, value) in zip(optimizer.variables, sorted(state.items()), strict=True):
         variable.assign(value)
 
 
@@ -449,17 +457,28 @@ def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
 
 
 def describe(model: Any) -> dict[str, Any] | None:
-    """None: a Keras config may name any module, so that reading one could run anything."""
-    return None
+    """A model as its classes and configs; None if it holds what is not Keras's own, or a layer that runs code it is given."""
+    return keras_described.describe(model, known)
+
+
+def made(told: Mapping[str, Any]) -> Any:
+    """The model that :func:`describe` told, with fresh weights."""
+    return keras_described.made(told, known)
 
 
 # -- what files may name ------------------------------------------------------------------------------------------------
 
+_READS_OR_RUNS = "Lambda TFSMLayer JaxLayer FlaxLayer TorchModuleWrapper StringLookup IntegerLookup TextVectorization".split()
 known = Known(
     {
         "layers": ("keras.layers", subclass_of("keras.layers:Layer")),
+        "models": ("keras.models", lambda value: getattr(value, "__name__", "") in ("Sequential", "Model")),
+        "policies": ("keras", lambda value: getattr(value, "__name__", "") == "DTypePolicy"),
+        "initializers": ("keras.initializers", subclass_of("keras.initializers:Initializer")),
+        "regularizers": ("keras.regularizers", subclass_of("keras.regularizers:Regularizer")),
+        "constraints": ("keras.constraints", subclass_of("keras.constraints:Constraint")),
         "losses": ("keras.losses", lambda value: inspect.isclass(value) or inspect.isfunction(value)),
         "optimizers": ("keras.optimizers", subclass_of("keras.optimizers:Optimizer")),
     },
-    but=frozenset({"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"}),
+    but=frozenset(_READS_OR_RUNS),
 )

@@ -16,7 +16,7 @@ need("tensorflow", "TensorflowBaseModel")
 
 
 class TensorflowBaseModel(BaseModel):
-    """A BaseModel that keeps a Keras model in ``self.model``, which :meth:`build` makes; weights go by the paths of variables.
+    """A BaseModel that keeps a Keras model in ``self.model``, which :meth:`build` makes; weights go by place and name of variables.
 
     Args:
         **init_args: Arguments of the subclass's constructor.
@@ -36,14 +36,14 @@ class TensorflowBaseModel(BaseModel):
         return self.model(x, training=training)
 
     def get_weights(self) -> dict[str, np.ndarray]:
-        """Variables by path, copied; empty before :meth:`build`."""
+        """Variables by place and name, copied; empty before :meth:`build`."""
         return {} if self.model is None else adapter(Backend.TENSORFLOW).get_weights(self.model)
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take back :meth:`get_weights`.
 
         Raises:
-            ValueError: A path that the model does not have.
+            ValueError: A variable that the model does not have, or one of another shape.
             RuntimeError: There are weights and no model to put them into.
         """
         if self.model is not None:

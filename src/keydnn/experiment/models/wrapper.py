@@ -225,6 +225,19 @@ class ModuleWrapper(BaseModel):
         args["model_class"], args["model_kwargs"] = type(self._model), self._recovered()
         return args
 
+    def artifact_config(self) -> dict[str, Any]:
+        """:meth:`get_config`, for a file.
+
+        Raises:
+            TypeError: A container of the framework that holds what a file cannot tell: it could not be made again.
+        """
+        if self._is_instance and Described.of(self.BACKEND, self._model) is None and self._face.known.name_of(type(self._model)):
+            raise TypeError(
+                f"{type(self._model).__name__} holds parts that a file cannot tell: a class of your own, a function, or arguments that are"
+                " not kept; put the model into a class in a module (its source is packaged), or build a BaseModel around it"
+            )
+        return self.get_config()
+
     def _recovered(self) -> dict[str, Any]:
         kwargs, missing = {}, []
         for name, parameter in inspect.signature(type(self._model)).parameters.items():

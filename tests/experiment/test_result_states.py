@@ -55,22 +55,26 @@ def read_back(results, folder, **options):
 # -- results of real runs
 
 
-def experiment(backend, *, fs=None, batch_hooks=False):
+def experiment(backend, *, fs=None, batch_hooks=False, config=None):
     """Training with evaluation and early stopping, another evaluation, all on scaled targets."""
     if fs is None:
         rng = np.random.default_rng(3)
         data = {"x": rng.standard_normal((30, 3)).astype("f4"), "y": 5 + rng.standard_normal(30), "lot": ["a", "b", "c"] * 10}
-        fs = FeatureSet.from_dict("cells", data, "x", "y", "lot")
+        with ExperimentContext().activate():
+            samples = FeatureSet.from_dict("cells", data, "x", "y", "lot").collection
+        fs = FeatureSet("cells", samples, uuid_key=7)
         fs.split_random({"train": 0.6, "val": 0.4}, seed=0)
         fs.fit_transform("StandardScaler", domain="targets", fit_to_split="train")
     if backend == "torch":
-        nn = pytest.importorskip("torch").nn
+        torch = pytest.importorskip("torch")
+        torch.manual_seed(0)
+        nn = torch.nn
         model = nn.Sequential(nn.Flatten(), nn.Linear(3, 1))
     else:
         model = keydnn.Sequential(keydnn.nn.Flatten(), keydnn.Dense(1))
     node = ModelNode("net", model, fs.reference(features="x.raw", targets="y.transformed", tags="lot.raw"))
     ModelGraph([node], Optimizer("sgd", opt_kwargs={"lr": 0.01}, backend=backend))
-    exp = Experiment.from_active_context("run", seed=4)
+    exp = Experiment.from_active_context("run", seed=4, results_config=config)
     loss = AppliedLoss(Loss("mse", backend=backend), node, ["outputs", "targets"], label="mse")
     watch = Evaluation.from_split(label="watch", split="val", metrics=[EvalLossMetric(loss=loss)])
     callbacks = [watch, EarlyStopping(patience=9), Told("notes"), *([Told("steps", per_batch=True)] if batch_hooks else [])]

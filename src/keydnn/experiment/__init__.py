@@ -33,7 +33,7 @@ from keydnn.experiment.phases import (  # noqa: E402
     TrainPhase,
 )
 from keydnn.experiment.references import ModelOutputReference  # noqa: E402
-from keydnn.experiment.results import CVResults, EvalResults, FitResults, PhaseGroupResults, TrainResults  # noqa: E402
+from keydnn.experiment.results import CVResults, EvalResults, FitResults, PhaseGroupResults, ResultsConfig, TrainResults  # noqa: E402
 from keydnn.experiment.samplers import SimilarityCondition  # noqa: E402
 from keydnn.experiment.scalers import Scaler, scaler_registry, supported_scalers  # noqa: E402
 from keydnn.experiment.training import AppliedLoss, Loss, Optimizer  # noqa: E402
@@ -75,6 +75,7 @@ __all__ = [
     "PhaseGroupResults",
     "RegistrationPolicy",
     "ResultRecording",
+    "ResultsConfig",
     "SampleData",
     "Scaler",
     "SimilarityCondition",

@@ -34,7 +34,9 @@ from keydnn.experiment.results import (
     PhaseExecutionMeta,
     PhaseGroupExecutionMeta,
     PhaseGroupResults,
+    ResultsConfig,
 )
+from keydnn.experiment.results.folders import RunFolder
 
 Item = ExperimentPhase | PhaseGroup
 
@@ -48,14 +50,13 @@ class Experiment(Keeping, InYaml):
         ctx: The context; None makes a new one and makes it the active one.
         checkpointing: Of the whole experiment; see :meth:`set_checkpointing`.
         callbacks: ExperimentCallbacks; see :meth:`add_callback`.
-        results_config: Where results are written while they occur; only None yet.
+        results_config: Which results are written to disk while they occur; None keeps all of them in memory.
         seed: Initial weights derive from it and the labels of nodes, and what runs draw (dropout) derives from it, too; None draws
             one.  Runs leave the global generators of Python, NumPy, torch and TensorFlow as they were.
 
     Raises:
         TypeError: A context, callback, checkpointing, config or seed of another type.
         ValueError: A checkpointing that does not fit an experiment, or a negative seed.
-        NotImplementedError: ``results_config`` is given.
 
     Warns:
         UserWarning: The context belongs to a live experiment, whose link is taken over.
@@ -74,16 +75,17 @@ class Experiment(Keeping, InYaml):
         ctx: ExperimentContext | None = None,
         checkpointing: Checkpointing | None = None,
         callbacks: Sequence[ExperimentCallback] | None = None,
-        results_config: None = None,
+        results_config: ResultsConfig | None = None,
         *,
         seed: int | None = None,
     ) -> None:
         if ctx is not None and not isinstance(ctx, ExperimentContext):
             raise TypeError(f"ctx must be an ExperimentContext, got {type(ctx).__name__}")
-        if results_config is not None:
-            raise NotImplementedError("results are not written to disk yet: leave results_config out")
+        if results_config is not None and not isinstance(results_config, ResultsConfig):
+            raise TypeError(f"results_config must be a ResultsConfig or None, got {type(results_config).__name__}")
         policy = None if registration_policy is None else RegistrationPolicy.from_value(registration_policy)
         self._plan = PhaseGroup(label)
+        self._results_config = results_config
         self._callbacks = [_checked_callback(callback) for callback in callbacks or ()]
         super().__init__(checkpointing)
         self._history: list[ExperimentRun] = []
@@ -114,7 +116,7 @@ class Experiment(Keeping, InYaml):
         registration_policy: RegistrationPolicy | str | None = None,
         checkpointing: Checkpointing | None = None,
         callbacks: Sequence[ExperimentCallback] | None = None,
-        results_config: None = None,
+        results_config: ResultsConfig | None = None,
         *,
         overwrite: bool = False,
         reset: bool = False,
@@ -210,9 +212,9 @@ class Experiment(Keeping, InYaml):
         return self._history[-1] if self._history else None
 
     @property
-    def results_config(self) -> None:
-        """Where results are written: nowhere yet."""
-        return None
+    def results_config(self) -> ResultsConfig | None:
+        """Which results are written to disk while they occur; None keeps all of them in memory."""
+        return self._results_config
 
     def run_table(self) -> Any:
         """A DataFrame with a line per run: label, status, start, duration in seconds, seed, error, and metrics at their last epoch.
@@ -333,7 +335,8 @@ class Experiment(Keeping, InYaml):
         if outermost:
             self._check_files()
         hooks = CheckpointingHooks(self.exp_callbacks if outermost else [], self, writes=outermost)
-        run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off)
+        folder = self._results_folder(label or item.label)
+        run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off, folder=folder)
         if outermost:
             self._current = lambda: self._record(item, run, label, run.span.so_far(hooks.is_over))
         try:
@@ -344,6 +347,12 @@ class Experiment(Keeping, InYaml):
                 self._current = None
             if not self._is_preview:
                 self._history.append(self._record(item, run, label, run.span))
+
+    def _results_folder(self, label: str) -> RunFolder | None:
+        """Where results of a new run are written; None keeps them in memory."""
+        if self._results_config is None or self._is_preview:
+            return None
+        return self._results_config.run_folder(len(self._history), label)
 
     def _previewed(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False) -> Any:
         check_keywords(item, keywords)
@@ -437,7 +446,7 @@ class Experiment(Keeping, InYaml):
             "execution_plan": self._plan.get_config(),
             "checkpointing": None if self._checkpointing is None else self._checkpointing.get_config(),
             "callbacks": [callback_config(callback) for callback in self._callbacks],
-            "results_config": None,
+            "results_config": None if self._results_config is None else self._results_config.get_config(),
             "seed": self._seed,
         }
 
@@ -455,7 +464,7 @@ class Experiment(Keeping, InYaml):
             ExperimentContext.get_active(),
             None if checkpointing is None else Checkpointing.from_config(checkpointing),
             [_checked_callback(callback_from_config(told)) for told in config["callbacks"]],
-            config["results_config"],
+            None if config["results_config"] is None else ResultsConfig.from_config(config["results_config"]),
             seed=config.get("seed"),
         )
         made._plan = PhaseGroup.from_config(config["execution_plan"])

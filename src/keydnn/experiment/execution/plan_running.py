@@ -11,6 +11,7 @@ from keydnn.experiment.execution.phase_running import new_results, run_phase
 from keydnn.experiment.execution.run_record import Span, error_facts
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, PhaseGroup, TrainPhase
 from keydnn.experiment.results import PhaseGroupResults, PhaseResults
+from keydnn.experiment.results.folders import RunFolder
 
 _TRAIN = frozenset({"show_sampler_progress", "show_training_progress", "persist_progress", "persist_epoch_progress", "val_loss_metric"})
 _EVAL = frozenset({"show_eval_progress", "persist_progress"})
@@ -48,6 +49,15 @@ def without_checkpointing(phase: ExperimentPhase) -> Iterator[None]:
         phase.set_checkpointing(kept)  # type: ignore[attr-defined]
 
 
+def _empty_results(item: ExperimentPhase | PhaseGroup, folder: RunFolder | None) -> PhaseResults | PhaseGroupResults:
+    if isinstance(item, PhaseGroup):
+        return PhaseGroupResults(item.label)
+    made = new_results(item)
+    if folder is not None:
+        made.write_to(folder.phase(item.label))
+    return made
+
+
 class PlanRun:
     """One run of a phase or a group.
 
@@ -56,13 +66,23 @@ class PlanRun:
         hooks: Of the experiment.
         keywords: Of the phases; each gets those it knows.
         checkpoints: Whether phases keep their checkpoints.
+        folder: Where results are written while they occur; None keeps them in memory.
 
     Attributes:
         span: Time, end and facts of the run, with those of everything inside.
         results: Of the run, also while it goes on and after it failed.
     """
 
-    def __init__(self, experiment: Any, hooks: ExperimentHooks, keywords: Mapping[str, Any], *, checkpoints: bool) -> None:
+    def __init__(
+        self,
+        experiment: Any,
+        hooks: ExperimentHooks,
+        keywords: Mapping[str, Any],
+        *,
+        checkpoints: bool,
+        folder: RunFolder | None = None,
+    ) -> None:
+        self._folder = folder
         self._experiment, self._hooks, self._keywords, self._checkpoints = experiment, hooks, keywords, checkpoints
         self._phase: ExperimentPhase | None = None
         self.span = Span("")
@@ -70,13 +90,13 @@ class PlanRun:
 
     def execute(self, item: ExperimentPhase | PhaseGroup, *, whole: bool = False) -> Any:
         """Run a phase or a group; ``whole`` says that it is the experiment's plan."""
-        self.results = PhaseGroupResults(item.label) if isinstance(item, PhaseGroup) else new_results(item)
+        self.results = _empty_results(item, self._folder)
         self.span = Span(item.label)
         with self.span.timed():
             try:
                 if whole:
                     self._hooks.experiment_start()
-                self._inside(item, self.results, self.span)
+                self._inside(item, self.results, self.span, self._folder)
                 if whole:
                     self._hooks.experiment_end()
             except (Exception, KeyboardInterrupt) as error:
@@ -85,21 +105,21 @@ class PlanRun:
                 raise
         return self.results
 
-    def _inside(self, item: ExperimentPhase | PhaseGroup, results: Any, span: Span) -> None:
+    def _inside(self, item: ExperimentPhase | PhaseGroup, results: Any, span: Span, folder: RunFolder | None) -> None:
         if isinstance(item, PhaseGroup):
-            self._group(item, results, span)
+            self._group(item, results, span, folder)
         else:
             self._one(item, results, span)
 
-    def _group(self, group: PhaseGroup, results: PhaseGroupResults, span: Span) -> None:
+    def _group(self, group: PhaseGroup, results: PhaseGroupResults, span: Span, folder: RunFolder | None) -> None:
         span.inner = []
         self._hooks.group_start(group)
         for item in group.all:
-            inner, inside = PhaseGroupResults(item.label) if isinstance(item, PhaseGroup) else new_results(item), Span(item.label)
+            inner, inside = _empty_results(item, folder), Span(item.label)
             results.add_result(inner)
             span.inner.append(inside)
             with inside.timed():
-                self._inside(item, inner, inside)
+                self._inside(item, inner, inside, folder.group(item.label) if folder and isinstance(item, PhaseGroup) else None)
         self._hooks.group_end(group, results)
 
     def _one(self, phase: ExperimentPhase, results: PhaseResults, span: Span) -> None:

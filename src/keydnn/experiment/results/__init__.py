@@ -2,6 +2,7 @@
 
 from keydnn.experiment.results.contexts import ContextStore, EpochSteps
 from keydnn.experiment.results.cv_results import CVResults
+from keydnn.experiment.results.folders import ResultsConfig
 from keydnn.experiment.results.frames import Frame
 from keydnn.experiment.results.group_results import PhaseGroupResults
 from keydnn.experiment.results.pass_results import EvalResults, FitResults
@@ -45,6 +46,7 @@ __all__ = [
     "PhaseGroupResults",
     "PhaseResults",
     "ResultSeries",
+    "ResultsConfig",
     "TensorSeries",
     "TrainResults",
 ]

@@ -47,16 +47,17 @@ def callbacks_state(found: Sequence[Any], store: ArtifactStore) -> list[dict[str
     Warns:
         UserWarning: Something cannot be written and is left out.
     """
-    return [_callback_state(one, store) for one in found]
+    return [{"class": None if isinstance(one, KeptResult) else _nameable(one), **fields_state(one, store)} for one in found]
 
 
-def _callback_state(one: Any, store: ArtifactStore) -> dict[str, Any]:
-    fields = dict(vars(one))
-    if isinstance(one, KeptResult):
-        cls, kind = None, fields.pop("kind")
-    else:
-        cls, kind = _nameable(one), one.kind
-    return {"class": cls, "kind": kind, "fields": [[name, _field_state(one, name, store)] for name in fields]}
+def fields_state(one: Any, store: ArtifactStore) -> dict[str, Any]:
+    """Kind and fields of a result of a hook.
+
+    Warns:
+        UserWarning: Something cannot be written and is left out.
+    """
+    names = [name for name in vars(one) if not (name == "kind" and isinstance(one, KeptResult))]
+    return {"kind": one.kind, "fields": [[name, _field_state(one, name, store)] for name in names]}
 
 
 def _nameable(one: Any) -> type | None:
@@ -92,12 +93,21 @@ def callbacks_from_state(states: Sequence[Mapping[str, Any]], store: ArtifactSto
     Raises:
         TypeError: A class that is none of results of hooks.
     """
-    return [_callback(told, store) for told in states]
+    return [callback_from_state(told, told["class"], store) for told in states]
 
 
-def _callback(told: Mapping[str, Any], store: ArtifactStore) -> Any:
+def callback_from_state(told: Mapping[str, Any], cls: Any, store: ArtifactStore) -> Any:
+    """One result.
+
+    Args:
+        told: Its state.
+        cls: Its class; None if nobody knows it.
+        store: Artifacts that are told elsewhere.
+
+    Raises:
+        TypeError: A class that is none of results of hooks.
+    """
     fields = {name: _field(one, store) for name, one in told["fields"]}
-    cls: Any = told["class"]
     if cls is None:
         return KeptResult(told["kind"], fields)
     if not isinstance(cls, type) or getattr(cls, "kind", None) != told["kind"]:
@@ -122,23 +132,41 @@ def _field(told: Mapping[str, Any], store: ArtifactStore) -> Any:
 # -- artifacts --------------------------------------------------------------------------------------------------------------
 
 
-def artifact_state(entry: ArtifactEntry) -> dict[str, Any] | None:
-    """The state of an artifact; None if it cannot even be pickled.
+def artifact_state(entry: ArtifactEntry) -> dict[str, Any]:
+    """The state of an artifact; one that cannot even be pickled is left out.
 
     Warns:
-        UserWarning: It cannot.
+        UserWarning: It is left out.
     """
     value = entry.artifact
-    told: Any
     try:
-        told = {"value": say(value)}
-    except Unsayable:
-        try:
-            told = {"unsafe": UnsafePickle.of(value)}
-        except TypeError as error:
-            warnings.warn(f"artifact {entry.name!r} is left out: {error}", UserWarning, stacklevel=2)
-            told = {"value": say(NotStored(type_name(value)))}
+        told = told_artifact(value)
+    except TypeError as error:
+        warnings.warn(f"artifact {entry.name!r} is left out: {error}", UserWarning, stacklevel=2)
+        told = {"value": say(NotStored(type_name(value)))}
     return {"name": entry.name, "epoch": entry.epoch_idx, "batch": entry.batch_idx, **told}
+
+
+def told_artifact(value: Any) -> dict[str, Any]:
+    """An object as a file can hold it: ``value``, or the pickle ``unsafe``.
+
+    Raises:
+        TypeError: It cannot be pickled either.
+    """
+    try:
+        return {"value": say(value)}
+    except Unsayable:
+        return {"unsafe": UnsafePickle.of(value)}
+
+
+def opened_artifact(told: Mapping[str, Any]) -> Any:
+    """What :func:`told_artifact` was given.
+
+    Raises:
+        PackagedCodeError: A pickle that was not permitted.
+        ArtifactError: A pickle that cannot be opened.
+    """
+    return told["unsafe"].open() if "unsafe" in told else opened(told["value"])
 
 
 def artifacts_from_state(states: Sequence[Mapping[str, Any]]) -> ArtifactStore:
@@ -154,7 +182,7 @@ def artifacts_from_state(states: Sequence[Mapping[str, Any]]) -> ArtifactStore:
             refused.append(f"{told['name']} ({pickled.type_name})")
             continue
         try:
-            value = opened(told["value"]) if pickled is None else pickled.open()
+            value = opened_artifact(told)
         except ArtifactError as error:
             warnings.warn(f"artifact {told['name']!r} is left out: {error}", UserWarning, stacklevel=2)
             continue

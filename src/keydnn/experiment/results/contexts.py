@@ -14,6 +14,7 @@ from keydnn.experiment.phases.recording import ResultRecording, checked_keep
 from keydnn.experiment.results.frame_state import FrameTable
 from keydnn.experiment.results.frames import Frame
 from keydnn.experiment.results.segments import EpochSteps, OutputKey, RecordedSteps, Segment, Step, segment_from_state
+from keydnn.experiment.results.shelf import Shelf, StoredSegment
 from keydnn.experiment.training import LossCollection, LossRecord
 
 
@@ -64,12 +65,14 @@ class ContextStore:
     Args:
         recording: Which epochs stay.
         keep: Domains that are recorded; None keeps all.
+        shelf: Where epochs go when they are over; None keeps them in memory.
 
     Raises:
         ValueError: An unknown mode or domain.
     """
 
-    def __init__(self, recording: ResultRecording | str = ResultRecording.ALL, keep: Any = None) -> None:
+    def __init__(self, recording: ResultRecording | str = ResultRecording.ALL, keep: Any = None, shelf: Shelf | None = None) -> None:
+        self.shelf = shelf
         self.recording, self.keep = ResultRecording.from_value(recording), checked_keep(keep)
         self._keeps_outputs = self.keep is None or DOMAIN_OUTPUTS in self.keep
         self._segments: list[Segment] = []
@@ -137,7 +140,24 @@ class ContextStore:
         """An epoch begins: what came before is packed and, of the mode ``LAST``, let go, apart from the best epoch."""
         self.pack()
         if self.recording is ResultRecording.LAST:
-            self._segments = [one for one in self._segments if one.epoch_idx in (epoch, self._best)]
+            self._keep_only([epoch, self._best])
+        self._put_away([one for one in self._segments if one.epoch_idx != epoch])
+
+    def _keep_only(self, epochs: Sequence[int | None]) -> None:
+        gone = [one for one in self._segments if one.epoch_idx not in epochs]
+        self._segments = [one for one in self._segments if one.epoch_idx in epochs]
+        if self.shelf is not None and gone:
+            self.shelf.drop(gone)
+
+    def _put_away(self, segments: Sequence[Segment]) -> None:
+        """Write packed segments that lie in memory, an epoch at a time."""
+        if self.shelf is None:
+            return
+        for epoch in dict.fromkeys(one.epoch_idx for one in segments if not isinstance(one, StoredSegment)):
+            waiting = [one for one in segments if one.epoch_idx == epoch and not isinstance(one, StoredSegment)]
+            stored = dict(zip(map(id, waiting), self.shelf.put(waiting), strict=True))
+            self._segments = [stored.get(id(one), one) for one in self._segments]
+            self._packed = None
 
     def keep_epoch(self, epoch: int | None) -> None:
         """Of the mode ``LAST``: this epoch is the best so far, and stays instead of the last one."""
@@ -147,7 +167,8 @@ class ContextStore:
         """The phase is over: pack what is open and, of the mode ``LAST``, keep the best epoch alone if one was named."""
         self.pack()
         if self.recording is ResultRecording.LAST and self._best is not None and any(one.epoch_idx == self._best for one in self._segments):
-            self._segments = [one for one in self._segments if one.epoch_idx == self._best]
+            self._keep_only([self._best])
+        self._put_away(self._segments)
 
     def pack(self) -> None:
         """Join the steps of the open epoch."""

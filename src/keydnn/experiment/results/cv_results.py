@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.results.group_results import PhaseGroupResults
+from keydnn.experiment.results.kinds import result_kind
 from keydnn.experiment.results.series import LossSeries
 from keydnn.experiment.results.train_results import TrainResults
 from keydnn.experiment.series import AxisSeries, Reducer, stacked
@@ -16,6 +17,7 @@ from keydnn.experiment.series import AxisSeries, Reducer, stacked
 FOLD = "fold_"
 
 
+@result_kind("cv")
 class CVResults(PhaseGroupResults):
     """Results of folds, each a group with the results of the phases that ran in it: ``fold_0``, ``fold_1``, ...
 

@@ -15,6 +15,8 @@ from keydnn.experiment.data.sample_data import Deferred
 from keydnn.experiment.names import DOMAIN_OUTPUTS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TARGETS, ROLE_DEFAULT
 from keydnn.experiment.phases.recording import RECORDABLE, ResultRecording, bytes_per_sample, warn_if_large
 from keydnn.experiment.results.contexts import ContextStore, Place
+from keydnn.experiment.results.disk_stores import StoredArtifacts, StoredCallbacks, StoredMetrics, callback_entries
+from keydnn.experiment.results.folders import PhaseFolder
 from keydnn.experiment.results.kinds import kind_of, result_kind
 from keydnn.experiment.results.nodes import NodeTable
 from keydnn.experiment.results.phase_state import parts_from_state, phase_state
@@ -28,6 +30,7 @@ from keydnn.experiment.results.series import (
     MetricSeries,
     TensorSeries,
 )
+from keydnn.experiment.results.shelf import Shelf
 from keydnn.experiment.results.stores import ArtifactStore, MetricStore
 from keydnn.experiment.results.unscaling import Unscaler, rows_used
 from keydnn.experiment.series import Later
@@ -59,10 +62,11 @@ class PhaseResults:
 
     label: str
     context_store: ContextStore = field(default_factory=ContextStore)
-    callback_results: list[Any] = field(default_factory=list)
+    callback_results: list[Any] | StoredCallbacks = field(default_factory=list)
     metric_store: MetricStore = field(default_factory=MetricStore)
     artifact_store: ArtifactStore = field(default_factory=ArtifactStore)
     nodes: NodeTable = field(default_factory=NodeTable)
+    _folder: PhaseFolder | None = field(default=None, init=False)
 
     # -- recording
 
@@ -92,7 +96,7 @@ class PhaseResults:
         Warns:
             UserWarning: The outputs will take more than 1 GiB.
         """
-        fresh = ContextStore(recording, keep)
+        fresh = ContextStore(recording, keep, self.context_store.shelf)
         if len(self.context_store) and (fresh.recording, fresh.keep) != (self.context_store.recording, self.context_store.keep):
             raise ValueError(f"{self.label!r} holds steps recorded as {self.context_store.recording.value!r}; use new results")
         if not len(self.context_store):
@@ -113,6 +117,7 @@ class PhaseResults:
         """An epoch begins: the one before is packed and, of the mode ``LAST``, let go."""
         self.context_store.start_epoch(epoch)
         self.metric_store.settle()
+        self._put_away()
 
     def keep_epoch(self, epoch: int | None) -> None:
         """Of the mode ``LAST``: this epoch is the best so far, and stays instead of the last one."""
@@ -122,6 +127,34 @@ class PhaseResults:
         """The phase is over: what is open is packed."""
         self.context_store.finish()
         self.metric_store.settle()
+        self._put_away()
+
+    def write_to(self, folder: PhaseFolder) -> None:
+        """Write what is recorded from now on to disk, an epoch when it is over, artifacts at once; queries read it from there.
+
+        Args:
+            folder: Where, and what.
+        """
+        parts = {name: getattr(self, name) for name in ("metric_store", "artifact_store", "callback_results")}
+        if folder.execution is not None:
+            self.context_store.shelf = Shelf(folder.execution)
+        if folder.metrics is not None:
+            self.metric_store = StoredMetrics(folder.metrics)
+            self.metric_store.extend(parts["metric_store"].get_state())
+        if folder.artifacts is not None:
+            self.artifact_store = StoredArtifacts(folder.artifacts)
+            for entry in parts["artifact_store"]:
+                self.artifact_store.add(entry)
+        if folder.callbacks is not None:
+            self.callback_results = StoredCallbacks(folder.callbacks, self.artifact_store)
+            for one in parts["callback_results"]:
+                self.callback_results.append(one)
+        self._folder = folder
+
+    def _put_away(self) -> None:
+        for store in (self.metric_store, self.callback_results):
+            if isinstance(store, StoredMetrics | StoredCallbacks):
+                store.put_away()
 
     def add_execution_context(self, ctx: ExecutionContext) -> None:
         """Record a step: copies of its outputs without history, its losses, and which rows it read; its inputs are not kept.
@@ -179,6 +212,8 @@ class PhaseResults:
         if state["kind"] != kind_of(self):
             raise ValueError(f"{self.label!r} holds results of kind {kind_of(self)!r}, the state is of kind {state['kind']!r}")
         self.__dict__.update(parts_from_state(state), label=state["label"])
+        if self._folder is not None:
+            self.write_to(self._folder)
 
     # -- asking
 
@@ -270,8 +305,7 @@ class PhaseResults:
             kind: Only this kind: "payload", "metric", "artifact", "evaluation" or "early_stopping".
         """
         axes = ("kind", "label", "epoch", "batch", "edge")
-        some = [one for one in self.callback_results if kind is None or one.kind == kind]
-        return CallbackSeries(axes, {(one.kind, one.callback_label, one.epoch_idx, one.batch_idx, one.edge): one for one in some})
+        return CallbackSeries(axes, {key: one for key, one in callback_entries(self.callback_results) if kind is None or key[0] == kind})
 
     def artifacts(self) -> ArtifactSeries:
         """Artifacts by name, epoch and batch; an entry loads its object when it is first asked for."""

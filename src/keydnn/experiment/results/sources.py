@@ -101,6 +101,11 @@ class IdsTable:
             self._places[id(ids)] = found
         return found
 
+    @property
+    def all(self) -> list[RowIds]:
+        """Those that are told, in order."""
+        return self._ids
+
     def get_state(self) -> list[dict[str, Any]]:
         """All of them."""
         return [{"n": ids.n, "key": f"{ids.key:032x}", "stored": _text_state(ids.stored)} for ids in self._ids]
@@ -151,6 +156,11 @@ class SourceTable:
             found = self._places[id(source)] = len(self._sources)
             self._sources.append(source)
         return found
+
+    @property
+    def all(self) -> list[Any]:
+        """Those that are told, in order."""
+        return self._sources
 
     def get_state(self) -> list[dict[str, Any]]:
         """All of them."""

@@ -61,15 +61,14 @@ class _Column:
     def get_state(self) -> dict[str, Any]:
         return {"values": np.array(self.values), "epochs": np.array(self.epochs), "batches": np.array(self.batches)}
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> _Column:
-        made = cls()
-        made.values.frombytes(np.asarray(state["values"], np.float64).tobytes())
-        made.epochs.frombytes(np.asarray(state["epochs"], np.int64).tobytes())
-        made.batches.frombytes(np.asarray(state["batches"], np.int64).tobytes())
-        for place, epoch in enumerate(made.epochs):
-            made.places.setdefault(None if epoch == _NO_INDEX else epoch, array("q")).append(place)
-        return made
+    def extend(self, state: Mapping[str, Any]) -> None:
+        start = len(self.values)
+        self.values.frombytes(np.asarray(state["values"], np.float64).tobytes())
+        self.epochs.frombytes(np.asarray(state["epochs"], np.int64).tobytes())
+        self.batches.frombytes(np.asarray(state["batches"], np.int64).tobytes())
+        for place in range(start, len(self.values)):
+            epoch = self.epochs[place]
+            self.places.setdefault(None if epoch == _NO_INDEX else epoch, array("q")).append(place)
 
     def entry(self, name: str, place: int) -> MetricEntry:
         epoch, batch = self.epochs[place], self.batches[place]
@@ -179,6 +178,11 @@ class MetricStore:
         found = (column.entry(name, place) for name, column in self._columns.items() for place in range(len(column.values)))
         return MetricSeries(("name", "epoch", "batch"), {(one.name, one.epoch_idx, one.batch_idx): one for one in found})
 
+    def extend(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Add what another store told of itself with :meth:`get_state`."""
+        for told in state:
+            self._columns.setdefault(told["name"], _Column()).extend(told)
+
     def get_state(self) -> list[dict[str, Any]]:
         """Names with their values, epochs and batches, -1 for None, in the order in which they came."""
         self.settle()
@@ -188,7 +192,7 @@ class MetricStore:
     def from_state(cls, state: Sequence[Mapping[str, Any]]) -> MetricStore:
         """From :meth:`get_state`."""
         made = cls()
-        made._columns = {told["name"]: _Column.from_state(told) for told in state}
+        made.extend(state)
         return made
 
     def __len__(self) -> int:
@@ -225,17 +229,28 @@ class ArtifactEntry:
     ) -> None:
         self.name, self.epoch_idx, self.batch_idx = name, epoch_idx, batch_idx
         self._artifact, self._load = artifact, load
+        self._identity = None if load is not None else id(artifact)
+        self._is_away = False  # whether it is loaded each time
+
+    @classmethod
+    def put_away(cls, entry: ArtifactEntry, load: Callable[[], Any]) -> ArtifactEntry:
+        """An entry whose object lies elsewhere now and is loaded whenever it is asked for."""
+        made = cls(entry.name, None, entry.epoch_idx, entry.batch_idx, load=load)
+        made._identity, made._is_away = entry._identity, True
+        return made
 
     @property
     def artifact(self) -> Any:
         """The object."""
+        if self._is_away and self._load is not None:
+            return self._load()
         if self._load is not None:
             self._artifact, self._load = self._load(), None
         return self._artifact
 
     def is_of(self, artifact: Any) -> bool:
-        """Whether it holds this very object, and not only a way to load it."""
-        return self._load is None and self._artifact is artifact
+        """Whether it was made with this very object."""
+        return self._identity == id(artifact)
 
     def __repr__(self) -> str:
         told = "not loaded yet" if self._load is not None else type(self._artifact).__name__

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from keydnn.experiment.optional import need
+from keydnn.experiment.results.disk_stores import callback_entries
 from keydnn.experiment.results.kinds import result_kind
 from keydnn.experiment.results.phase_results import PhaseResults
 from keydnn.experiment.results.series import LossSeries, ResultSeries
-from keydnn.experiment.series import Reducer
+from keydnn.experiment.series import Later, Reducer
 
 EVALUATION = "evaluation"
 
@@ -65,14 +66,14 @@ class TrainResults(PhaseResults):
             ValueError: No label, and several evaluation callbacks.
             KeyError: No evaluation callback of this label.
         """
-        some = [one for one in self.callback_results if one.kind == EVALUATION]
-        labels = list(dict.fromkeys(one.callback_label for one in some))
+        some = [(key, one) for key, one in callback_entries(self.callback_results) if key[0] == EVALUATION]
+        labels = list(dict.fromkeys(key[1] for key, _ in some))
         if label is None and len(labels) > 1:
             raise ValueError(f"several evaluations left results: {', '.join(labels)}; name one")
         if label is not None and label not in labels:
             raise KeyError(f"no evaluation {label!r} left results; there are: {', '.join(labels) or 'none'}")
-        mine = [one for one in some if label is None or one.callback_label == label]
-        return ResultSeries(("epoch",), {(None if one.edge == "start" else one.epoch_idx,): one.eval_results for one in mine})
+        mine = [(key, one) for key, one in some if label is None or key[1] == label]
+        return ResultSeries(("epoch",), {(None if edge == "start" else epoch,): _evaluated(one) for (*_, epoch, _, edge), one in mine})
 
     def epoch_losses(self, node: Any, reducer: str | Reducer = "mean") -> LossSeries:
         """LossRecords of a node by epoch and label.
@@ -89,3 +90,8 @@ class TrainResults(PhaseResults):
 
     def __repr__(self) -> str:
         return f"TrainResults(label={self.label!r}, epochs={self.n_epochs})"
+
+
+def _evaluated(one: Any) -> Any:
+    """The EvalResults of a callback's result, read from disk when they are asked for if they lie there."""
+    return Later(lambda: one.open().eval_results) if isinstance(one, Later) else one.eval_results

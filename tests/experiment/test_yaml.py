@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -471,6 +472,124 @@ def _bare(value):
     return (type(value).__name__, repr(value))
 
 
+# -- nodes and models of users
+
+USERS = """
+from keydnn.experiment.graph import ComputeNode, MergeNode
+from keydnn.experiment.models import KeydnnBaseModel
+import keydnn
+
+class Scaled(KeydnnBaseModel):
+    def __init__(self, factor=(1.0, 2.0), width=3):
+        super().__init__(factor=factor, width=width)
+        self.width, self.linear = width, None
+    input_shape = property(lambda self: None if self.linear is None else (self.linear.in_features,))
+    output_shape = property(lambda self: None if self.linear is None else (self.width,))
+    def build(self, input_shape=None, output_shape=None, *, force=False):
+        if self.linear is None or force:
+            self.linear = keydnn.nn.Linear(input_shape[-1], self.width)
+    def forward(self, x):
+        return self.linear(x)
+
+class Largest(MergeNode):
+    def __init__(self, label, upstream_refs, *, power=1, node_id=None, register=True):
+        self.power = power
+        super().__init__(label, upstream_refs, node_id=node_id, register=register)
+    def apply_merge(self, values, *, includes_batch_dim=True, fmt=None, domain="features"):
+        return values[0]
+    def get_config(self):
+        return {**super().get_config(), "power": self.power}
+    @classmethod
+    def _options(cls, config):
+        return {"power": config["power"]}
+"""
+
+
+def test_nodes_and_models_of_users(tmp_path, monkeypatch, context):
+    import importlib
+
+    (tmp_path / "yaml_users_nodes.py").write_text(USERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = importlib.import_module("yaml_users_nodes")
+    fs = cells()
+    left = ModelNode("left", theirs.Scaled(factor=(0.1, 3.0)), fs.reference(features="u.raw"), sgd())
+    right = ModelNode("right", theirs.Scaled(), fs.reference(features="i.raw"), sgd())
+    graph = ModelGraph([left, right, theirs.Largest("most", [left, right], power=2)])
+    path = graph.to_yaml(tmp_path / "graph")
+    assert "merge_node_class: yaml_users_nodes.Largest" in path.read_text()
+    with anew(fs).activate() as fresh:
+        with pytest.raises(PackagedCodeError, match="node 'left', model_class: 'yaml_users_nodes.Scaled'"):
+            ModelGraph.from_yaml(path)
+        assert fresh.model_graph is None and len(fresh.available_nodes) == 1
+        assert same(ModelGraph.from_yaml(path, allow_packaged_code=True), graph)
+    sys.modules.pop("yaml_users_nodes")
+
+
+@given(
+    options=st.fixed_dictionaries(
+        {"n_epochs": st.integers(1, 99)},
+        optional={
+            "batch_schedule": st.sampled_from(["zip_strict", "zip_cycle", "alternate_strict", "alternate_cycle"]),
+            "result_recording": st.sampled_from(["all", "last", "none"]),
+            "accelerator": st.sampled_from(["cpu", "cuda:1", Accelerator("gpu", pin_memory=True)]),
+            "resample": st.sampled_from(["never", "epoch", "epoch_full"]),
+            "prefetch": st.sampled_from(["auto", "all", "lazy"]),
+            "keep": st.sampled_from([("outputs",), ("outputs", "targets")]),
+            "checkpointing": st.builds(
+                Checkpointing,
+                save_on=st.sampled_from(["epoch_end", "epoch_start"]),
+                every_n=st.integers(1, 5),
+                max_to_keep=st.none() | st.integers(1, 3),
+                name_template=st.none() | st.just("{phase}-{epoch}"),
+                directory=st.none() | st.just("no/such/folder"),
+            ),
+            "callbacks": st.lists(
+                st.builds(
+                    EarlyStopping,
+                    label=st.text(min_size=1, max_size=4),
+                    mode=st.sampled_from(["min", "max"]),
+                    min_delta=st.floats(0, allow_infinity=False),
+                    patience=st.integers(1, 9),
+                    reducer=st.sampled_from(["mean", "sum", "last", "first"]),
+                    execution_order=st.integers(-3, 3),
+                ),
+                max_size=2,
+                unique_by=lambda callback: callback.label,
+            ),
+        },
+    ),
+    weight=st.floats(allow_nan=False),
+    label=st.text(min_size=1, max_size=5),
+)
+def test_any_training_phase_comes_again(options, weight, label, tmp_path_factory):
+    with ExperimentContext(registration_policy="error").activate():
+        net = ModelNode("net", SequentialMLP(), cells())
+        ModelGraph([net], sgd())
+        loss = AppliedLoss(Loss("mse", backend="keydnn", reduction="sum"), net, {"outputs": "outputs", "targets": "targets"}, weight=weight)
+        sampler = SimpleSampler(batch_size=2)
+        phase = TrainPhase.from_split(label, split="train", sampler=sampler, losses=[loss], **options)
+        assert TrainPhase.from_yaml(phase.to_yaml(tmp_path_factory.mktemp("any") / "p")) == phase
+
+
+@given(
+    options=st.fixed_dictionaries(
+        {"opt": st.sampled_from(["adam", "SGD", keydnn.optim.Adam])},
+        optional={
+            "opt_kwargs": st.dictionaries(st.sampled_from(["lr", "eps"]), st.floats(0, 1)) | st.just({"betas": (0.8, 0.9)}),
+            "clip_norm": st.floats(0.0, exclude_min=True, allow_infinity=False),
+            "clip_value": st.floats(0.0, exclude_min=True),
+        },
+    )
+)
+def test_any_optimizer_comes_again(options, tmp_path_factory):
+    with ExperimentContext(registration_policy="error").activate():
+        fs = cells()
+        graph = ModelGraph([ModelNode("net", SequentialMLP(), fs)], Optimizer(**options, backend="keydnn"))
+        path = graph.to_yaml(tmp_path_factory.mktemp("any") / "g")
+        with anew(fs).activate():
+            assert same(ModelGraph.from_yaml(path), graph)
+
+
 # -- written by hand
 
 BY_HAND = """
@@ -701,6 +820,58 @@ def test_writing_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         SimpleSampler(batch_size=4).to_yaml(path, overwrite=True)
     assert path.read_text() == text and list(tmp_path.iterdir()) == [path]
+
+
+# what may stand in the place of anything
+odd = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.sampled_from([0, -1, 1, 2**70, 10**15, 1.5, float("nan"), float("inf"), "", "a", "cells", "left", "keydnn.optim.Adam", "math.exp"])
+    | st.sampled_from(["keydnn.experiment.models.keydnn.SequentialMLP", "SimpleSampler", "EarlyStopping", "train", "ConcatNode", "first"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["$tuple", "$array", "$object", "$symbol", "$node", "ref_type", "label", "class", "x"]), inner, max_size=2
+        )
+    ),
+    max_leaves=3,
+)
+
+
+@given(data=st.data(), how=st.sampled_from(["replace", "replace", "replace", "drop", "add", "rename"]))
+def test_a_document_with_anything_in_it_is_read_or_refused(data, how, tmp_path_factory):
+    whole = from_text(WHOLE, "whole")
+    places = list(_places(whole))
+    holder, key = data.draw(st.sampled_from(places))
+    other = data.draw(odd)
+    if how == "drop":
+        del holder[key]
+    elif how == "rename" and isinstance(holder, dict):
+        holder[data.draw(st.sampled_from(["label", "loss", "node", "x", 3]))] = holder.pop(key)
+    elif how == "add" and isinstance(holder, dict):
+        holder[data.draw(st.sampled_from(["label", "weight", "seed", "sampler", "factory", "schedule", "model_options", "node_id"]))] = (
+            other
+        )
+    else:
+        holder[key] = other
+    path = tmp_path_factory.mktemp("odd") / "odd.yaml"
+    path.write_text(to_text(whole))
+    with ExperimentContext(registration_policy="error").activate() as ctx, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as nodes that nobody reads
+        fs = cells()
+        try:
+            Experiment.from_yaml(path)
+        except (ArtifactError, PackagedCodeError) as error:
+            assert str(path) in str(error)
+            assert list(ctx.available_nodes.values()) == [fs] and ctx.model_graph is None and ctx.get_experiment() is None
+
+
+def _places(value):
+    """Every place that something can stand in."""
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
 
 
 # -- code

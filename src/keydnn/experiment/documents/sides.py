@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.errors import ArtifactError, PackagedCodeError
 
-_REFUSED = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
+_REFUSED = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
 
 
 class PlacedError(ArtifactError):

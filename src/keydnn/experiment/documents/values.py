@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment import references
+from keydnn.experiment.backends.backend import Backend
+from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.contracts import IConfigurable
 from keydnn.experiment.documents.sides import Reader, Writer, shown
 from keydnn.experiment.documents.symbols import found, path_of
+from keydnn.experiment.io.classes import BUILTINS
 from keydnn.experiment.node import ExperimentNode
 from keydnn.experiment.predicates import Predicate
 
+_REGISTERED = ("FeatureSet", "ModelGraph", "ModelNode", "ConcatNode", "AddNode", "MeanNode", "MultiplyNode")  # contexts get to know these
 _SCALARS = (bool, int, float, str, type(None))
 _REFERENCES = {
     cls.__name__: cls
@@ -132,9 +136,16 @@ def _read_object(reader: Reader, told: Any) -> Any:
     if set(told) != {"class", "config"}:
         reader.refuse(f"an object has class and config, got {', '.join(map(str, told))}")
     cls: Any = SYMBOL.read(reader, told["class"])
-    if not isinstance(cls, type):
-        reader.refuse(f"{told['class']!r} is no class")
+    if not isinstance(cls, type) or not (reader.allow_packaged_code or _may_be_made(cls)):
+        reader.refuse(f"{told['class']!r} is no class whose objects stand in YAML")
     return cls.from_config(_read(reader, told["config"]))  # type: ignore[attr-defined]
+
+
+def _may_be_made(cls: type) -> bool:
+    """Whether objects of a class may be made without permission: small values of ours, and modules of the engine."""
+    where = f"{cls.__module__}:{cls.__qualname__}"
+    key = next((key for key, known in BUILTINS.items() if known == where), None)
+    return key not in (None, *_REGISTERED) or adapter(Backend.KEYDNN).known.name_of(cls) is not None
 
 
 def _read_predicate(reader: Reader, told: Any) -> Predicate:

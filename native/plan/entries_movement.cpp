@@ -32,15 +32,13 @@ int copy_bytes(const Call& call) {
   return KEYDNN_OK;
 }
 
-// Whether all rows of a strided copy are the same row, laid out one after the other.
-bool is_one_row_again(int axes, const int64_t* dim) {
-  if (axes < 2 || dim[3 * (axes - 1) + 1] != 1) return false;
-  int64_t step = 1;
-  for (int a = axes - 1; a >= 0; --a) {
-    if (dim[3 * a + 2] != step || (a < axes - 1 && dim[3 * a + 1] != 0)) return false;
-    step *= dim[3 * a];
-  }
-  return true;
+// How many of the axes before the last one repeat the same row of x, laid out one after the other in y.
+int repeated_axes(int axes, const int64_t* dim) {
+  if (axes < 2 || dim[3 * (axes - 1) + 1] != 1 || dim[3 * (axes - 1) + 2] != 1) return 0;
+  int64_t step = dim[3 * (axes - 1)];
+  int found = 0;
+  for (int a = axes - 2; a >= 0 && dim[3 * a + 1] == 0 && dim[3 * a + 2] == step; --a, ++found) step *= dim[3 * a];
+  return found;
 }
 
 // `rows` times the row x of n elements: what is there already is copied behind itself, in pieces that stay in cache.
@@ -68,26 +66,30 @@ int copy_strided(const Call& call) {
     return KEYDNN_OK;
   }
   const int64_t inner = dim[3 * (axes - 1)], x_step = dim[3 * (axes - 1) + 1], y_step = dim[3 * (axes - 1) + 2];
-  int64_t rows = 1;
-  for (int a = 0; a + 1 < axes; ++a) rows *= dim[3 * a];
+  const int again = repeated_axes(axes, dim), outer = axes - 1 - again;
+  int64_t repeats = 1, rows = 1;
+  for (int a = outer; a < axes - 1; ++a) repeats *= dim[3 * a];
+  for (int a = 0; a < outer; ++a) rows *= dim[3 * a];
   const T* x = at<T>(call, 0);
   T* y = at<T>(call, 1);
-  const int64_t grain = inner > 0 ? (kGrain + inner - 1) / inner : 1;
-  if (is_one_row_again(axes, dim)) {
-    parallel_ranges(rows, grain, 0.05 * double(rows) * double(inner),
+  if (outer == 0 && again > 0) {
+    parallel_ranges(repeats, kGrain / (inner + 1) + 1, 0.05 * double(repeats) * double(inner),
                     [=](int64_t begin, int64_t end) { repeat_row(x, y + begin * inner, inner, end - begin); });
     return KEYDNN_OK;
   }
-  parallel_ranges(rows, grain, 0.3 * double(rows) * double(inner), [=](int64_t begin, int64_t end) {
+  const int64_t each = repeats * inner;
+  parallel_ranges(rows, each > 0 ? (kGrain + each - 1) / each : 1, 0.3 * double(rows) * double(each), [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       int64_t rest = row, from = 0, to = 0;
-      for (int a = axes - 2; a >= 0; --a) {
+      for (int a = outer - 1; a >= 0; --a) {
         const int64_t i = rest % dim[3 * a];
         rest /= dim[3 * a];
         from += i * dim[3 * a + 1];
         to += i * dim[3 * a + 2];
       }
-      if (x_step == 1 && y_step == 1) {
+      if (again > 0) {
+        repeat_row(x + from, y + to, inner, repeats);
+      } else if (x_step == 1 && y_step == 1) {
         memcpy(y + to, x + from, sizeof(T) * static_cast<size_t>(inner));
       } else {
         for (int64_t i = 0; i < inner; ++i) y[to + i * y_step] = x[from + i * x_step];

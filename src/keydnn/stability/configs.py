@@ -19,6 +19,8 @@ from keydnn.stability.dtypes import ap_fixed
 from keydnn.stability.explain import explain
 from keydnn.stability.history import FitHistory
 from keydnn.stability.nn import LinearBlockModel
+from keydnn.stability.nn.loop import Run
+from keydnn.stability.nn.stacked import run_side_by_side, stack_key
 from keydnn.stability.precision import PrecisionDict
 
 SECTIONS = ("dataset", "model", "train", "precision", "drift")
@@ -119,6 +121,13 @@ def run_config(config: Mapping[str, Any]) -> FitHistory:
         >>> h.steps
         6
     """
+    history = _run_of(config).run()
+    history.meta["config"] = dict(config)
+    return history
+
+
+def _run_of(config: Mapping[str, Any]) -> Run:
+    """The instrumented run of a configuration, before its first step."""
     unknown = [name for name in config if name not in SECTIONS]
     if unknown:
         raise ValueError(f"config: unknown section {', '.join(map(repr, unknown))}; there are {', '.join(SECTIONS)}")
@@ -127,9 +136,25 @@ def run_config(config: Mapping[str, Any]) -> FitHistory:
     train = {"reference_A": data.reference_weight_matrix, **_section(config, "train", LinearBlockModel.train_instrumented)}
     if config.get("drift") is not None:
         train["drift"] = DriftModel(**_section(config, "drift", DriftModel))
-    history = model.train_instrumented(*data.get(), precision_dict=precision_of(config), **train)
-    history.meta["config"] = dict(config)
-    return history
+    return model._run_of(*data.get(), precision_dict=precision_of(config), **train)
+
+
+def run_cells(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The outcomes of several configurations, side by side where they are of one kind.
+
+    Args:
+        configs: As for `run_config`.
+
+    Returns:
+        An `outcome` each, the same as of a run alone.
+
+    Raises:
+        ValueError: As for `run_config`.
+    """
+    runs = [_run_of(config) for config in configs]
+    keys = [stack_key(run) for run in runs]
+    is_stack = len(runs) > 1 and keys[0] is not None and all(key == keys[0] for key in keys)
+    return [outcome(h) for h in (run_side_by_side(runs) if is_stack else map(Run.run, runs))]
 
 
 def outcome(history: FitHistory) -> dict[str, Any]:

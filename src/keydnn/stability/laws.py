@@ -1,13 +1,14 @@
 """The controllers of `keydnn.stability.controllers` as operations of the engine, for recorded steps.
 
-The same formulas on tensors of shape () and float64, written so that each rounds as its counterpart on Python numbers does.
+The same formulas on tensors of float64, written so that each rounds as its counterpart on Python numbers does: of shape (), or of
+shape (n,) for n runs side by side, whose vectors then have shape (n, size).
 `Kind` is what the form of the operations depends on, `Knobs` are the numbers, and `State` is what the sensor and the controller
 carry from step to step; knobs and state are read live, so one recorded step serves all their values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,15 @@ from keydnn.ops.inplace import assign_
 from keydnn.stability import controllers as c
 
 
-def scalar(value: float) -> Tensor:
-    """A float64 tensor of shape ()."""
-    return Tensor.full((), value, dtype=np.float64)
+def scalar(value: float, shape: tuple[int, ...] = ()) -> Tensor:
+    """A float64 tensor of one value."""
+    return Tensor.full(shape, value, dtype=np.float64)
+
+
+def _by_name(rows: Iterable[dict[str, float]]) -> dict[str, np.ndarray]:
+    """The values of each name, by row."""
+    found = list(rows)
+    return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
 
 
 def larger(a: Tensor, b: Tensor) -> Tensor:
@@ -56,19 +63,27 @@ class Kind:
 
 
 class Knobs:
-    """The numbers of a sensor, a controller and a run."""
+    """The numbers of a sensor, a controller and a run.
+
+    Args:
+        shape: Of each: () or (runs,).
+    """
 
     _OWN = ("chi", "eps", "alpha_min", "alpha_max", "k_alpha", "beta")
 
-    def __init__(self) -> None:
-        self.eta, self.quantum, self.rho, self.sensor_eps, self.one = (scalar(1.0) for _ in range(5))
-        self.chi, self.eps, self.alpha_min, self.alpha_max, self.k_alpha, self.beta = (scalar(0.0) for _ in self._OWN)
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.eta, self.quantum, self.rho, self.sensor_eps, self.one = (scalar(1.0, shape) for _ in range(5))
+        self.chi, self.eps, self.alpha_min, self.alpha_max, self.k_alpha, self.beta = (scalar(0.0, shape) for _ in self._OWN)
 
-    def take(self, eta: float, quantum: float, sensor: c.CurvatureSensor, controller: c.BaseController) -> None:
-        """Set all of them."""
-        own = {name: vars(controller).get(name, 0.0) for name in self._OWN}
-        for name, value in {"eta": eta, "quantum": quantum, "rho": sensor.rho, "sensor_eps": sensor.eps, **own}.items():
-            getattr(self, name).fill(float(value))
+    def take(self, *runs: Any) -> None:
+        """Set all of them, from one run or from as many as there are."""
+        for name, values in _by_name(self._of(run) for run in runs).items():
+            getattr(self, name).copy_from_numpy(np.reshape(values, self.one.shape))
+
+    def _of(self, run: Any) -> dict[str, float]:
+        own = {name: vars(run.controller).get(name, 0.0) for name in self._OWN}
+        eta, sensor = run.settings.learning_rate, run.sensor
+        return {"eta": eta, "quantum": run.update_quantum, "rho": sensor.rho, "sensor_eps": sensor.eps, **own}
 
 
 class State:
@@ -76,29 +91,34 @@ class State:
 
     Args:
         size: Number of parameters.
+        shape: () or (runs,).
     """
 
     _NUMBERS = ("is_started", "curvature", "average", "d_theta", "d_gradient", "alpha", "velocity", "ratio")
 
-    def __init__(self, size: int) -> None:
-        self.theta, self.gradient = (Tensor(data=np.zeros(size), dtype=np.float64) for _ in range(2))
+    def __init__(self, size: int, shape: tuple[int, ...] = ()) -> None:
+        self.theta, self.gradient = (Tensor(data=np.zeros((*shape, size)), dtype=np.float64) for _ in range(2))
         self.is_started, self.curvature, self.average, self.d_theta, self.d_gradient, self.alpha, self.velocity, self.ratio = (
-            scalar(0.0) for _ in self._NUMBERS
+            scalar(0.0, shape) for _ in self._NUMBERS
         )
 
     def tensors(self) -> list[Tensor]:
         """All of it."""
         return [self.theta, self.gradient, *(getattr(self, name) for name in self._NUMBERS)]
 
-    def take(self, sensor: c.CurvatureSensor, controller: c.BaseController) -> None:
-        """Copy what the objects know."""
+    def take(self, *runs: Any) -> None:
+        """Copy what the objects of one run know, or of as many as there are."""
+        for tensor, name in ((self.theta, "theta"), (self.gradient, "gradient")):
+            known = [vars(run.sensor)[name] for run in runs]
+            zeros = np.zeros(tensor.shape[-1])
+            tensor.copy_from_numpy(np.reshape([zeros if v is None else v for v in known], tensor.shape))
+        for name, values in _by_name(self._of(run.sensor, run.controller) for run in runs).items():
+            getattr(self, name).copy_from_numpy(np.reshape(values, self.alpha.shape))
+
+    def _of(self, sensor: c.CurvatureSensor, controller: c.BaseController) -> dict[str, float]:
         is_started = sensor.theta is not None and sensor.gradient is not None
-        if is_started:
-            self.theta.copy_from_numpy(sensor.theta)
-            self.gradient.copy_from_numpy(sensor.gradient)
         known = {"velocity": 0.0, "alpha": 1.0, "ratio": 0.0} | vars(sensor) | vars(controller) | {"is_started": float(is_started)}
-        for name in self._NUMBERS:
-            getattr(self, name).fill(float(known[name]))
+        return {name: known[name] for name in self._NUMBERS}
 
     def give(self, sensor: c.CurvatureSensor, controller: c.BaseController) -> None:
         """Copy it back."""
@@ -113,7 +133,7 @@ class State:
 def sense(kind: Kind, knobs: Knobs, state: State, theta: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`CurvatureSensor.update`: C, S, and 1 where C was measured now."""
     step, change = theta - state.theta, gradient - state.gradient
-    d_theta, d_gradient = (step * step).sum().sqrt(), (change * change).sum().sqrt()
+    d_theta, d_gradient = (step * step).sum(-1).sqrt(), (change * change).sum(-1).sqrt()
     valid = (d_theta > 0.0) * state.is_started
     measured = valid if kind.holds else state.is_started
     curvature = where(measured, d_gradient / (d_theta + knobs.sensor_eps), state.curvature)

@@ -7,7 +7,9 @@ sweep: finished cells are never lost and never computed again.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import hashlib
 import itertools
 import json
@@ -18,16 +20,43 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.stability.configs import outcome, run_config
+from keydnn.stability.configs import outcome, run_cells, run_config
 from keydnn.threads import set_threads
 
 Cell = dict[str, Any]
 Runner = Callable[[Cell], Mapping[str, Any]]
+SIDE_BY_SIDE = 8  # cells in one step: more would leave the cache
+_FREE = (  # settings of the training in which they may differ
+    "learning_rate", "curvature_ema_rho", "chi", "eps", "stop_loss", "stop_patience", "stop_min_steps", "min_loss_change", "diverge_loss",
+)  # fmt: skip
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
     """The outcome of one configuration, see `keydnn.stability.configs`."""
     return outcome(run_config(cell))
+
+
+def _kind(cell: Cell) -> str:
+    """A cell without what cells side by side may differ in."""
+    train = cell.get("train")
+    left = {k: v for k, v in train.items() if k not in _FREE} if isinstance(train, Mapping) else train
+    return json.dumps({**cell, "train": left}, sort_keys=True, default=repr)
+
+
+def _block(runs: Runner, cells: list[Cell]) -> tuple[list[Mapping[str, Any]], Exception | None]:
+    """The outcomes of some cells, up to the first that is refused, and why it is."""
+    if len(cells) == 1:
+        return [runs(cells[0])], None
+    try:
+        return list(run_cells(cells)), None
+    except (ValueError, TypeError):  # one of them is wrong: those before it count
+        done: list[Mapping[str, Any]] = []
+        for cell in cells:
+            try:
+                done.append(runs(cell))
+            except (ValueError, TypeError) as error:
+                return done, error
+        return done, None
 
 
 def fingerprint(value: Any) -> str:
@@ -106,14 +135,29 @@ class PrecisionSweep:
         return self.to_table()
 
     def _results(self, cells: Sequence[Cell], workers: int) -> Iterator[Mapping[str, Any]]:
-        if workers <= 1:
-            yield from map(self.runs, cells)
-            return
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
+        together = functools.partial(_block, self.runs)
+        with contextlib.ExitStack() as stack:
+            spread: Callable[..., Iterator[tuple[list[Mapping[str, Any]], Exception | None]]] = map
+            if workers > 1:
+                import multiprocessing
+                from concurrent.futures import ProcessPoolExecutor
 
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), set_threads, (1,)) as pool:
-            yield from pool.map(self.runs, cells)
+                pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), set_threads, (1,))
+                spread = stack.enter_context(pool).map
+            for results, error in spread(together, self._blocks(cells)):
+                yield from results
+                if error is not None:
+                    raise error
+
+    def _blocks(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """Cells in a row that differ in numbers of the training alone; a runner of one's own takes them one by one."""
+        if self.runs is not run_cell:
+            return [[cell] for cell in cells]
+        found = []
+        for _, row in itertools.groupby(cells, _kind):
+            same = list(row)
+            found += [same[i : i + SIDE_BY_SIDE] for i in range(0, len(same), SIDE_BY_SIDE)]
+        return found
 
     def _begin(self, resume: bool) -> int:
         """Make the file, or check it; returns how many cells are finished."""

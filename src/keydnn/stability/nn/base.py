@@ -7,6 +7,8 @@ A new kind of model subclasses it, builds ``self.model`` in ``__post_init__`` wi
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,13 @@ _HOOKS = (
     "_forward_with_precision", "_quantize_gradients", "_quantize_variable_storage", "_storage_format", "_layer_and_field_for_variable",
     "_rail_max_for_variables", "_rail_max_for_tensors", "_max_update_quantum", "_same_variable", "_own_name",
 )  # fmt: skip
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The arguments of `BaseModel.train_instrumented` that have a value when they are not given."""
+    parameters = inspect.signature(BaseModel.train_instrumented).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 @dataclass(eq=False, repr=False)
@@ -253,6 +262,11 @@ class BaseModel(ABC):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "X", "Y")}
         self._network("train_instrumented")
         return Run(self, X, Y, Settings(**arguments)).run()
+
+    def _run_of(self, X: Any, Y: Any, **arguments: Any) -> Run:
+        """The run that `train_instrumented` would make of these arguments, before its first step."""
+        self._network("train_instrumented")
+        return Run(self, X, Y, Settings(**{**_defaults(), **arguments}))
 
     # -- the hooks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 from collections.abc import Iterator
@@ -112,6 +113,7 @@ class Run:
         self.scale = LossScale(self.settings.loss_scale)
         self.total = self.settings.epochs * -(-len(self.X) // self.settings.batch_size)
         self.done, self.streak, self.previous = 0, 0, math.nan
+        self.why_eager: str | None = None
         self.columns: list[Columns] = []
         if self.rule is not None:
             self.rule.reset()
@@ -135,18 +137,28 @@ class Run:
     # -- the loop
 
     def run(self) -> FitHistory:
-        """All steps; the network's training flags and the caller's error state stay as they were."""
+        """All steps."""
+        with self.started():
+            self._epochs()
+        return self.history()
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator[None]:
+        """For the steps of a run; the network's training flags and the caller's error state are as they were afterwards."""
         network = self.model.model
         flags = [(module, module.training) for module in network.modules()]
         network.train(True)
         self._begin()
         try:
             with np.errstate(all="ignore"):
-                self._epochs()
+                yield
         finally:
             restore(flags)
             if self.rule is not None:
                 self.rule.store = exact
+
+    def history(self) -> FitHistory:
+        """What was logged."""
         history = FitHistory(**{key: np.concatenate([c[key] for c in self.columns]) for key in self.keys})
         history.meta = self._meta()
         return history

@@ -40,10 +40,10 @@ def check_shapes(prediction: Tensor, target: Tensor) -> None:
 
 
 def squares_of(prediction: Tensor, target: Tensor) -> Tensor:
-    """The sum of the squared residuals, in float64."""
+    """The sum of the squared residuals, in float64; of predictions with an axis more than the target, one along it."""
     with no_grad():
         residual = prediction.detach().astype(FLOAT64) - target.astype(FLOAT64)
-        return (residual * residual).sum()
+        return (residual * residual).sum(tuple(range(prediction.ndim - target.ndim, prediction.ndim)))
 
 
 def form_of(network: Any) -> Any:
@@ -132,7 +132,7 @@ class Program:
         self.params = list(self.network.parameters())
         self.dtype, self.size = self.params[0].dtype, sum(p.numel() for p in self.params)
         self.kind, self.knobs, self.state = Kind.of(run.controller, run.sensor), Knobs(), State(self.size)
-        table = {place: Tensor(data=_codes(dtype), dtype=np.int64) for place, dtype in formats_of(run).items()}
+        table = {place: Tensor(data=codes(dtype), dtype=np.int64) for place, dtype in formats_of(run).items()}
         self.q = LiveFormats(table, floats_of(run))
         self.steps: dict[int, RecordedStep] = {}
 
@@ -151,15 +151,15 @@ class Program:
     def take(self, run: Any) -> None:
         """Everything that the step reads, from a run."""
         for place, dtype in formats_of(run).items():
-            self.q.table[place].copy_from_numpy(_codes(dtype))
+            self.q.table[place].copy_from_numpy(codes(dtype))
         self.refresh(run)
 
     def refresh(self, run: Any) -> None:
         """Everything that can change between the steps of a run."""
         for mine, t in self._pairs(run):
             mine.copy_from_numpy(t.numpy())
-        self.knobs.take(run.settings.learning_rate, run.update_quantum, run.sensor, run.controller)
-        self.state.take(run.sensor, run.controller)
+        self.knobs.take(run)
+        self.state.take(run)
 
     def give(self, run: Any) -> None:
         """What the steps changed, to the run."""
@@ -198,22 +198,25 @@ class Program:
     def step(self, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         """Forward, backward, sensor, controller, update."""
         prediction = self._forward(x)
-        check_shapes(prediction, y)
+        self._check(prediction, y)
         found = grad(loss_of(prediction, y, self.loss_mode), self.params, allow_unused=True)
         with no_grad():
             squares = squares_of(prediction, y)
             given = [Tensor(p.shape, dtype=p.dtype) if g is None else g.detach() for p, g in zip(self.params, found, strict=True)]
             grads = [self.q("gradient", i, g) for i, g in enumerate(given)]
-            gradient = _joined(grads)
+            gradient = self._joined(grads)
             wide = gradient.astype(FLOAT64)
-            grad_norm = (wide * wide).sum().sqrt()
-            curvature, average, valid = sense(self.kind, self.knobs, self.state, _joined(self.params).astype(FLOAT64), wide)
+            grad_norm = (wide * wide).sum(-1).sqrt()
+            curvature, average, valid = sense(self.kind, self.knobs, self.state, self._joined(self.params).astype(FLOAT64), wide)
             decision = control(self.kind, self.knobs, self.state, curvature, average, grad_norm)
             after = self._update(decision.alpha, grads)
         handed = {
             "squares": squares, "curvature": curvature, "average": average, "valid": valid, "grad_norm": grad_norm, **vars(decision),
         }  # fmt: skip
         return [*(handed[name] for name in self.HANDED), gradient, after]
+
+    def _check(self, prediction: Tensor, target: Tensor) -> None:
+        check_shapes(prediction, target)
 
     def _forward(self, x: Tensor) -> Tensor:
         if not self.is_quantised:
@@ -226,17 +229,19 @@ class Program:
         rate = -(alpha * self.knobs.eta).astype(np.float32).astype(self.dtype)
         stored = []
         for i, (p, g) in enumerate(zip(self.params, grads, strict=True)):
-            stored.append(self.q("stored", i, p.detach() + self.q("update", i, g * rate)))
+            factor = rate.reshape(*rate.shape, *(1,) * (p.ndim - rate.ndim)) if rate.ndim else rate
+            stored.append(self.q("stored", i, p.detach() + self.q("update", i, g * factor)))
             assign_(p, stored[-1])
-        return _joined(stored)
+        return self._joined(stored)
+
+    def _joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """All in one vector, or in one per run."""
+        lead = self.knobs.one.shape
+        flat = [t.detach().reshape(*lead, -1) for t in tensors]
+        return flat[0] if len(flat) == 1 else concat(flat, axis=len(lead))
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    flat = [t.detach().reshape(-1) for t in tensors]
-    return flat[0] if len(flat) == 1 else concat(flat, axis=0)
-
-
-def _codes(dtype: Any) -> np.ndarray:
+def codes(dtype: Any) -> np.ndarray:
     """A fixed-point format as the kernel `quantize_by` takes it."""
     p = dtype.kernel_params
     return np.array(

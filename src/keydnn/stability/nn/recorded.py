@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ from keydnn.stability.nn.gradients import uses_register
 from keydnn.stability.nn.program import Program
 from keydnn.stability.nn.telemetry import Block, Columns, measure, rail_rows
 
-_MOST_STEPS = 1024  # in a group
-_MOST_BYTES = 8 << 20  # of gradients and parameters in a group
+MOST_STEPS = 1024  # in a group
+MOST_BYTES = 8 << 20  # of gradients and parameters in a group
 _BUDGET_S = 0.1  # of a group: how often progress is told
 _MOST_PROGRAMS = 16  # kept
 
@@ -90,23 +90,30 @@ _LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
-def program_for(run: Any) -> Iterator[Program]:
-    """A program with the state of a run: one that has served such a run before, or a new one; the run has its state back afterwards."""
-    key = Program.key_of(run)
+def borrowed(key: Any, make: Callable[[], Any]) -> Iterator[Any]:
+    """The program that served this key before, or a new one; kept for the next unless the key is None."""
     with _LOCK:
         program = _PROGRAMS.pop(key, None)
     if program is None:
-        program = Program(run, is_shared=key is not None)
-    program.take(run)
-    try:
-        yield program
-    finally:
-        program.give(run)
-        if key is not None:
-            with _LOCK:
-                _PROGRAMS[key] = program
-                while len(_PROGRAMS) > _MOST_PROGRAMS:
-                    del _PROGRAMS[next(iter(_PROGRAMS))]
+        program = make()
+    yield program
+    if key is not None:
+        with _LOCK:
+            _PROGRAMS[key] = program
+            while len(_PROGRAMS) > _MOST_PROGRAMS:
+                del _PROGRAMS[next(iter(_PROGRAMS))]
+
+
+@contextlib.contextmanager
+def program_for(run: Any) -> Iterator[Program]:
+    """A program with the state of a run, which has it back afterwards."""
+    key = Program.key_of(run)
+    with borrowed(key, lambda: Program(run, is_shared=key is not None)) as program:
+        program.take(run)
+        try:
+            yield program
+        finally:
+            program.give(run)
 
 
 class RecordedLoop:
@@ -120,8 +127,8 @@ class RecordedLoop:
     def __init__(self, run: Any, program: Program) -> None:
         self.run, self.program, self.size = run, program, program.size
         self.data = program.prepared(run)
-        most = 1 if run.settings.callbacks else _MOST_STEPS
-        self.limit = max(1, min(most, _MOST_BYTES // max(2 * self.size * program.dtype.itemsize, 1)))
+        most = 1 if run.settings.callbacks else MOST_STEPS
+        self.limit = max(1, min(most, MOST_BYTES // max(2 * self.size * program.dtype.itemsize, 1)))
         self.tensors = program.written()
 
     def take(self, parts: Iterator[Part]) -> None:
@@ -139,7 +146,7 @@ class RecordedLoop:
                 n += done
                 waiting = waiting.cut(done, waiting.steps) if done < waiting.steps else next(parts, None)
             before = np.concatenate([a.astype(np.float64).reshape(-1) for a in snapshot[: len(self.program.params)]])
-            columns = self._measured(group, before, [out[:n] for out in outputs])
+            columns = measured(run, group, before, [out[:n] for out in outputs])
             if run.settings.callbacks:  # they may look at the model, and change it
                 self.program.give(run)
             kept = run.keep(columns)
@@ -186,57 +193,58 @@ class RecordedLoop:
                     run.order.bit_generator.state = part.order
                 return
 
-    def _measured(self, group: list[Part], before: np.ndarray, outputs: list[np.ndarray]) -> Columns:
-        run = self.run
-        *numbers, gradient, after = outputs
-        got = dict(zip(Program.HANDED, numbers, strict=True))
-        eta, wide = run.settings.learning_rate, after.astype(np.float64)
-        eta_eff = got["alpha"] * eta
-        raw = gradient * (-eta_eff.astype(np.float32)).astype(gradient.dtype)[:, None]
-        samples = np.repeat([part.batch for part in group], [part.steps for part in group])
-        elements = samples * (run.Y.size // len(run.Y))
-        loss, dtype = run.loss_from(got["squares"], samples, elements), run.format_of("loss", "value")
-        eigenvalues, residual = self._eigenvalues(group)
-        gradient_rails = self._rails(gradient, "gradient")
-        update_rails = self._rails(raw, "update")
-        return measure(run, Block(
-            theta=np.concatenate([before[None], wide[:-1]]),
-            after=wide,
-            gradient=gradient.astype(np.float64),
-            raw=raw.astype(np.float64),
-            squares=got["squares"],
-            loss=loss if dtype is None else dtype(loss),
-            grad_norm=got["grad_norm"],
-            proposal_norm=eta * got["grad_norm"],
-            sensed=(got["curvature"], got["average"], got["valid"]),
-            control=Decision(*(got[name] for name in Decision.__annotations__)),
-            elements=elements,
-            eigenvalues=eigenvalues,
-            hessian_residual=residual,
-            weight_rails=self._rails(after, None)[:2],
-            gradient_rails=gradient_rails[:2],
-            update_saturation=update_rails[0],
-            update_underflow=update_rails[2],
-        ))  # fmt: skip
 
-    def _rails(self, rows: np.ndarray, field: str | None) -> tuple[Any, Any, Any]:
-        """The largest fractions over the parameters, by a field of their layer or (None) by that of the stored weight or bias."""
-        run = self.run
-        largest: tuple[Any, Any, Any] = (0.0, 0.0, 0.0)
-        for part, (layer, own) in zip(run.slices, run.places, strict=True):
-            if field is None and own not in ("weight", "bias"):
-                continue
-            found = rail_rows(rows[:, part], run.format_of(layer, own if field is None else field))
-            largest = tuple(map(np.maximum, largest, found))  # type: ignore[assignment]
-        return largest
+def measured(run: Any, group: list[Part], before: np.ndarray, outputs: list[np.ndarray]) -> Columns:
+    """The metrics of the steps of a group, from what they handed out and the parameters before them."""
+    *numbers, gradient, after = outputs
+    got = dict(zip(Program.HANDED, numbers, strict=True))
+    eta, wide = run.settings.learning_rate, after.astype(np.float64)
+    eta_eff = got["alpha"] * eta
+    raw = gradient * (-eta_eff.astype(np.float32)).astype(gradient.dtype)[:, None]
+    samples = np.repeat([part.batch for part in group], [part.steps for part in group])
+    elements = samples * (run.Y.size // len(run.Y))
+    loss, dtype = run.loss_from(got["squares"], samples, elements), run.format_of("loss", "value")
+    eigenvalues, residual = _eigenvalues(run, group)
+    gradient_rails = _rails(run, gradient, "gradient")
+    update_rails = _rails(run, raw, "update")
+    return measure(run, Block(
+        theta=np.concatenate([before[None], wide[:-1]]),
+        after=wide,
+        gradient=gradient.astype(np.float64),
+        raw=raw.astype(np.float64),
+        squares=got["squares"],
+        loss=loss if dtype is None else dtype(loss),
+        grad_norm=got["grad_norm"],
+        proposal_norm=eta * got["grad_norm"],
+        sensed=(got["curvature"], got["average"], got["valid"]),
+        control=Decision(*(got[name] for name in Decision.__annotations__)),
+        elements=elements,
+        eigenvalues=eigenvalues,
+        hessian_residual=residual,
+        weight_rails=_rails(run, after, None)[:2],
+        gradient_rails=gradient_rails[:2],
+        update_saturation=update_rails[0],
+        update_underflow=update_rails[2],
+    ))  # fmt: skip
 
-    def _eigenvalues(self, group: list[Part]) -> tuple[np.ndarray | None, float]:
-        run = self.run
-        if not run.hessian.is_on:
-            return None, float("nan")
-        if group[0].rows is None:  # all batches are the same
-            eigenvalues, residual = run.hessian.at(run.step, run.X, run.Y)
-            return eigenvalues[None], residual
-        rows = [part.rows_of(i) for part in group for i in range(part.steps)]
-        found = [run.hessian.at(run.step + i, run.X[index], run.Y) for i, index in enumerate(rows)]
-        return np.stack([eigenvalues for eigenvalues, _ in found]), found[-1][1]
+
+def _rails(run: Any, rows: np.ndarray, field: str | None) -> tuple[Any, Any, Any]:
+    """The largest fractions over the parameters, by a field of their layer or (None) by that of the stored weight or bias."""
+    largest: tuple[Any, Any, Any] = (0.0, 0.0, 0.0)
+    for part, (layer, own) in zip(run.slices, run.places, strict=True):
+        if field is None and own not in ("weight", "bias"):
+            continue
+        found = rail_rows(rows[:, part], run.format_of(layer, own if field is None else field))
+        largest = tuple(map(np.maximum, largest, found))  # type: ignore[assignment]
+    return largest
+
+
+def _eigenvalues(run: Any, group: list[Part]) -> tuple[np.ndarray | None, float]:
+    if not run.hessian.is_on:
+        return None, float("nan")
+    if group[0].rows is None:  # all batches are the same
+        eigenvalues, residual = run.hessian.at(run.step, run.X, run.Y)
+        return eigenvalues[None], residual
+    rows = [part.rows_of(i) for part in group for i in range(part.steps)]
+    found = [run.hessian.at(run.step + i, run.X[index], run.Y) for i, index in enumerate(rows)]
+    return np.stack([eigenvalues for eigenvalues, _ in found]), found[-1][1]

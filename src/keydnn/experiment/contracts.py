@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 
@@ -118,6 +119,17 @@ class IRestoring(Protocol):
 
     restore_best: bool
     best_epoch: int | None
+
+
+@runtime_checkable
+class IPlace(Protocol):
+    """Where a phase stands in its run."""
+
+    def entry(self, hook: str, epoch: int | None, batch: int | None) -> dict[str, Any] | None: ...
+
+    def meta(self) -> dict[str, Any]: ...
+
+    def saved(self, path: Path) -> None: ...
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.data import DataFormat, FeatureSet
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.execution import prediction
+from keydnn.experiment.execution import prediction, resuming
 from keydnn.experiment.execution.experiment_checkpoints import CheckpointingHooks
 from keydnn.experiment.execution.keeping import Keeping
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
@@ -240,24 +241,29 @@ class Experiment(Keeping, InYaml):
 
     # -- runs
 
-    def run(self, **kwargs: Any) -> PhaseGroupResults:
+    def run(self, run_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> PhaseGroupResults:
         """Run the plan, from the weights there are now.
 
         Args:
+            run_dir: A folder that gets all that :meth:`resume` needs to go on with the run, should it be killed: the experiment as it is
+                now, the data, and the state after every phase; checkpoints of phases go there, too, unless they name a directory.
             **kwargs: ``show_sampler_progress=True``, ``show_training_progress=True``, ``show_eval_progress=False``,
                 ``persist_progress``, ``persist_epoch_progress``, ``val_loss_metric="val_loss"``; each phase gets those it knows.
 
         Raises:
-            TypeError: Unknown keywords.
+            TypeError: Unknown keywords; or the state of a callback holds something that a file cannot say.
             RuntimeError: The experiment itself is to be written to disk while it runs, and no folder is known.
+            FileExistsError: ``run_dir`` holds a run already.
+            PackagedCodeError: ``run_dir`` is given, and a class can be neither named nor packaged.
         """
-        return self._recorded(self._plan, kwargs, whole=True)
+        return self._recorded(self._plan, kwargs, whole=True, run_dir=run_dir)
 
-    def run_phase(self, phase: ExperimentPhase, **kwargs: Any) -> Any:
+    def run_phase(self, phase: ExperimentPhase, *, run_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> Any:
         """Run a phase, of the plan or not.
 
         Args:
             phase: The phase.
+            run_dir: A folder for :meth:`resume`; see :meth:`run`.
             **kwargs: Those of :meth:`run` that it knows.
 
         Returns:
@@ -266,15 +272,15 @@ class Experiment(Keeping, InYaml):
         Raises:
             TypeError: No phase, or keywords that it does not know.
         """
-        return self._recorded(_checked_item(phase, ExperimentPhase), kwargs)
+        return self._recorded(_checked_item(phase, ExperimentPhase), kwargs, run_dir=run_dir)
 
-    def run_group(self, group: PhaseGroup, **kwargs: Any) -> PhaseGroupResults:
+    def run_group(self, group: PhaseGroup, *, run_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> PhaseGroupResults:
         """Run a group, of the plan or not; see :meth:`run`.
 
         Raises:
             TypeError: No group, or unknown keywords.
         """
-        return self._recorded(_checked_item(group, PhaseGroup), kwargs)
+        return self._recorded(_checked_item(group, PhaseGroup), kwargs, run_dir=run_dir)
 
     run_evaluation = run_phase
 
@@ -329,19 +335,56 @@ class Experiment(Keeping, InYaml):
             finally:
                 self._stream = stream
 
-    def _recorded(self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False, label: str | None = None) -> Any:
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], *, allow_packaged_code: bool = False, **run_kwargs: Any) -> Self:
+        """Go on with a run that was begun with ``run_dir`` and did not come to its end, after its latest complete checkpoint.
+
+        The experiment is read from the folder; the script that made it is not needed.  It goes on as if nothing had happened: steps after
+        the checkpoint are made again; hooks of what was over, and ``*_start`` hooks of what had begun, are not called again.  Results,
+        history and random numbers are those of one run.  Of a run that is over, the experiment is as it was at the end, and nothing runs.
+
+        The experiment lives in the active context if that is empty, else in a new one, which becomes active.
+
+        Args:
+            path: The folder.
+            allow_packaged_code: Whether code in its files may be run; read it first with ``inspect_packaged_code``.
+            **run_kwargs: What :meth:`run` takes, but ``run_dir``.
+
+        Returns:
+            The experiment, whose ``last_run`` is the run.
+
+        Raises:
+            FileNotFoundError: The folder holds no run.
+            ArtifactError: Its start is damaged.
+            PackagedCodeError: It brings code, and that is not permitted.
+            TypeError: Unknown keywords.
+        """
+        taken = resuming.taken_up(cls, path, allow_packaged_code=allow_packaged_code)
+        check_keywords(taken.item, run_kwargs)
+        taken.experiment._made(taken.item, run_kwargs, taken.whole, folder=taken.folder, state=taken.state)
+        return taken.experiment  # type: ignore[no-any-return]
+
+    def _recorded(
+        self, item: Item, keywords: Mapping[str, Any], *, whole: bool = False, label: str | None = None, run_dir: Any = None
+    ) -> Any:
         check_keywords(item, keywords)
-        outermost = not self._is_running
-        if outermost:
+        if not self._is_running:
             self._check_files()
+        folder = None if run_dir is None else resuming.RunFolder.begun(run_dir, self, item, whole=whole)
+        return self._made(item, keywords, whole, label, folder)
+
+    def _made(
+        self, item: Item, keywords: Mapping[str, Any], whole: bool, label: str | None = None, folder: Any = None, state: Any = None
+    ) -> Any:
+        outermost = not self._is_running
         hooks = CheckpointingHooks(self.exp_callbacks if outermost else [], self, writes=outermost)
-        folder = self._results_folder(label or item.label)
-        run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off, folder=folder)
+        results = self._results_folder(label or item.label) if state is None else None
+        run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off, folder=results, journal=folder)
         if outermost:
             self._current = lambda: self._record(item, run, label, run.span.so_far(hooks.is_over))
         try:
             with self._running():
-                return run.execute(item, whole=whole)
+                return run.execute(item, whole=whole, state=state)
         finally:
             if outermost:
                 self._current = None

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ TABLE = "sample_collection.arrow"
 SCHEMA, UUIDS = "sample_schema.arrow", "sample_uuids.arrow"  # of a set without its values
 N_SAMPLES, FINGERPRINT = "keydnn.n_samples", "keydnn.fingerprint"
 SPLITS = "split_configs.json"
+Data = Callable[[str], SampleCollection]  # label of a feature set to its samples
 log = logging.getLogger("keydnn")
 
 
@@ -103,14 +105,21 @@ def load(cls: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: boo
     return registered(made, overwrite)
 
 
-def read(cls: Any, reader: ArtifactReader) -> Any:
+def read(cls: Any, reader: ArtifactReader, data: Data | None = None) -> Any:
     """The feature set in an opened artifact, not registered.
 
+    Args:
+        cls: What it is made of.
+        reader: The artifact.
+        data: Where a set that was written without its values, named by its label, gets them from; None leaves it without.
+
     Raises:
-        ArtifactError: A damaged or hostile file.
+        ArtifactError: A damaged or hostile file, or other values than those the set had.
     """
     label, node_id = reader.config["label"], reader.config["node_id"]
     samples = _samples_in(reader.archive)
+    if data is not None and isinstance(samples, AbsentCollection):
+        samples = _fetched(samples, data(label), label)
     made = cls(label, samples, node_id=node_id, register=False)
     state = made.get_state()
     state.update(_records(reader, samples))
@@ -118,6 +127,12 @@ def read(cls: Any, reader: ArtifactReader) -> Any:
     if not isinstance(samples, AbsentCollection):
         _check_transformed(made, reader.archive.path)
     return made
+
+
+def _fetched(absent: AbsentCollection, found: SampleCollection, label: str) -> SampleCollection:
+    if fingerprint(found) != absent.told_fingerprint:
+        raise ArtifactError(f"the values of feature set {label!r} have the fingerprint {fingerprint(found)}, not {absent.told_fingerprint}")
+    return found
 
 
 def facts(archive: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from keydnn.experiment.io.classes import spec_of
 KIND = "exp"
 SETS, GRAPH = "featuresets", "model_graph"
 STATE, FACTS = "state.json", "facts.json"
+Data = feature_set_file.Data
 log = logging.getLogger("keydnn")
 
 
@@ -101,14 +102,25 @@ def read_experiment(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     allow_packaged_code: bool,
     overwrite: bool,
+    data: Data | None = None,
 ) -> Any:
-    """Read an experiment; see ``Experiment.load``."""
+    """Read an experiment; see ``Experiment.load``.
+
+    Args:
+        cls: What it must be.
+        filepath: The file.
+        checkpoint_dir: Where checkpoints in the file go.
+        allow_packaged_code: Whether code in the file may be run.
+        overwrite: Whether nodes replace those that are registered.
+        data: Where a feature set that was written without its values, named by its label, gets them from; what follows is a run that
+            goes on, whose results stay in memory.
+    """
     active = ExperimentContext.get_active()
     is_taken = active.model_graph is not None or active.get_experiment() is not None
     ctx = ExperimentContext(registration_policy=active.registration_policy) if is_taken else active
     with ArtifactReader(filepath, KIND, allow_packaged_code=allow_packaged_code) as reader:
         with random_states.kept(), _kept_unless_done(ctx), ctx.activate():
-            made, names = _made(cls, reader, ctx, overwrite)
+            made, names = _made(cls, reader, ctx, overwrite, data)
             _write_checkpoints(made, reader, names, checkpoint_dir, overwrite)
     if is_taken:
         ExperimentContext.set_active(ctx)
@@ -126,14 +138,15 @@ def _kept_unless_done(ctx: ExperimentContext) -> Iterator[None]:
         undo.pop_all()
 
 
-def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool) -> tuple[Any, list[str]]:
+def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool, data: Data | None) -> tuple[Any, list[str]]:
     """The experiment, and the names of the checkpoints that the file brings."""
     found: Any = cls if reader.header.get("symbol") == spec_of(cls, {}) else reader.cls()
     if not issubclass(found, cls):
         raise ArtifactError(f"{reader.archive.path} holds a {found.__name__}, no {cls.__name__}")
-    ids = _feature_sets(reader, overwrite)
+    ids = _feature_sets(reader, overwrite, data)
     ids |= _graph(reader, ctx, ids, overwrite)
-    made = found.from_config(renamed(reader.config, ids))
+    config = renamed(reader.config, ids)
+    made = found.from_config(config if data is None else {**config, "results_config": None})
     state = renamed(reader.json(STATE), ids)
     experiment_state.take(made, state)
     return made, [str(name) for name in state["checkpoints"]]
@@ -175,13 +188,13 @@ def _inner(reader: ArtifactReader, folder: str, kind: str) -> ArtifactReader:
     return ArtifactReader(ArchiveFolder(reader.archive, folder), kind, allow_packaged_code=reader.symbols.allow_packaged_code)
 
 
-def _feature_sets(reader: ArtifactReader, overwrite: bool) -> dict[str, str]:
+def _feature_sets(reader: ArtifactReader, overwrite: bool, data: Data | None) -> dict[str, str]:
     """Register the feature sets; old id to new id, of those whose id was taken."""
     ids = {}
     folders = sorted({"/".join(name.split("/")[:2]) for name in reader.archive.names if name.startswith(f"{SETS}/")})
     for folder in folders:
         with _inner(reader, folder, "fs") as inner:
-            made = feature_set_file.read(FeatureSet, inner)
+            made = feature_set_file.read(FeatureSet, inner, data)
         known = feature_set_file.registered(made, overwrite)
         if known.node_id != made.node_id:
             ids[made.node_id] = known.node_id

@@ -3,12 +3,15 @@
 Training:  [start]  for each epoch: [epoch start]  for each step: [batch start] step, record, metric [batch end]
                     metric of the epoch [epoch end] stop?
            [end]                                    [..] = hooks of callbacks, then checkpoints
+A phase that is taken up again goes on behind the bracket where its checkpoint was written.
 Everything that does not depend on the step is worked out before the loop.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -20,7 +23,9 @@ from keydnn.experiment.callbacks.dispatch import PhaseHooks
 from keydnn.experiment.context import in_notebook
 from keydnn.experiment.contracts import IRestoring
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.execution.cursor import Begun
 from keydnn.experiment.execution.native_epochs import NativeEpochs
+from keydnn.experiment.execution.run_state import PhasePlace
 from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
@@ -41,13 +46,14 @@ def new_results(phase: ExperimentPhase) -> PhaseResults:
     return next(made(phase.label) for kind, made in kinds.items() if isinstance(phase, kind))
 
 
-def run_phase(phase: ExperimentPhase, *, experiment: Any, results: Any = None, **flags: Any) -> Any:
+def run_phase(phase: ExperimentPhase, *, experiment: Any, results: Any = None, place: PhasePlace | None = None, **flags: Any) -> Any:
     """Run a phase to its end.
 
     Args:
         phase: The phase.
         experiment: Handed to callbacks; its ``model_graph`` runs.
         results: What is recorded into; None makes new ones.
+        place: Where the phase stands in its run, and how far it has come; None for a phase that runs by itself.
         **flags: Which progress is shown: those of the phase's ``iter_execution``.
 
     Returns:
@@ -63,7 +69,7 @@ def run_phase(phase: ExperimentPhase, *, experiment: Any, results: Any = None, *
             graph = experiment.model_graph
             if graph is None:
                 raise RuntimeError(f"phase {phase.label!r} cannot run: the context of the experiment has no model graph")
-            _Run(phase, experiment, graph, found).make(run, flags)
+            _Run(phase, experiment, graph, found, place).make(run, flags)
             return found
     raise TypeError(f"expected a TrainPhase, EvalPhase or FitPhase, got {type(phase).__name__}")
 
@@ -71,8 +77,9 @@ def run_phase(phase: ExperimentPhase, *, experiment: Any, results: Any = None, *
 class _Run:
     """One run of a phase: hooks, checkpoints, results and the step that is made."""
 
-    def __init__(self, phase: Any, experiment: Any, graph: ModelGraph, results: Any) -> None:
-        self.phase, self.graph, self.results = phase, graph, results
+    def __init__(self, phase: Any, experiment: Any, graph: ModelGraph, results: Any, place: PhasePlace | None = None) -> None:
+        self.phase, self.graph, self.results, self.place = phase, graph, results, place
+        self.begun = Begun(None if place is None else place.cursor)
         self.hooks = PhaseHooks(phase.callbacks, experiment=experiment, phase=phase, results=results)
         self.ctx: ExecutionContext | None = None
         self.where: Accelerator | None = None
@@ -118,24 +125,29 @@ def _train(
     val_loss_metric: str = "val_loss",
 ) -> None:
     phase: TrainPhase = run.phase
-    phase.reset_stop()
+    if not run.begun.phase:
+        phase.reset_stop()
     run.graph.build()
     feeding = TrainFeeding(phase, run.graph, show_progress=show_sampler_progress, accelerator=run.where)
     sizes = {"n_epochs": phase.n_epochs, "n_samples": feeding.n_samples}
     told = {"keep": phase.keep, "graph": run.graph, "active_nodes": phase.active_nodes}
     run.results.start_recording(phase.result_recording, **told, **sizes)
     training = _Training(run, feeding)
-    run.hooks.phase_start()
-    training.checkpoints.at("phase_start")
+    if run.place is not None:
+        run.place.go_on()
+    if not run.begun.phase:
+        run.hooks.phase_start()
+        training.checkpoints.at("phase_start")
     stay, epochs_stay = _stays(persist_progress), _stays(persist_epoch_progress)
     with training_progress(phase.label, phase.n_epochs, wanted=show_training_progress, persist=stay, persist_epoch=epochs_stay) as bars:
-        for epoch in range(phase.n_epochs):
+        for epoch in run.begun.epochs(phase.n_epochs, is_stopped=phase.stop_requested):
             mean = training.epoch(epoch, bars)
             bars.epoch_done(mean, val_loss=_latest(run.results, val_loss_metric, epoch))
             if phase.stop_requested:
                 break
-    run.hooks.phase_end()
-    training.checkpoints.at("phase_end")
+    if not run.begun.is_over:
+        run.hooks.phase_end()
+        training.checkpoints.at("phase_end")
 
 
 def _stays(persist: bool | None) -> bool:
@@ -155,12 +167,13 @@ class _Values:
     Args:
         store: Where they are logged.
         epoch: Which epoch.
+        is_begun: Whether those that are there belong to it.
     """
 
-    def __init__(self, store: Any, epoch: int) -> None:
+    def __init__(self, store: Any, epoch: int, is_begun: bool) -> None:
         self._store, self._epoch = store, epoch
         self._waiting: list[Any] = []
-        self._known: list[float] = []
+        self._known: list[float] = [entry.value for entry in store.of_epoch(TRAIN_LOSS, epoch)] if is_begun else []
 
     def add(self, value: Any) -> None:
         """One more, where it was computed."""
@@ -211,6 +224,8 @@ class _Source:
     def skip(self, n: int) -> None:
         """Leave out the next steps."""
         self._at += n
+        if self._steps is None:
+            deque(itertools.islice(self._rest, n), maxlen=0)
 
 
 class _Training:
@@ -219,7 +234,8 @@ class _Training:
     def __init__(self, run: _Run, feeding: TrainFeeding) -> None:
         self.run, self.feeding = run, feeding
         phase: TrainPhase = run.phase
-        self.checkpoints = CheckpointHooks(phase.checkpointing, graph=run.graph, phase=phase)
+        directory = None if run.place is None else run.place.directory
+        self.checkpoints = CheckpointHooks(phase.checkpointing, graph=run.graph, phase=phase, directory=directory, place=run.place)
         self.bystanders = bystanders(run.graph, phase.active_nodes)
         self.around_batches = run.hooks.has_batch_hooks or self.checkpoints.has_batch_hooks
         self.accumulation = Accumulation(phase.accumulate) if phase.accumulate > 1 else None
@@ -228,19 +244,22 @@ class _Training:
 
     def epoch(self, epoch: int, bars: Any) -> float:
         """One epoch; the mean of its training loss."""
-        run, phase, results = self.run, self.run.phase, self.run.results
-        results.start_epoch(epoch)
+        run, phase, results, begun = self.run, self.run.phase, self.run.results, self.run.begun
+        if not begun.epoch(epoch):
+            results.start_epoch(epoch)
+        ctx: ExecutionContext | None = None
         show = bars.epoch(epoch, self.feeding.n_steps)
-        values = _Values(results.metric_store, epoch)
+        values = _Values(results.metric_store, epoch, begun.epoch(epoch))
         with contextlib.closing(values):
             steps = self.feeding.epoch(epoch)
             source = _Source(steps)
+            source.skip(begun.first_step(epoch))
             for i, (inputs, views) in source:
                 run.ctx = ctx = ExecutionContext(phase.label, epoch, i, inputs, views)
-                if i == 0:
+                if i == 0 and not begun.epoch(epoch):
                     run.hooks.epoch_start(ctx)
                     self.checkpoints.at("epoch_start", epoch)
-                if self.around_batches:
+                if self.around_batches and not begun.batch(epoch, i):
                     run.hooks.batch_start(ctx)
                     self.checkpoints.at("batch_start", epoch, i)
                 many = self._many(ctx, steps)
@@ -260,11 +279,19 @@ class _Training:
                 show(value)
         mean = values.mean()
         results.metric_store.log(name=TRAIN_LOSS, value=mean, epoch_idx=epoch)
-        run.hooks.epoch_end(ctx)
+        run.hooks.epoch_end(self._last(epoch) if ctx is None else ctx)
         if phase.result_recording is ResultRecording.LAST and self.restoring and self.restoring[0].best_epoch is not None:
             results.keep_epoch(self.restoring[0].best_epoch)
         self.checkpoints.at("epoch_end", epoch)
         return mean
+
+    def _last(self, epoch: int) -> ExecutionContext:
+        """The last step of an epoch whose steps were all made before the phase was taken up again; outputs are there if recorded."""
+        ((inputs, views),) = deque(iter(self.feeding.epoch(epoch)), maxlen=1)
+        i = self.feeding.n_steps - 1
+        made = next((place.context() for place in self.run.results.context_store.places(epoch=epoch, batch=i)), None)
+        outputs, losses = ({}, None) if made is None else (made.outputs, made.losses)
+        return ExecutionContext(self.run.phase.label, epoch, i, inputs, views, outputs, losses)
 
     def _step(self, ctx: ExecutionContext) -> None:
         """A training step in which nodes that run only because others read them stay as they are."""

@@ -57,9 +57,11 @@ class Span:
         return made
 
     @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        """A block whose time and end are noted."""
-        self.started_at, self.status, self._is_open = datetime.now(UTC), FAILED, True
+    def timed(self, *, goes_on: bool = False) -> Iterator[None]:
+        """A block whose time and end are noted; of what ``goes_on`` the begin stays."""
+        if not goes_on:
+            self.started_at = datetime.now(UTC)
+        self.status, self._is_open = FAILED, True
         try:
             yield
             self.status = COMPLETED

@@ -6,7 +6,7 @@ config.json   the keys        entries/<number>/state.json and entries/<number>/a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,13 @@ class Checkpoint:
         return save_artifact(self, filepath, self.kind, overwrite=overwrite, members={**members, **encoder.members})
 
     @classmethod
-    def load(cls, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False) -> Checkpoint:
+    def load(cls, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False, only: Sequence[str] | None = None) -> Checkpoint:
         """Read a checkpoint.
+
+        Args:
+            filepath: The file, with or without its suffix.
+            allow_packaged_code: Whether code in the file may be run; read it first with ``inspect_packaged_code``.
+            only: Keys that are wanted, if they are there; None reads all.
 
         Raises:
             FileNotFoundError: No such file.
@@ -94,7 +99,8 @@ class Checkpoint:
             keys = reader.config["entries"]
             if not isinstance(keys, list) or len(set(keys)) != len(keys):
                 raise ArtifactError(f"{reader.archive.path}: {keys!r} are no keys")
-            return cls({key: reader.json(f"entries/{i:04d}/state.json") for i, key in enumerate(keys)}, reader.json("meta.json"))
+            wanted = {key: i for i, key in enumerate(keys) if only is None or key in only}
+            return cls({key: reader.json(f"entries/{i:04d}/state.json") for key, i in wanted.items()}, reader.json("meta.json"))
 
     def __repr__(self) -> str:
         return f"Checkpoint({list(self._entries)}, meta={self.meta})"

@@ -82,6 +82,7 @@ REGISTRIES: dict[str, str] = {
     "callback": f"{_HERE}.phases.callback_configs:callback_registry",
 }
 _TRUSTED_MODULES = {"math": math}  # whose functions cannot touch anything
+_RUN: dict[str, tuple[str, bytes]] = {}  # modules made from packaged sources: where these stood, and they themselves, to be packaged again
 
 
 class SerializationPolicy(enum.Enum):
@@ -131,14 +132,20 @@ def _package(symbol: Any, sources: dict[str, bytes]) -> dict[str, Any]:
         raise PackagedCodeError(f"{name} is defined in __main__: put it into a module, or register it")
     if "<lambda>" in name or "<locals>" in name or getattr(symbol, "__closure__", None):
         raise PackagedCodeError(f"{name} is a lambda or stands inside a function and cannot be packaged: define it at the top of a module")
-    try:
-        file = inspect.getsourcefile(symbol)
-        source = Path(file or "").read_bytes()
-    except (OSError, TypeError) as error:
-        raise PackagedCodeError(f"the source of {name} cannot be read: {error}; register the class instead") from error
-    member = f"code/{hashlib.sha256(source).hexdigest()[:16]}_{symbol.__module__.rpartition('.')[2]}.py"
+    if symbol.__module__ in _RUN:
+        member, source = _RUN[symbol.__module__]
+    else:
+        source = _source_of(symbol, name)
+        member = f"code/{hashlib.sha256(source).hexdigest()[:16]}_{symbol.__module__.rpartition('.')[2]}.py"
     sources[member] = source
     return {"policy": SerializationPolicy.PACKAGED.value, "source_ref": member, "qualname": symbol.__qualname__}
+
+
+def _source_of(symbol: Any, name: str) -> bytes:
+    try:
+        return Path(inspect.getsourcefile(symbol) or "").read_bytes()
+    except (OSError, TypeError) as error:
+        raise PackagedCodeError(f"the source of {name} cannot be read: {error}; register the class instead") from error
 
 
 class Symbols:
@@ -220,4 +227,5 @@ def _run(member: str, source: bytes) -> types.ModuleType:
             undo.callback(sys.modules.pop, name)
             exec(compile(source, member, "exec"), module.__dict__)
             undo.pop_all()
+        _RUN[name] = member, source
     return sys.modules[name]

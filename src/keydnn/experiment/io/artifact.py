@@ -153,8 +153,8 @@ class ArtifactReader:
     def cls(self) -> type:
         """The class of the object."""
         found = self.symbols.find(self.header.get("symbol"))
-        if not isinstance(found, type):
-            raise ArtifactError(f"{self.archive.path}: {found!r} is no class")
+        if not isinstance(found, type) or getattr(found, "kind", None) != self.header["kind"]:
+            raise ArtifactError(f"{self.archive.path}: {found!r} is no class of kind {self.header['kind']!r}")
         return found
 
     def json(self, name: str) -> Any:

@@ -10,7 +10,7 @@ import operator
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from keydnn.experiment import random_states
@@ -216,6 +216,18 @@ class Experiment(Keeping, InYaml):
     def results_config(self) -> ResultsConfig | None:
         """Which results are written to disk while they occur; None keeps all of them in memory."""
         return self._results_config
+
+    def add_runs(self, runs: Iterable[ExperimentRun]) -> None:
+        """Add runs that happened elsewhere to the history.
+
+        Raises:
+            TypeError: No ExperimentRun.
+        """
+        given = list(runs)
+        for run in given:
+            if not isinstance(run, ExperimentRun):
+                raise TypeError(f"the history holds ExperimentRuns, got {type(run).__name__}")
+        self._history.extend(given)
 
     def run_table(self) -> Any:
         """A DataFrame with a line per run: label, status, start, duration in seconds, seed, error, and metrics at their last epoch.

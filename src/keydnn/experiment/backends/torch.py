@@ -394,6 +394,19 @@ def wants_classes(loss: Any) -> bool:
     return type(loss).__name__ in _WHOLE_TARGETS
 
 
+def threads() -> int | None:
+    """How many threads an operation uses; None before torch is imported."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
+
+
+def set_threads(n: int | None) -> None:
+    """Use n threads from now on, if torch is imported; None leaves them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and n is not None:
+        torch.set_num_threads(n)
+
+
 def small_model(n_in: int, n_out: int, dropout: float = 0.5) -> Any:
     """A model with dropout, to check this adapter with."""
     nn = need("torch.nn", "a torch model")

@@ -378,6 +378,11 @@ class SampleCollection(CollectionReading):
             table = collection_file.read(source, trusted)
             return cls(table, uuid_key=collection_file.uuid_key_of(table))
 
+    @classmethod
+    def of_stored(cls, table: pa.Table) -> Self:
+        """The collection that :meth:`stored_table` told of; nothing is copied."""
+        return cls(table, uuid_key=collection_file.uuid_key_of(table))
+
     def __len__(self) -> int:
         return self._ids.n
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import IExperiment
+from keydnn.experiment.execution.executors import IExecutor, make_executor
 from keydnn.experiment.execution.folds import CVBinding, Fold
+from keydnn.experiment.execution.plan_running import check_keywords
+from keydnn.experiment.execution.tasks import Task, perform_elsewhere
+from keydnn.experiment.execution.worker import threads_of
 from keydnn.experiment.phases import PhaseGroup, TrainPhase
 from keydnn.experiment.progress import showing, task
 from keydnn.experiment.registration import in_notebook
@@ -30,6 +34,11 @@ class CrossValidation:
         seed: Of the :class:`~keydnn.experiment.splitters.RandomSplitter` that cuts.
         phase: TrainPhase or PhaseGroup; None takes the plan of the experiment.
         experiment: None takes that of the active context.
+        executor: Where folds run: "serial" (here, one after the other), "processes", "ray", or an executor.  Numbers are the same bit
+            for bit where ``threads_per_task`` is.
+        workers: How many folds run at once elsewhere; None: as many as fit.
+        threads_per_task: Threads a fold computes with; None: here what is set, elsewhere the processors are shared.
+        retries: How often folds are given out again after a worker died.
 
     Raises:
         TypeError: No experiment, no binding, or a phase of another kind.
@@ -55,8 +64,13 @@ class CrossValidation:
         seed: int = 13,
         phase: TrainPhase | PhaseGroup | None = None,
         experiment: IExperiment | None = None,
+        executor: str | IExecutor = "serial",
+        workers: int | None = None,
+        threads_per_task: int | None = None,
+        retries: int = 2,
     ) -> None:
-        self.label = label
+        self.label, self.threads_per_task = label, threads_per_task
+        self.executor = make_executor(executor, workers=workers, threads_per_task=threads_per_task, retries=retries)
         self.experiment = _checked_experiment(experiment)
         self.bindings = _checked_bindings(bindings)
         self.phase = self.experiment.execution_plan if phase is None else phase
@@ -82,15 +96,17 @@ class CrossValidation:
             TypeError: Unknown keywords.
         """
         stays = in_notebook() if persist_progress is None else persist_progress
+        options = {"reset_weights": reset_weights, "persist_progress": stays, **kwargs}
+        check_keywords(self._group(0), {name: value for name, value in options.items() if name != "reset_weights"})
         results = CVResults(self.label)
         with showing(show_fold_progress, persist=stays), task("folds", self.n_folds) as advance:
-            for i in range(self.n_folds):
-                results.add_result(self.run_fold(i, reset_weights=reset_weights, persist_progress=stays, **kwargs))
-                advance(1)
+            here = (self._here(i, options, advance) for i in range(self.n_folds))
+            for one in here if self.executor is None else self._elsewhere(self.executor, options, advance):
+                results.add_result(one)
         return results
 
     def run_fold(self, i: int, *, reset_weights: bool = False, **kwargs: Any) -> Any:
-        """Run one fold; see :meth:`run`.
+        """Run one fold here; see :meth:`run`.
 
         Args:
             i: Its number.
@@ -102,10 +118,28 @@ class CrossValidation:
         """
         with self.experiment.ctx.activate():
             sets = [binding.folded(folds[i]) for binding, folds in zip(self.bindings, self.folds, strict=True)]
-        group = PhaseGroup(f"{FOLD}{i}", self.phase.all if isinstance(self.phase, PhaseGroup) else [self.phase])
-        return self.experiment.run_apart(
-            group, label=f"{self.label}_{group.label}", featuresets=sets, reset_weights=reset_weights, **kwargs
-        )
+        group = self._group(i)
+        with threads_of(self.threads_per_task):
+            return self.experiment.run_apart(
+                group, label=f"{self.label}_{group.label}", featuresets=sets, reset_weights=reset_weights, **kwargs
+            )
+
+    def _group(self, i: int) -> PhaseGroup:
+        """The plan, as the group that fold i runs."""
+        return PhaseGroup(f"{FOLD}{i}", self.phase.all if isinstance(self.phase, PhaseGroup) else [self.phase])
+
+    def _here(self, i: int, options: dict[str, Any], advance: Callable[[int], None]) -> Any:
+        found = self.run_fold(i, **options)
+        advance(1)
+        return found
+
+    def _elsewhere(self, executor: IExecutor, options: dict[str, Any], advance: Callable[[int], None]) -> list[Any]:
+        quiet = {"show_sampler_progress": False, "show_training_progress": False, "show_eval_progress": False}
+        tasks = []
+        for i in range(self.n_folds):
+            rows = {one.featureset.node_id: one.parts(folds[i]) for one, folds in zip(self.bindings, self.folds, strict=True)}
+            tasks.append(Task(f"{self.label}_{FOLD}{i}", f"{FOLD}{i}", rows, {**options, **quiet}))
+        return perform_elsewhere(executor, self.experiment, self._group(0), tasks, advance)
 
     def __repr__(self) -> str:
         return f"CrossValidation({self.label!r}, {self.bindings}, n_folds={self.n_folds}, seed={self.seed})"

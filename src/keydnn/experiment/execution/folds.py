@@ -95,10 +95,14 @@ class CVBinding:
         parts = splitter.split(view, return_views=False)
         return [Fold(np.delete(rows, parts[f"fold_{i}"]), rows[parts[f"fold_{i}"]]) for i in range(n_folds)]
 
+    def parts(self, fold: Fold) -> dict[str, Rows]:
+        """Split to rows in a fold; the validation rows are left out if no split takes them."""
+        parts = {self.train_split_name: fold.train, self.val_split_name: fold.val}
+        return {name: rows for name, rows in parts.items() if name in self.featureset.available_splits}
+
     def folded(self, fold: Fold) -> FeatureSet:
         """The feature set as a fold sees it: same id and label, other rows in the two splits; see :func:`resplit`."""
-        parts = {self.train_split_name: fold.train, self.val_split_name: fold.val}
-        return resplit(self.featureset, {name: rows for name, rows in parts.items() if name in self.featureset.available_splits})
+        return resplit(self.featureset, self.parts(fold))
 
     def __repr__(self) -> str:
         return f"CVBinding({self.featureset.label!r}, {self.source_splits})"

@@ -15,7 +15,7 @@ from keydnn.experiment.io.classes import spec_of
 from keydnn.experiment.io.values import UnsafePickle
 from keydnn.experiment.results.kinds import KINDS, results_from_state
 from keydnn.experiment.results.stores import ArtifactEntry, ArtifactStore
-from keydnn.experiment.results.values import NotStored, Unsayable, opened, said_or_left_out, say, type_name
+from keydnn.experiment.results.values import NotStored, Unsayable, is_in_memory, opened, said_or_left_out, say, type_name
 
 
 class KeptResult:
@@ -66,6 +66,8 @@ def _nameable(one: Any) -> type | None:
     Warns:
         UserWarning: It cannot.
     """
+    if is_in_memory():
+        return type(one)
     try:
         spec_of(type(one), {})
     except PackagedCodeError as error:

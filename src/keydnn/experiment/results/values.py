@@ -6,8 +6,10 @@ only where that is asked for (:class:`~keydnn.experiment.io.values.UnsafePickle`
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -25,9 +27,25 @@ from keydnn.experiment.references import (
     ModelOutputReference,
 )
 
+_IN_MEMORY = ContextVar("keydnn_states_in_memory", default=False)
 _AS_THEY_ARE = (type(None), bool, int, float, str, bytes)
 _NAMES = (ExperimentNodeReference, GraphNodeReference, FeatureSetReference, FeatureSetSplitReference, FeatureSetColumnReference)
 _OBJECTS = (*_NAMES, ModelOutputReference, Predicate)
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[None]:
+    """Inside the block states are made for another process of the same run, not for files: what a file could not hold stays as it is."""
+    token = _IN_MEMORY.set(True)
+    try:
+        yield
+    finally:
+        _IN_MEMORY.reset(token)
+
+
+def is_in_memory() -> bool:
+    """Whether a state is made for another process."""
+    return _IN_MEMORY.get()
 
 
 class Unsayable(TypeError):
@@ -207,8 +225,8 @@ def _said(value: Any, other: Callable[[Any], Any]) -> Any:
         try:
             return say_tensor(value)
         except Unsayable:
-            return other(value)
-    return other(value)
+            return value if is_in_memory() else other(value)
+    return value if is_in_memory() else other(value)
 
 
 def opened(value: Any) -> Any:

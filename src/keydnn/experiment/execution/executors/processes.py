@@ -1,0 +1,66 @@
+"""Processes: tasks in other processes of this machine (joblib's loky); tables are written once and mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from keydnn.experiment.data import collection_file
+from keydnn.experiment.execution.executors.executor import Done, TaskFailed
+from keydnn.experiment.execution.worker import perform_mapped
+from keydnn.experiment.optional import need
+
+
+class Processes:
+    """Workers on this machine.
+
+    Args:
+        workers: How many at once; None: one per processor, over the threads of a task.  A single one needs no other process.
+        threads_per_task: Threads of a task; None shares the processors among the workers.
+        retries: How often what was lost is given out again after a worker died.
+
+    Example:
+        >>> from keydnn.experiment.execution.executors import Processes
+        >>> Processes(workers=2, threads_per_task=1)
+        Processes(workers=2, threads_per_task=1, retries=2)
+    """
+
+    def __init__(self, *, workers: int | None = None, threads_per_task: int | None = None, retries: int = 2) -> None:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.workers = workers or max(1, processors // (threads_per_task or 1))
+        self.threads_per_task = threads_per_task or max(1, processors // self.workers)
+        self.retries = retries
+
+    def run(self, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
+        """Have every task done; see :class:`IExecutor`.
+
+        Raises:
+            TaskFailed: Workers died more often than ``retries``.
+        """
+        left = dict(enumerate(tasks))
+        with tempfile.TemporaryDirectory(prefix="keydnn-") as folder:
+            paths = {name: str(collection_file.write(table, Path(folder, f"{i:04d}"))) for i, (name, table) in enumerate(tables.items())}
+            for _ in range(self.retries + 1):
+                with contextlib.suppress(BrokenProcessPool):
+                    self._give_out(base, paths, left, done)
+                    return
+        lost = ", ".join(map(str, left))
+        raise TaskFailed(f"workers died {self.retries + 1} times; tasks {lost} are not done: they may need more memory than there is")
+
+    def _give_out(self, base: bytes, paths: Mapping[str, str], left: dict[int, bytes], done: Done) -> None:
+        """Have the tasks that are left done, each leaving ``left`` with its answer."""
+        joblib = need("joblib", "executor='processes'")
+        with joblib.parallel_config(backend="loky", n_jobs=self.workers, inner_max_num_threads=self.threads_per_task):
+            pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
+            calls = (joblib.delayed(perform_mapped)(i, base, paths, task, self.threads_per_task) for i, task in list(left.items()))
+            for i, answer in pool(calls):
+                del left[i]
+                done(i, answer)
+
+    def __repr__(self) -> str:
+        return f"Processes(workers={self.workers}, threads_per_task={self.threads_per_task}, retries={self.retries})"

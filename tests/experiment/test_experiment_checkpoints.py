@@ -151,15 +151,33 @@ def test_other_nodes_or_data_leave_everything_as_it_was(bench):
             exp.restore_checkpoint(path)
 
 
-def test_the_checkpoint_of_a_training_brings_the_graph_back(bench):
-    phase = bench.exp.execution_plan["train"]
-    phase.set_checkpointing(Checkpointing(mode="disk", directory=bench.exp.checkpoint_dir / "own"))
-    bench.exp.run(**QUIET)
-    kept = bench.graph.get_state()
-    bench.exp.run_phase(phase, **QUIET)
-    bench.exp.restore_checkpoint(bench.exp.checkpoint_dir / "own" / "train_epoch1")
-    assert same_values(bench.graph.get_state(), kept) is False
-    assert len(bench.exp.history) == 2
+def test_checkpoints_of_a_training_phase(bench, tmp_path):
+    exp, phase = bench.exp, bench.exp.execution_plan["train"]
+    phase.set_checkpointing(Checkpointing(mode="disk"))
+    weights = []
+
+    class Seen(ExperimentCallback):
+        def on_phase_end(self, experiment, phase):
+            weights.append(bench.graph.get_state())
+
+    exp.add_callback(Seen())
+    exp.run_phase(phase, **QUIET)
+    folder = exp.checkpoint_dir / "train"
+    assert exp.available_checkpoints == {f"train/train_epoch{i}": folder / f"train_epoch{i}.ckpt.mml" for i in (0, 1)}
+    exp.run_phase(phase, **QUIET)
+    copy = (folder / "train_epoch1.ckpt.mml").read_bytes()
+    for name in ("train/train_epoch1", folder / "train_epoch1.ckpt.mml", "train/train_epoch0"):
+        exp.restore_checkpoint(name)
+        assert same_values(bench.graph.get_state(), weights[1]) == ("epoch1" in str(name))
+    assert len(exp.history) == 2
+    exp._callbacks.clear()
+    path = exp.save(tmp_path / "trial")
+    with ExperimentContext().activate():
+        again = Experiment.load(path, checkpoint_dir=tmp_path / "there")
+        assert list(again.available_checkpoints) == ["train/train_epoch0", "train/train_epoch1"]
+        assert (tmp_path / "there" / "train" / "train_epoch1.ckpt.mml").read_bytes() == copy
+        again.restore_checkpoint("train/train_epoch1")
+        assert same_values(again.model_graph.get_state(), weights[1])
 
 
 # -- when -----------------------------------------------------------------------------------------------------------------

@@ -277,6 +277,32 @@ def test_packaged_callbacks_need_permission(bench, tmp_path, monkeypatch):
         assert [cb.times for cb in again.execution_plan["train"].callbacks if type(cb).__name__ == "Quiet"] == [4, 5]
 
 
+OWN = """
+from keydnn.experiment import Experiment
+
+class Own(Experiment):
+    pass
+"""
+
+
+def test_classes_of_their_own(bench, tmp_path, monkeypatch):
+    (tmp_path / "own_experiment.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from own_experiment import Own
+
+    with ExperimentContext().activate():
+        path = Own("own", ctx=ExperimentContext()).save(tmp_path / "own")
+        assert type(Own.load(path)) is Own  # the caller brings the class
+    sys.modules.pop("own_experiment")
+    with ExperimentContext().activate():
+        with pytest.raises(PackagedCodeError):
+            Experiment.load(path)
+        found = Experiment.load(path, allow_packaged_code=True)
+        assert (type(found).__name__, type(found) is Own, found.label) == ("Own", False, "own")
+    with ExperimentContext().activate(), pytest.raises(ArtifactError, match="holds a Experiment, no Own"):
+        type(found).load(bench.exp.save(tmp_path / "trial"), allow_packaged_code=True)
+
+
 # -- without data -------------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from keydnn.experiment.execution import experiment_checkpoints, experiment_file
 from keydnn.experiment.phases import Checkpointing
@@ -17,6 +17,8 @@ class Keeping:
 
     A class that derives from it is an :class:`~keydnn.experiment.Experiment`: it has a config, a state, a context and a history.
     """
+
+    kind: ClassVar[str] = experiment_file.KIND
 
     def __init__(self, checkpointing: Checkpointing | None) -> None:
         self._checkpointing = checked_checkpointing(checkpointing)

@@ -406,15 +406,17 @@ def test_sizes_of_pieces_are_checked(net, views):
             )
 
 
-def test_frames_of_inputs_follow_chains_and_refuse_merges(ten, net, views):
+def test_frames_of_inputs_follow_chains_and_merges(ten, net, views):
     tail = ModelNode("tail", keydnn.Sequential(keydnn.Dense(1)), net)
-    merge = ConcatNode("both", [net, tail])
+    merge = ConcatNode("both", [net, tail], concat_axis_targets="first", concat_axis_tags=-1)
     key, batch = (net.node_id, net.upstream_ref), views[0].materialize_batch(columns=COLUMNS)
     frame = Frame.of_inputs([net, tail], {key: batch}, {key: views[0]})
     assert frame.node(tail.node_id).batch({}).targets is batch.targets and frame.node("other") is None
     assert frame.node(tail.node_id).batch({}).role_data["default"].kind == "output"
-    with pytest.raises(ValueError, match="merge node 'both'"):
-        Frame.of_inputs([net, tail, merge], {key: batch}, {key: views[0]})
+    merged = Frame.of_inputs([net, tail, merge], {key: batch}, {key: views[0]}).node(merge.node_id).batch({}).role_data["default"]
+    assert merged.targets is batch.targets and merged.kind == "output"
+    assert merged.tags.tolist() == np.concatenate([batch.tags, batch.tags], axis=-1).tolist()
+    assert merged.sample_uuids.tolist() == batch.sample_uuids.tolist()
 
 
 # -- queries ------------------------------------------------------------------------------------------------------------

@@ -334,7 +334,15 @@ def recorded(results, node):
 
 @needs_native
 @pytest.mark.parametrize(
-    "options", [{}, {"batch_size": 7, "resample": "epoch"}, {"optimizer": "sgd", "batch_schedule": "zip_cycle"}], ids=str
+    "options",
+    [
+        {},
+        {"batch_size": 7, "resample": "epoch"},
+        {"optimizer": "sgd", "batch_schedule": "zip_cycle"},
+        {"prefetch": "lazy"},
+        {"prefetch": "lazy", "resample": "epoch"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("mode", ["all", "last"])
 def test_native_epochs_are_the_steps_bit_for_bit(wide, context, options, mode, monkeypatch):
@@ -388,20 +396,37 @@ def test_native_epochs_of_class_numbers_and_of_pairs(context, monkeypatch):
         assert all(np.array_equal(x[k], y[k]) for x, y in zip(a[2], b[2], strict=True) for k in x)
 
 
-@pytest.mark.parametrize("reason", ["hooks", "checkpoints", "lazy", "schedule", "weights"])
+@pytest.mark.parametrize("reason", ["hooks", "checkpoints", "schedule", "weights"])
 def test_what_needs_python_between_steps_runs_step_by_step(wide, context, reason, monkeypatch):
     made = counting(monkeypatch)
     if reason == "schedule":
         monkeypatch.setattr(Optimizer, "is_constant", False)
-    if reason == "weights":
-        monkeypatch.setattr("keydnn.experiment.data.materialize.InputBatches.alike", lambda self, first, last: first)
     options = {
         "hooks": {"callbacks": [Watcher([])]},
         "checkpoints": {"checkpointing": Checkpointing(save_on="batch_end")},
-        "lazy": {"prefetch": "lazy"},
     }.get(reason, {})
-    trained(wide, context, **options)
+    if reason == "weights":  # those of pairs by similarity
+        pairs_with_weights(context)
+    else:
+        trained(wide, context, **options)
     assert not any(made)
+    if reason == "weights":
+        pairs_with_weights(context, weight_mode="binary")  # those of all pairs are 1
+        assert sum(made) > 0
+
+
+def pairs_with_weights(context, weight_mode="linear"):
+    """A training over pairs of neighbours; in linear mode those farther apart count less."""
+    context.clear_registries()
+    rng = np.random.default_rng(5)
+    fs = FeatureSet.from_dict("rows", {"x": rng.standard_normal((60, 4)).astype("f4"), "y": np.arange(60.0)}, "x", "y")
+    node, graph = one_node(fs, n_in=4)
+    near = SimilarityCondition(
+        tolerance=2.0, weight_mode=weight_mode, allow_fallback=weight_mode == "linear", max_weight=10.0, min_weight=0.1
+    )
+    sampler = PairedSampler({"y": near}, max_pairs_per_anchor=2, batch_size=10, seed=1)
+    loss = AppliedLoss(Loss("mse", backend="keydnn"), node, ["outputs.anchor", "outputs.pair"])
+    run_phase(TrainPhase.from_split("t", split=None, sampler=sampler, losses=[loss], n_epochs=3), experiment=lab(graph))
 
 
 @needs_native

@@ -59,9 +59,9 @@ class InputBatches:
             made = self._made[i] = self._cut(i)
         return made
 
-    def masked(self) -> Batch:
-        """The first batch with weights and masks of 0: what an inactive sampler shows."""
-        first = self.batch(0)
+    def masked(self, i: int = 0) -> Batch:
+        """A batch with weights and masks of 0: what an inactive sampler shows."""
+        first = self.batch(i)
         weights = {role: np.zeros(first.batch_size) for role in first.role_weights}
         masks = {role: np.zeros(first.batch_size, np.int8) for role in first.role_masks}
         return Batch.trusted(first.batch_size, first.role_data, weights, masks)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data import ExecutionContext
-from keydnn.experiment.graph import MergeNode, ModelGraph
+from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.names import DOMAIN_OUTPUTS
 from keydnn.experiment.phases import TrainPhase
 from keydnn.experiment.phases.feeding import StepInput, TrainFeeding
@@ -41,9 +41,8 @@ class NativeEpochs:
     ) -> None:
         self._phase, self._graph, self._feeding, self._results, self._where = phase, graph, feeding, results, where
         self._nodes = graph.executed_nodes(phase.active_nodes)
-        merges = any(isinstance(node, MergeNode) for node in self._nodes)
         engine = all(node.backend is Backend.KEYDNN for node in self._nodes)
-        self._can = engine and phase.accumulate == 1 and not feeding.is_lazy and not (merges and results.records_steps)
+        self._can = engine and phase.accumulate == 1
         self._is_watched = is_watched
         self._tries = 0
         self._of: Any = None
@@ -84,7 +83,7 @@ class NativeEpochs:
 
     def _framed(self, steps: Sequence[StepInput], first: int, n: int) -> list[Frame]:
         """What steps have besides outputs and losses; held once as long as the batches stay the same."""
-        if self._of is not steps:
+        if self._of is not steps and (self._of is None or self._phase.resample != "never"):
             self._of, self._frames = steps, {}
         for i in range(first, first + n):
             if i not in self._frames:

@@ -63,6 +63,7 @@ class ConcatNode(MergeNode):
         register: bool = True,
     ) -> None:
         self.concat_axis, self.pad_inputs = int(concat_axis), bool(pad_inputs)
+        self._has_looked = False
         self.pad_mode, self.pad_value = PadMode.from_value(pad_mode), float(pad_value)
         wanted = {"concat_axis_targets": concat_axis_targets, "concat_axis_tags": concat_axis_tags}
         super().__init__(label, upstream_refs, node_id=node_id, register=False)
@@ -148,9 +149,11 @@ class ConcatNode(MergeNode):
                 domain, f"node {self.label!r}: some input has no {domain}, so the result has none; use 'first' to keep those there are"
             )
             return None
-        if isinstance(strategy, int) and domain == DOMAIN_TARGETS and values[0] is not None and self._repeats(values):
-            times = f"its inputs have the same targets, joined they stand {len(values)} times"
-            self._tell("hint", f"node {self.label!r}: {times}; concat_axis_targets='first' keeps one")
+        if isinstance(strategy, int) and domain == DOMAIN_TARGETS and values[0] is not None and not self._has_looked:
+            self._has_looked = True  # at one batch: a look at each would keep steps from being recorded
+            if self._repeats(values):
+                times = f"its inputs have the same targets, joined they stand {len(values)} times"
+                self._tell("hint", f"node {self.label!r}: {times}; concat_axis_targets='first' keeps one")
         return super()._side(samples, domain)
 
     def _has_targets(self, samples: Sequence[SampleData]) -> bool:

@@ -50,19 +50,21 @@ def run_many(warm: Warm, rows: Rows, optimizer: Optimizer, keep: bool) -> ManySt
     """
     step, batch = warm.step, int(warm.tensors[0].shape[0])
     arrays = [_array(rows, slot, tensor) for slot, tensor in zip(warm.slots, warm.tensors, strict=True)]
-    if any(array is None for array in arrays) or (keep and warm.outputs is None):
+    if any(array is None for array in arrays):
         return None
     n = len(arrays[0]) // batch  # type: ignore[arg-type]
     k = len(warm.losses)
-    made = [np.empty((n, *out.shape), out.dtype) if keep or i < k else None for i, out in enumerate(step.outputs)]
+    wanted = [True] * k + [keep and key is not None for key in warm.outputs]
+    made = [np.empty((n, *out.shape), out.dtype) if yes else None for yes, out in zip(wanted, step.outputs, strict=True)]
     done = step.replay_rows(arrays, made, np.arange(n * batch), batch, _BUDGET_S)  # type: ignore[arg-type]
     optimizer.count(done)
     losses = np.stack([np.asarray(values[:done]).reshape(done) for values in made[:k]], axis=1)  # type: ignore[index]
     outputs = {}
     if keep:
         like = warm.tensors[0]
-        pairs = zip(warm.outputs or (), made[k:], strict=True)
-        outputs = {key: like._from_op(values[:done] if done == n else values[:done].copy(), None) for key, values in pairs}  # type: ignore[index]
+        for key, values in zip(warm.outputs, made[k:], strict=True):
+            if key is not None and values is not None:
+                outputs[key] = like._from_op(values if done == n else values[:done].copy(), None)
     return ManySteps(losses, list(warm.losses), outputs)
 
 

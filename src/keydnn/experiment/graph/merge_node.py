@@ -210,6 +210,11 @@ class MergeNode(ComputeNode):
         told = {DOMAIN_FEATURES: features, DOMAIN_TARGETS: targets, DOMAIN_TAGS: self._side(samples, DOMAIN_TAGS)}
         return samples[0].with_domains(told, kind="output")
 
+    def passed_beside(self, samples: Sequence[SampleData]) -> SampleData:
+        """What a step passes on besides features: the merged targets and tags, and the ids of the first input."""
+        told = {domain: self._side(samples, domain) for domain in (DOMAIN_TARGETS, DOMAIN_TAGS)}
+        return samples[0].with_domains(told, kind="output")
+
     def _has_targets(self, samples: Sequence[SampleData]) -> bool:
         return any(one.targets is not None for one in samples)
 

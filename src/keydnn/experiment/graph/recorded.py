@@ -50,14 +50,14 @@ class Warm:
         step: The plan.
         slots: Per input its key, role and domain.
         tensors: Inputs of one step, as the plan takes them.
-        outputs: Per result behind the losses (node id, role); None if there is a merge, whose results are more than that.
+        outputs: Per result behind the losses (node id, role); None for targets that a merge made.
         losses: Per loss (node id, label).
     """
 
     step: RecordedStep
     slots: Sequence[Slot]
     tensors: Sequence[Any]
-    outputs: Sequence[tuple[str, str]] | None
+    outputs: Sequence[tuple[str, str] | None]
     losses: Sequence[tuple[str, str]]
 
 
@@ -120,16 +120,21 @@ class GraphPlans:
         return nodes, tuple(slots), shapes, applied, id(optimizer.instance), optimizer.clip_norm, optimizer.clip_value
 
 
-def _output_keys(run: steps.Executed, data: dict[Any, Batch]) -> list[tuple[str, str]] | None:
-    """(node id, role) of every result that is an output, in the order of the plan; None if there is a merge."""
-    roles: dict[str, list[str]] = {}
+def _output_keys(run: steps.Executed, data: dict[Any, Batch]) -> list[tuple[str, str] | None]:
+    """(node id, role) of every result that is an output, in the order of the plan; None for targets that a merge made."""
+    found: list[tuple[str, str] | None] = []
+    roles: dict[str, dict[str, bool]] = {}  # of each node: role to whether there are targets
     for node in run.nodes:
-        if isinstance(node, MergeNode):
-            return None
-        (reference,) = node.get_upstream_refs()
-        known = isinstance(reference, FeatureSetReference)
-        roles[node.node_id] = list(by_role(data[node.node_id, reference])) if known else roles[str(reference.node_id)]
-    return [(node_id, role) for node_id, told in roles.items() for role in told]
+        read = [
+            {role: samples.targets is not None for role, samples in by_role(data[node.node_id, reference]).items()}
+            if isinstance(reference, FeatureSetReference)
+            else roles[str(reference.node_id)]
+            for reference in node.get_upstream_refs()
+        ]
+        mine = roles[node.node_id] = {role: any(one[role] for one in read) for role in read[0]}
+        for role, has_targets in mine.items():
+            found += [(node.node_id, role), *[None] * (has_targets and isinstance(node, MergeNode))]
+    return found
 
 
 def _is_local(loss: AppliedLoss) -> bool:

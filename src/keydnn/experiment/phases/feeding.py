@@ -1,16 +1,17 @@
 """Feeding: what the steps of a phase read.
 
 Bindings with equal samplers on the same rows share one run of the sampler: their batches hold the same rows in the same
-order.  All batches of an input are made at once, from one array per domain of which every batch is a slice, or, lazily, each
-by a thread shortly before its step; both give the same bits.
+order.  All batches of an input are made at once, from one array per domain of which every batch is a slice, or, lazily, those of some
+steps at a time, by a thread shortly before the first of them; both give the same bits.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from keydnn.experiment.samplers import BaseSampler, SimpleSampler
 
 RESAMPLE = ("never", "epoch", "epoch_full")
 PREFETCH = ("auto", "all", "lazy")
-_AHEAD = 2  # batches that are made before their step when they are made lazily
+_WINDOW_BYTES = 8 << 20  # of the batches that are made together when they are made lazily
 _SHARE = 4  # of the free memory one part may be taken by batches
 
 StepInput = tuple[dict[InputKey, Batch], dict[InputKey, BatchView]]
@@ -140,6 +141,86 @@ class _Steps(Sequence[StepInput]):
         return found
 
 
+class _Window:
+    """Batches of consecutive steps, made together.
+
+    Args:
+        first: The first step.
+        inputs: What the steps read.
+        views: By input the rows of each step.
+        resting: By input the steps that show it fully masked.
+    """
+
+    def __init__(self, first: int, inputs: Sequence[_Input], views: Sequence[Sequence[BatchView]], resting: Sequence[set[int]]) -> None:
+        self.first, self.end = first, first + len(views[0])
+        self._inputs, self._views, self._resting = inputs, views, resting
+        self._made = [one.batches(told) for one, told in zip(inputs, views, strict=True)]
+        for made in self._made:
+            made.make_all()
+
+    def step(self, i: int) -> StepInput:
+        """What step ``i`` of the epoch reads."""
+        at = i - self.first
+        batches = [made.masked(at) if i in rests else made.batch(at) for made, rests in zip(self._made, self._resting, strict=True)]
+        keys = [one.key for one in self._inputs]
+        return dict(zip(keys, batches, strict=True)), {key: views[at] for key, views in zip(keys, self._views, strict=True)}
+
+    def block(self, first: int, last: int) -> Rows | None:
+        """Rows of the steps from ``first`` to ``last`` (not included) as long as they are alike."""
+        if any(first <= i < last for rests in self._resting for i in rests):
+            return None
+        return rows_of([(one.key, made, first - self.first) for one, made in zip(self._inputs, self._made, strict=True)], last - first)
+
+
+class _LazySteps(Sequence[StepInput]):
+    """The inputs of the steps of an epoch, made in windows; while one is used, a thread makes the next.
+
+    Args:
+        n: How many steps.
+        size: How many steps of a window.
+        make: A window, by its first step and where it ends.
+    """
+
+    def __init__(self, n: int, size: int, make: Callable[[int, int], _Window]) -> None:
+        self._n, self._size, self._make = n, size, make
+        self._pool = ThreadPoolExecutor(1, "keydnn-batches")  # whose thread ends with it
+        self._window: _Window | None = None
+        self._next: Future[_Window] | None = None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: Any) -> Any:
+        if not 0 <= i < self._n:
+            raise IndexError(f"step {i} of {self._n}")
+        return self.window(i).step(i)
+
+    def window(self, i: int) -> _Window:
+        """The window of a step."""
+        window = self._window
+        if window is None or not window.first <= i < window.end:
+            following = None if self._next is None else self._next.result()
+            window = self._window = following if following is not None and following.first <= i < following.end else self._made(i)
+            self._next = self._pool.submit(self._made, window.end) if window.end < self._n else None
+        return window
+
+    def _made(self, first: int) -> _Window:
+        return self._make(first, min(self._n, first + self._size))
+
+
+def rows_of(made: Sequence[tuple[InputKey, InputBatches, int]], n: int) -> Rows | None:
+    """By input, role and domain the rows of at most ``n`` batches from one on, one under the other, as long as they are alike.
+
+    Args:
+        made: Key of an input, its batches and the first of them.
+        n: How many batches at most.
+    """
+    n = min(batches.alike(first, first + n) - first for _, batches, first in made)
+    if n < 1 or len({batches.length(first) for _, batches, first in made}) > 1:
+        return None
+    return {key: batches.rows(first, first + n) for key, batches, first in made}
+
+
 class TrainFeeding:
     """What the steps of a training phase read.
 
@@ -153,7 +234,7 @@ class TrainFeeding:
         policy: The schedule.
         feeds: The runs of samplers.
         n_steps: Steps of an epoch.
-        is_lazy: Whether batches are made shortly before their step.
+        is_lazy: Whether batches are made shortly before their steps.
 
     Raises:
         RuntimeError: A sampler draws no batch.
@@ -176,7 +257,9 @@ class TrainFeeding:
         self.n_steps = len(schedule([feed.sampler.num_batches for feed in self.feeds], self.policy))
         self._kept: Sequence[StepInput] | None = None
         self._blocks: dict[tuple[int, int], Rows | None] = {}
-        self._aligned: dict[InputKey, InputBatches] | None = None
+        self._places: Sequence[Places] = ()
+        self._batches: Sequence[Sequence[InputBatches]] = ()
+        self._lazy: _LazySteps | None = None
         self._show = show_progress
 
     @property
@@ -191,21 +274,22 @@ class TrainFeeding:
         mapped = any(feed.view.source.collection.is_mapped for feed in self.feeds)
         return mapped or sum(sizes) > free_bytes(where) // _SHARE
 
-    def epoch(self, epoch: int) -> Sequence[StepInput] | Iterator[StepInput]:
+    def epoch(self, epoch: int) -> Sequence[StepInput]:
         """Inputs and rows of the steps of an epoch."""
         if self._kept is not None:
             return self._kept
         drawn = [feed.drawn(epoch, self._resample) for feed in self.feeds]
         views = [[sampler.get_stream(one.stream) for one in inputs] for sampler, inputs in zip(drawn, self.inputs, strict=True)]
         places = schedule([sampler.num_batches for sampler in drawn], self.policy)
+        if self.is_lazy:
+            self._lazy = _LazySteps(len(places), self._steps_of_window(views, len(places)), functools.partial(self._window, places, views))
+            return self._lazy
         with showing(self._show, "making batches"):
             batches = [[one.batches(told) for one, told in zip(*pair, strict=True)] for pair in zip(self.inputs, views, strict=True)]
-            if self.is_lazy:
-                return self._lazy(places, views, batches)
             for row in batches:
                 for made in row:
                     made.make_all()
-        self._aligned, self._blocks = _aligned(places, self.inputs, batches), {}
+        self._places, self._batches, self._blocks = places, batches, {}
         steps = _Steps(len(places), lambda i: self._step(places[i], views, batches))
         if self._resample == "never":
             self._kept = steps
@@ -219,21 +303,36 @@ class TrainFeeding:
             last: Steps from here on are left out.
 
         Returns:
-            By input, role and domain the rows of at least one step, one under the other; None if batches are made lazily, steps do not
-            take the batches of every sampler in order, or rows have weights or are padding.
+            By input, role and domain the rows of at least one step, one under the other; None if a sampler is inactive, or rows have
+            weights or are padding.
         """
+        if self._lazy is not None:
+            window = self._lazy.window(first)
+            return window.block(first, min(last, window.end))
         if (first, last) not in self._blocks:
             self._blocks[first, last] = self._block(first, last)
         return self._blocks[first, last]
 
     def _block(self, first: int, last: int) -> Rows | None:
-        if self._aligned is None:
+        start, n = self._places[first], 1
+        if any(at is None for at in start):
             return None
-        made = list(self._aligned.values())
-        end = min(one.alike(first, last) for one in made)
-        if any(one.length(first) != made[0].length(first) for one in made):
-            return None
-        return {key: one.rows(first, end) for key, one in self._aligned.items()} if end > first else None
+        while first + n < last and all(at == begin + n for at, begin in zip(self._places[first + n], start, strict=True)):  # type: ignore[operator]
+            n += 1
+        told = zip(self.inputs, self._batches, start, strict=True)
+        return rows_of([(one.key, made, at) for row, batches, at in told for one, made in zip(row, batches, strict=True)], n)  # type: ignore[misc]
+
+    def _steps_of_window(self, views: Sequence[Any], n_steps: int) -> int:
+        """How many steps of an epoch are made together when they are made lazily."""
+        told = zip(self.inputs, views, strict=True)
+        largest = [max(one.bytes_of([view]) for view in mine) for inputs, row in told for one, mine in zip(inputs, row, strict=True)]
+        return max(2, min(n_steps, _WINDOW_BYTES // max(1, sum(largest))))
+
+    def _window(self, places: Sequence[Places], views: Sequence[Any], first: int, last: int) -> _Window:
+        chosen = [(i, one, told) for i, row in enumerate(self.inputs) for one, told in zip(row, views[i], strict=True)]
+        rows = [[told[places[step][i] or 0] for step in range(first, last)] for i, _, told in chosen]
+        resting = [{step for step in range(first, last) if places[step][i] is None} for i, _, _ in chosen]
+        return _Window(first, [one for _, one, _ in chosen], rows, resting)
 
     def _step(self, place: Places, views: Sequence[Any], batches: Sequence[Sequence[InputBatches]]) -> StepInput:
         """One step; an inactive sampler shows its first batch, fully masked."""
@@ -244,26 +343,6 @@ class TrainFeeding:
                 rows[one.key] = told[chosen or 0]
                 inputs[one.key] = made.batch(chosen) if chosen is not None else made.masked()
         return inputs, rows
-
-    def _lazy(self, places: Sequence[Places], views: Any, batches: Any) -> Iterator[StepInput]:
-        with ThreadPoolExecutor(1, "keydnn-batches") as pool:
-            waiting = [pool.submit(self._step, place, views, batches) for place in places[:_AHEAD]]
-            try:
-                for place in [*places[_AHEAD:], *[None] * len(waiting)]:
-                    step = waiting.pop(0).result()
-                    if place is not None:
-                        waiting.append(pool.submit(self._step, place, views, batches))
-                    yield step
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-
-def _aligned(places: Sequence[Places], inputs: Sequence[Sequence[_Input]], batches: Any) -> dict[InputKey, InputBatches] | None:
-    """The batches by input, if step i takes batch i of every sampler."""
-    if any(set(place) != {i} for i, place in enumerate(places)):
-        return None
-    return {one.key: made for told, row in zip(inputs, batches, strict=True) for one, made in zip(told, row, strict=True)}
 
 
 class PassFeeding:

@@ -143,21 +143,18 @@ class Frame:
         """The frame of a step that has not run: what nodes read passes through them.
 
         Args:
-            nodes: Nodes that will run, each behind what it reads; no merge nodes.
+            nodes: Nodes that will run, each behind what it reads.
             inputs: (node id, reference) to the batch a head node reads.
             views: (node id, reference) to its rows.
             keep: Domains that are recorded; None keeps all.
-
-        Raises:
-            ValueError: A merge node: what it passes on is only known after a step.
         """
         passed: dict[str, Batch] = {}
         for node in nodes:
-            if isinstance(node, MergeNode):
-                raise ValueError(f"the frame of merge node {node.label!r} is only known after a step: use Frame.of(ctx)")
-            (reference,) = node.get_upstream_refs()
-            read = inputs[node.node_id, reference] if isinstance(reference, FeatureSetReference) else passed[str(reference.node_id)]
-            passed[node.node_id] = _as_output(read)
+            read = [
+                inputs[node.node_id, reference] if isinstance(reference, FeatureSetReference) else passed[str(reference.node_id)]
+                for reference in node.get_upstream_refs()
+            ]
+            passed[node.node_id] = _merged(node, read) if isinstance(node, MergeNode) else _as_output(read[0])
         return cls(views, [NodeFrame(node_id, batch, keep) for node_id, batch in passed.items()])
 
     def fits(self, ctx: ExecutionContext) -> bool:
@@ -184,3 +181,10 @@ class Frame:
 def _as_output(batch: Batch) -> Batch:
     samples = {role: one.with_domains({}, kind="output") for role, one in batch.role_data.items()}
     return Batch.trusted(batch.batch_size, RoleData(samples), dict(batch.role_weights), dict(batch.role_masks))
+
+
+def _merged(node: MergeNode, read: Sequence[Batch]) -> Batch:
+    """What a merge node passes on of batches without weights."""
+    first = read[0]
+    samples = {role: node.passed_beside([batch.role_data[role] for batch in read]) for role in first.role_data}
+    return Batch.trusted(first.batch_size, RoleData(samples), dict(first.role_weights), dict(first.role_masks))

@@ -236,6 +236,27 @@ def test_optimizers_by_backend_and_classes_come_again(backend, tmp_path, context
         assert same(ModelGraph.from_yaml(path), graph)
 
 
+@pytest.mark.torch
+def test_a_module_with_a_class_that_cannot_be_named_is_refused(tmp_path, context):
+    import torch
+
+    class Own(torch.nn.Module):
+        def forward(self, x):
+            return x
+
+    graph = ModelGraph([ModelNode("net", torch.nn.Sequential(torch.nn.Linear(4, 3), Own()), cells())], sgd("torch"))
+    with pytest.raises(ImportError, match="model_graph, node 'net', model_kwargs: no import path leads to .*Own"):
+        graph.to_yaml(tmp_path / "graph")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_is_written_from_anywhere(tmp_path, context):
+    graph = branched(cells())
+    with ExperimentContext().activate():
+        path = graph.to_yaml(tmp_path / "graph")
+    assert path.read_text() == graph.to_yaml(tmp_path / "again").read_text()
+
+
 def test_estimators_come_again(tmp_path, context):
     pytest.importorskip("sklearn", reason="needs the sklearn extra")
     from sklearn.linear_model import Ridge
@@ -926,7 +947,7 @@ def test_metrics_of_math_are_trusted_and_those_of_main_cannot_be_named(tmp_path)
 
     sampler = PairedSampler({"age": SimilarityCondition(metric=math.dist)}, seed=1)
     assert same(from_yaml(sampler.to_yaml(tmp_path / "s")), sampler)
-    with pytest.raises(ImportError, match="no import path leads to"):
+    with pytest.raises(ImportError, match="sampler, conditions, age, metric: no import path leads to"):
         PairedSampler({"age": SimilarityCondition(metric=lambda a, b: 0.0)}).to_yaml(tmp_path / "t")
     script = textwrap.dedent(
         """
@@ -941,7 +962,7 @@ def test_metrics_of_math_are_trusted_and_those_of_main_cannot_be_named(tmp_path)
         """
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "t")], capture_output=True, text=True, env=os.environ)
-    assert "no import path leads to __main__.far" in done.stdout and not (tmp_path / "t.yaml").exists()
+    assert "metric: no import path leads to __main__.far" in done.stdout and not (tmp_path / "t.yaml").exists()
 
 
 # -- hostile files

@@ -90,8 +90,8 @@ def _read_whole_graph(reader: Reader, document: Any, cls: Any) -> ModelGraph:
 
 def _tell_experiment(writer: Writer, experiment: Experiment) -> dict[str, Any]:
     config = experiment.get_config()
-    told = EXPERIMENT.tell(writer, {**config, "execution_plan": config["execution_plan"]["items"]})
     graph = {} if experiment.model_graph is None else {"model_graph": tell_graph(writer, experiment.model_graph)}
+    told = EXPERIMENT.tell(writer, {**config, "execution_plan": config["execution_plan"]["items"]})
     phases = {"phases": told.pop("phases", [])}
     return {"label": told.pop("label"), **told, **graph, **phases}
 
@@ -145,7 +145,7 @@ def write(thing: Any, path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     target = yaml_path(path)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
-    ctx = thing.ctx if isinstance(thing, Experiment) else ExperimentContext.get_active()
+    ctx = thing.ctx if isinstance(thing, Experiment | ModelGraph) else ExperimentContext.get_active()
     writer = Writer("", ctx)
     with writer.at(name):
         document = _KINDS[name].tell(writer, thing)

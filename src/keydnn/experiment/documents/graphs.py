@@ -226,6 +226,11 @@ _GRAPH = record(
 
 def tell_graph(writer: Writer, graph: ModelGraph) -> dict[str, Any]:
     """The document of a graph."""
+    writer.labels |= {node_id: node.label for node_id, node in graph.nodes.items()}
+    for node in graph.nodes.values():
+        if isinstance(node, ModelNode):
+            with writer.at(f"node {node.label!r}"):
+                getattr(node.model, "artifact_config", node.model.get_config)()  # some models say here that a file cannot tell them
     config = graph.get_config()
     document = _GRAPH.tell(writer, {**config, "nodes": []})
     nodes = []

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.documents.symbols import NoPathError
 from keydnn.experiment.errors import ArtifactError, PackagedCodeError
 
 _REFUSED = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
@@ -14,6 +15,10 @@ _REFUSED = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, Ar
 
 class PlacedError(ArtifactError):
     """An error that tells its place in a document."""
+
+
+class _PlacedPathError(NoPathError):
+    """One that tells its place."""
 
 
 class Side:
@@ -40,12 +45,15 @@ class Side:
 
         Raises:
             PlacedError: For any error of what is made there, beside missing packages and code without permission.
+            NoPathError: For a class that cannot be named.
         """
         self._places.append(place)
         try:
             yield
-        except (PlacedError, PackagedCodeError):
+        except (PlacedError, PackagedCodeError, _PlacedPathError):
             raise
+        except NoPathError as error:
+            raise _PlacedPathError(f"{self.place}: {error}") from error
         except _REFUSED as error:
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
             raise PlacedError(f"{self.place}: {text}") from error
@@ -62,14 +70,25 @@ class Side:
 
 
 class Writer(Side):
-    """Writes ids as labels."""
+    """Writes ids as labels.
+
+    Args:
+        name: What all messages start with.
+        ctx: Holds the nodes.
+    """
+
+    def __init__(self, name: str, ctx: ExperimentContext) -> None:
+        super().__init__(name, ctx)
+        self.labels: dict[str, str] = {}  # id to label of the nodes in this document
 
     def label_of(self, node_id: Any) -> str:
-        """The label of a registered node, by which it is found again.
+        """The label of a node in this document, else of a registered one, by which it is found again.
 
         Raises:
             PlacedError: There is no such node, or its label names another one.
         """
+        if node_id in self.labels:
+            return self.labels[node_id]
         node = self.ctx.available_nodes.get(node_id)
         if node is None:
             self.refuse(f"no node with id {node_id!r} is registered, so there is no label to write; make what names it anew")
@@ -79,7 +98,7 @@ class Writer(Side):
 
     def is_node(self, value: Any) -> bool:
         """Whether a value is the id of a registered node."""
-        return isinstance(value, str) and value in self.ctx.available_nodes
+        return isinstance(value, str) and (value in self.labels or value in self.ctx.available_nodes)
 
 
 class Reader(Side):

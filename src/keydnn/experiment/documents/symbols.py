@@ -11,17 +11,21 @@ from typing import Any
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.infer import infer_backend
 from keydnn.experiment.backends.tensors import adapter
-from keydnn.experiment.errors import PackagedCodeError, SymbolResolutionError
+from keydnn.experiment.errors import ExperimentError, PackagedCodeError, SymbolResolutionError
 from keydnn.experiment.io.classes import BUILTINS, REGISTRIES, import_string
 
 _FRAMEWORKS = (Backend.KEYDNN, Backend.TORCH, Backend.TENSORFLOW, Backend.SCIKIT)
+
+
+class NoPathError(ExperimentError, ImportError):
+    """No import path leads to a class or function."""
 
 
 def path_of(symbol: Any) -> str:
     """The path that :func:`found` follows to a class or function.
 
     Raises:
-        ImportError: It stands in ``__main__``, inside a function, or is a lambda: no path leads to it.
+        NoPathError: It stands in ``__main__``, inside a function, or is a lambda: no path leads to it.
     """
     where = f"{symbol.__module__}:{symbol.__qualname__}"
     if where in BUILTINS.values():
@@ -33,7 +37,7 @@ def path_of(symbol: Any) -> str:
         return f"{adapter(backend).known.module_of(room)}.{own}"
     path = where.replace(":", ".")
     if symbol.__module__ == "__main__" or _at(sys.modules.get(symbol.__module__), symbol.__qualname__) is not symbol:
-        raise ImportError(f"no import path leads to {path}: define it at the top of a module that can be imported")
+        raise NoPathError(f"no import path leads to {path}: define it at the top of a module that can be imported")
     return path
 
 

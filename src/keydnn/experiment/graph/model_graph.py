@@ -119,6 +119,11 @@ class ModelGraph(Saved, InYaml):
         return self._label
 
     @property
+    def ctx(self) -> ExperimentContext:
+        """Where feature sets are looked up."""
+        return self._ctx
+
+    @property
     def nodes(self) -> dict[str, ComputeNode]:
         """Node id to node; a copy."""
         return dict(self._wiring.nodes)

@@ -6,8 +6,8 @@ import pytest
 from keydnn.experiment import Experiment, ExperimentContext, FeatureSet
 from keydnn.experiment.callbacks import ExperimentCallback
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.errors import ArtifactError, ArtifactKindError
-from keydnn.experiment.io import Checkpoint
+from keydnn.experiment.errors import ArtifactError, ArtifactKindError, PackagedCodeError
+from keydnn.experiment.io import Checkpoint, inspect_packaged_code
 from keydnn.experiment.phases import Checkpointing
 from tests.experiment.test_experiment_files import QUIET, Bench, everything
 
@@ -23,7 +23,7 @@ def whole(bench):
     """All that a checkpoint brings back."""
     cells = bench.cells
     columns = {name: cells.collection.array(name) for name in cells.get_all_keys()}
-    rows = {name: view.indices for name, view in cells.splits.items()}
+    rows = [(name, view.indices, cells.split_registry.parent(name)) for name, view in cells.splits.items()]
     runs = [(run.label, run.status) for run in bench.exp.history]
     return [everything(bench.exp), columns, rows, cells.scaler_records, runs]
 
@@ -93,6 +93,9 @@ def test_what_cannot_be_restored(bench, tmp_path):
 def test_the_full_state_comes_back(bench):
     exp = bench.exp
     exp.run(**QUIET)
+    bench.cells.clear_splits()
+    bench.cells.split_random({"val": 0.5, "train": 0.5}, seed=1)
+    bench.cells["val"].split_random({"deep": 0.5, "alone": 0.5}, seed=1)
     bench.graph.freeze("one")
     kept = whole(bench)
     path = exp.save_checkpoint("first")
@@ -101,6 +104,7 @@ def test_the_full_state_comes_back(bench):
         exp.run(**QUIET)
         bench.cells.undo_all_transforms()
         bench.cells.fit_transform("Negate", domain="targets")
+        assert bench.cells.available_splits == ["val", "train", "deep", "alone"]
         bench.cells.clear_splits()
         bench.cells.split_random({"x": 0.3, "y": 0.7}, seed=2)
         bench.cells.encode_labels("lot")
@@ -314,3 +318,29 @@ def test_names_that_lead_out_of_the_folder(bench, tmp_path):
             with pytest.raises(ArtifactError, match="leads out of the folder"):
                 Experiment.load(path, checkpoint_dir=tmp_path / "there")
             assert not (tmp_path / "there").exists() and not ctx.available_nodes
+
+
+SCALER = """
+from keydnn.experiment.scalers import Absolute
+
+class Doubled(Absolute):
+    def transform(self, X):
+        return 2 * super().transform(X)
+"""
+
+
+def test_code_in_checkpoints_needs_permission(bench, tmp_path, monkeypatch):
+    (tmp_path / "own_scalers.py").write_text(SCALER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from own_scalers import Doubled
+
+    bench.cells.fit_transform(Doubled(), domain="features", keys="t")
+    path = bench.exp.save_checkpoint("mine")
+    values = bench.cells.collection.array("features.t.transformed")
+    bench.cells.undo_last_transform("features", "t")
+    with pytest.raises(PackagedCodeError, match="inspect_packaged_code"):
+        bench.exp.restore_checkpoint("mine")
+    assert list(inspect_packaged_code(path).values()) == [SCALER]
+    assert [name.split("/")[:2] for name in inspect_packaged_code(bench.exp.save(tmp_path / "trial"))] == [["checkpoints", "0000.ckpt.mml"]]
+    bench.exp.restore_checkpoint("mine", allow_packaged_code=True)
+    assert np.array_equal(bench.cells.collection.array("features.t.transformed"), values)

@@ -13,6 +13,7 @@ from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import ArtifactKindError, ResolutionError
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode
 from keydnn.experiment.graph.graph_file import renamed
+from keydnn.experiment.io import Checkpoint
 from keydnn.experiment.models.keydnn import SequentialMLP
 from keydnn.experiment.training import AppliedLoss, Loss, Optimizer
 
@@ -118,3 +119,44 @@ def test_ids_are_renamed_where_they_stand(rows):
     reference = ModelNode("n", keydnn.Sequential(keydnn.nn.Linear(4, 1)), rows).reference()
     told = renamed({"ids": (reference.node_id, [reference])}, {reference.node_id: "new"})
     assert told["ids"][0] == "new" and told["ids"][1][0].node_id == "new" and told["ids"][1][0].node_label == "n"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_checkpoints_of_a_graph(rows, own, tmp_path):
+    graph = diamond(rows, own)
+    train(graph, rows)
+    graph.freeze("left")
+    path = graph.save_checkpoint(tmp_path / "deep" / "best", meta={"epoch": 2})
+    state = graph.get_state()
+    assert path.name == "best.ckpt.mml" and Checkpoint.load(path).meta == {"epoch": 2}
+    graph.unfreeze()
+    train(graph, rows)
+    assert not same_values(graph.get_state(), state)
+    assert graph.restore_checkpoint(tmp_path / "deep" / "best") is graph and same_values(graph.get_state(), state)
+    with pytest.raises(FileExistsError):
+        graph.save_checkpoint(path)
+    with ExperimentContext(registration_policy="error").activate() as other:
+        other.register_experiment_node(rows)
+        twin = diamond(rows, own).restore_checkpoint(path)  # an unbuilt graph of other ids
+        assert [node.label for node in twin.frozen_nodes.values()] == ["left"]
+        assert same_values(stored(twin), stored(graph))
+
+
+def test_checkpoints_that_do_not_fit_change_nothing(rows, tmp_path):
+    graph = diamond(rows)
+    train(graph, rows, 1)
+    state = graph.get_state()
+    with pytest.raises(ValueError, match="no checkpoint"):
+        graph.restore_checkpoint(tmp_path / "nothing")
+    with pytest.raises(TypeError, match="holds run; the state of a graph is expected"):
+        graph.restore_checkpoint(Checkpoint({"run": {}}).save(tmp_path / "run"))
+    with ExperimentContext(registration_policy="error").activate() as other:
+        other.register_experiment_node(rows)
+        path = ModelGraph([ModelNode("first", SequentialMLP(), rows)], adam()).save_checkpoint(tmp_path / "one")
+    with pytest.raises(ValueError, match="nodes first; here there are both, first"):
+        graph.restore_checkpoint(path)
+    broken = graph.get_state()
+    broken["nodes"] = {**broken["nodes"], graph.get_node("last").node_id: {**broken["nodes"][graph.get_node("last").node_id], "model": {}}}
+    with pytest.raises(KeyError):
+        graph.restore_checkpoint(Checkpoint({"modelgraph": broken}).save(tmp_path / "broken"))
+    assert same_values(graph.get_state(), state)

@@ -21,7 +21,7 @@ def told(fs: Any) -> dict[str, Any]:
         "label": fs.label,
         "fingerprint": fs.fingerprint,
         "raw": _raw(fs.collection),
-        "splits": state["splits"],
+        "splits": [(name, state["splits"]["rows"][name], fs.split_registry.parent(name)) for name in fs.available_splits],
         "splitter_records": [record.get_config() for record in state["splitter_records"]],
         "scaler_records": [{**record.get_config(), "scaler_obj": record.scaler_obj} for record in state["scaler_records"]],
         "label_classes": state["label_classes"],
@@ -49,10 +49,11 @@ def state_of(fs: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
         scaled = {key: None for record in history.records if record.domain == domain for key in record.keys}
         if scaled:
             samples.add_reps(domain, REP_TRANSFORMED, history.replay(samples, domain, list(scaled)))
+    rows, parents = ({name: told[i] for name, *told in kept["splits"]} for i in (0, 1))
     return {
         **state,
         "sample_collection": samples,
-        "splits": kept["splits"],
+        "splits": {"rows": rows, "parents": parents},
         "splitter_records": [SplitterRecord(**record) for record in kept["splitter_records"]],
         "scaler_records": history.records,
         "label_classes": kept["label_classes"],

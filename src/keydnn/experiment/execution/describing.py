@@ -12,7 +12,7 @@ from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.execution.experiment_file import FACTS, GRAPH, SETS
 from keydnn.experiment.io import ArchiveFolder
 from keydnn.experiment.io.archive import CODE, ArchiveReader
-from keydnn.experiment.io.artifact import KINDS, MALFORMED
+from keydnn.experiment.io.artifact import EXTENSION, KINDS, MALFORMED
 from keydnn.experiment.io.values import read_npy
 
 _NAMES = {
@@ -57,9 +57,20 @@ def _described(archive: ArchiveReader) -> dict[str, Any]:
         "members": len(archive.names),
         "header": header,
         "kind": _NAMES[kind],
-        "packaged_code": [name for name in archive.names if name.startswith(CODE) or f"/{CODE}" in name],
-        "unsafe_members": [name for name in archive.names if "unsafe" in name.split("/")],
+        **_risks(archive),
         **_OF_KIND.get(kind, lambda archive, config: {"config": config})(archive, config),
+    }
+
+
+def _risks(archive: ArchiveReader) -> dict[str, list[str]]:
+    """Members that could run code if that were permitted, also of checkpoints inside."""
+    names = list(archive.names)
+    for name in [name for name in names if name.endswith(f".{EXTENSION}")]:
+        with ArchiveReader(archive.read(name), name) as inner:
+            names += [f"{name}/{member}" for member in inner.names]
+    return {
+        "packaged_code": [name for name in names if name.startswith(CODE) or f"/{CODE}" in name],
+        "unsafe_members": [name for name in names if "unsafe" in name.split("/")],
     }
 
 

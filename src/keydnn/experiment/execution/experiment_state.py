@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keydnn.experiment.data import feature_set_state
-from keydnn.experiment.graph.graph_file import renamed
+from keydnn.experiment.graph.graph_file import ids_by_label, ids_in, renamed
 from keydnn.experiment.phases import PhaseGroup
 from keydnn.experiment.random_files import states_of, told_states
 from keydnn.experiment.results.state import run_from_state, run_state
@@ -56,7 +56,7 @@ def take_full(experiment: Any, state: Mapping[str, Any]) -> None:
         ValueError: A feature set or the graph is not here, or is another one.
     """
     ctx = experiment.ctx
-    ids = _ids_by_label(state["feature_sets"], ctx.available_featuresets)
+    ids = ids_by_label(state["feature_sets"], ctx.available_featuresets)
     there = {ids.get(node_id, node_id): told["label"] for node_id, told in state["feature_sets"].items()}
     if missing := [label for node_id, label in there.items() if node_id not in ctx.available_featuresets]:
         raise ValueError(f"the checkpoint knows feature sets that are not here: {', '.join(map(repr, missing))}")
@@ -96,25 +96,14 @@ def _undone(experiment: Any) -> Iterator[None]:
 
 
 def _ids_in(graph: Any, state: Mapping[str, Any]) -> dict[str, str]:
-    """Id in the state of a graph to id here, of nodes that are found by their labels.
+    """Id in the state of a graph to id here.
 
     Raises:
         ValueError: There is no graph, or it has other nodes.
     """
     if graph is None:
         raise ValueError("the checkpoint holds the state of a graph, and the context of the experiment has none")
-    nodes = {node_id: told.get("super", told) for node_id, told in state["nodes"].items()}
-    ids = _ids_by_label(nodes, graph.nodes)
-    if {ids.get(node_id, node_id) for node_id in nodes} != set(graph.nodes):
-        there, here = sorted(told["label"] for told in nodes.values()), sorted(node.label for node in graph.nodes.values())
-        raise ValueError(f"the checkpoint is of a graph with the nodes {', '.join(there)}; here there are {', '.join(here)}")
-    return ids
-
-
-def _ids_by_label(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
-    """Old id to new id, of what is not here by its id but by its label."""
-    by_label = {node.label: node_id for node_id, node in here.items() if node_id not in there}
-    return {node_id: by_label[told["label"]] for node_id, told in there.items() if node_id not in here and told["label"] in by_label}
+    return ids_in(graph, state)
 
 
 # -- callbacks --------------------------------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from keydnn.experiment.context import ExperimentContext
-from keydnn.experiment.io import ArtifactReader
+from keydnn.experiment.io import ArtifactReader, Checkpoint
 from keydnn.experiment.references import FeatureSetReference
 
+CHECKPOINT_ENTRY = "modelgraph"  # of a checkpoint
 log = logging.getLogger("keydnn")
 
 
@@ -69,6 +71,47 @@ def _made(cls: Any, ctx: ExperimentContext, config: Mapping[str, Any], state: Ma
             made.set_state(state)
         undo.pop_all()
     return made
+
+
+def save_checkpoint(graph: Any, filepath: str | os.PathLike[str], *, overwrite: bool, meta: Mapping[str, Any] | None) -> Path:
+    """Write the state of a graph; see ``ModelGraph.save_checkpoint``."""
+    return Checkpoint({CHECKPOINT_ENTRY: graph.get_state()}, meta).save(filepath, overwrite=overwrite)
+
+
+def restore_checkpoint(graph: Any, filepath: str | os.PathLike[str], *, allow_packaged_code: bool) -> None:
+    """Put a graph into the state in a file; see ``ModelGraph.restore_checkpoint``."""
+    try:
+        entries = Checkpoint.load(filepath, allow_packaged_code=allow_packaged_code).entries
+    except FileNotFoundError as error:
+        raise ValueError(f"no checkpoint {filepath}: {error}") from error
+    if CHECKPOINT_ENTRY not in entries:
+        raise TypeError(f"{filepath} holds {', '.join(entries) or 'nothing'}; the state of a graph is expected")
+    state = renamed(entries[CHECKPOINT_ENTRY], ids_in(graph, entries[CHECKPOINT_ENTRY]))
+    before = graph.snapshot()
+    with contextlib.ExitStack() as undo:
+        undo.callback(graph.restore, before)
+        graph.set_state(state)
+        undo.pop_all()
+
+
+def ids_in(graph: Any, state: Mapping[str, Any]) -> dict[str, str]:
+    """Id in a state to id in the graph, of nodes that are found by their labels.
+
+    Raises:
+        ValueError: The graph has other nodes.
+    """
+    nodes = {node_id: told.get("super", told) for node_id, told in state["nodes"].items()}
+    ids = ids_by_label(nodes, graph.nodes)
+    if {ids.get(node_id, node_id) for node_id in nodes} != set(graph.nodes):
+        there, here = sorted(told["label"] for told in nodes.values()), sorted(node.label for node in graph.nodes.values())
+        raise ValueError(f"the checkpoint is of a graph with the nodes {', '.join(there)}; here there are {', '.join(here)}")
+    return ids
+
+
+def ids_by_label(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Old id to new id, of what is not here by its id but by its label."""
+    by_label = {node.label: node_id for node_id, node in here.items() if node_id not in there}
+    return {node_id: by_label[told["label"]] for node_id, told in there.items() if node_id not in here and told["label"] in by_label}
 
 
 def _sources(config: Mapping[str, Any], ctx: ExperimentContext) -> list[Any]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from keydnn.compiler.report import report
@@ -584,6 +585,42 @@ class ModelGraph(Saved, InYaml):
             ResolutionError: A feature set that it reads is not registered.
         """
         return graph_file.load(cls, filepath, allow_packaged_code=allow_packaged_code, overwrite=overwrite)
+
+    def save_checkpoint(self, filepath: str | os.PathLike[str], *, overwrite: bool = False, meta: Mapping[str, Any] | None = None) -> Path:
+        """Write the state: weights, buffers, optimizers and freeze flags; not what the graph is made of, which :meth:`save` writes too.
+
+        Args:
+            filepath: Name of the file; it gets the suffix ``.ckpt.mml``.
+            overwrite: Whether an existing file may be replaced.
+            meta: What else is worth knowing: JSON values and arrays.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            FileExistsError: The file exists and ``overwrite`` is False.
+            TypeError: Something else in ``meta``.
+        """
+        return graph_file.save_checkpoint(self, filepath, overwrite=overwrite, meta=meta)
+
+    def restore_checkpoint(self, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False) -> Self:
+        """Go back to a state that :meth:`save_checkpoint`, or a training phase, wrote; if it fails the graph is as before.
+
+        Nodes are found by id, else by label; an unbuilt graph is built first.
+
+        Args:
+            filepath: The file, with or without its suffix.
+            allow_packaged_code: Whether code in the file may be run; read it first with ``inspect_packaged_code``.
+
+        Returns:
+            Self.
+
+        Raises:
+            ValueError: No such file, a damaged or hostile one, or one of a graph with other nodes.
+            TypeError: It holds the state of something else.
+        """
+        graph_file.restore_checkpoint(self, filepath, allow_packaged_code=allow_packaged_code)
+        return self
 
     def snapshot(self) -> tuple[Wiring, dict[str, Any]]:
         """Which nodes there are, how they are connected, and the state, for :meth:`restore`."""

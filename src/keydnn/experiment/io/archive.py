@@ -80,8 +80,8 @@ def _write(file: IO[bytes], members: Mapping[str, Bytes]) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """Plain values as the bytes of a JSON member: sorted keys, exact floats, no spaces, which takes a tenth of the time."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    """Plain values as JSON: keys in their order, which may mean something, exact floats, no spaces, which takes a tenth of the time."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class ArchiveReader:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from keydnn import __version__
 from keydnn.experiment.contracts import IStateful
 from keydnn.experiment.errors import ArtifactError, ArtifactKindError, ExperimentError
-from keydnn.experiment.io.archive import ArchiveFolder, ArchiveReader, to_json, write_archive
+from keydnn.experiment.io.archive import CODE, ArchiveFolder, ArchiveReader, to_json, write_archive
 from keydnn.experiment.io.classes import Symbols, spec_of
 from keydnn.experiment.io.migrations import SCHEMA_VERSION, check_schema, migration_registry
 from keydnn.experiment.io.values import Decoder, Encoder
@@ -153,8 +153,8 @@ class ArtifactReader:
     def cls(self) -> type:
         """The class of the object."""
         found = self.symbols.find(self.header.get("symbol"))
-        if not isinstance(found, type):
-            raise ArtifactError(f"{self.archive.path}: {found!r} is no class")
+        if not isinstance(found, type) or getattr(found, "kind", None) != self.header["kind"]:
+            raise ArtifactError(f"{self.archive.path}: {found!r} is no class of kind {self.header['kind']!r}")
         return found
 
     def json(self, name: str) -> Any:
@@ -200,15 +200,23 @@ def load_artifact(
 
 
 def inspect_packaged_code(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The sources that an artifact brings, by name; nothing is executed.
+    """The sources that an artifact brings, those of checkpoints in it too, by name; nothing is executed.
 
     Raises:
         FileNotFoundError: No such file.
         ArtifactError: No archive, or one that is not safe.
     """
     with ArchiveReader(Path(path)) as archive:
-        names = [name for name in archive.names if name.startswith("code/") or "/code/" in name]
-        return {name: archive.read(name).decode("utf-8", errors="replace") for name in names}
+        found = _sources(archive)
+        for name in [name for name in archive.names if name.endswith(f".{EXTENSION}")]:
+            with ArchiveReader(archive.read(name), f"{path}/{name}") as inner:
+                found |= {f"{name}/{source}": text for source, text in _sources(inner).items()}
+        return found
+
+
+def _sources(archive: ArchiveReader) -> dict[str, str]:
+    names = [name for name in archive.names if name.startswith(CODE) or f"/{CODE}" in name]
+    return {name: archive.read(name).decode("utf-8", errors="replace") for name in names}
 
 
 class Saved:

@@ -27,6 +27,7 @@ from keydnn.experiment.io.classes import Symbols, spec_of
 from keydnn.experiment.io.packed import Packed
 from keydnn.experiment.predicates import Predicate
 
+_OWN = (None, "keydnn")  # frameworks whose objects are read from a config without importing what it names
 _PICKLING = (pickle.PickleError, TypeError, AttributeError, ValueError, RecursionError, ImportError, EOFError, IndexError, KeyError)
 
 
@@ -125,9 +126,16 @@ class Encoder:
         raise TypeError(f"a {type(value).__name__} cannot be written to a file: {value!r}")
 
     def object(self, value: Any) -> dict[str, Any]:
-        """Class, config and, where there is one, state of an object."""
+        """Class, config and, where there is one, state of an object.
+
+        Raises:
+            TypeError: An object of a framework: its own ``from_config`` imports what a config names.
+        """
+        spec = spec_of(type(value), self.members)
+        if spec.get("backend") not in _OWN:
+            raise TypeError(f"a {type(value).__name__} of {spec['backend']} cannot be written by itself; make it in a class of your own")
         told = getattr(value, "artifact_config", value.get_config)()
-        described = {"class": spec_of(type(value), self.members), "config": self.encode(told)}
+        described = {"class": spec, "config": self.encode(told)}
         if isinstance(value, IStateful):
             described["state"] = self.encode(value.get_state())
         return described
@@ -191,8 +199,8 @@ class Decoder:
     def object(self, described: Any, **arguments: Any) -> Any:
         """The object with a class, config and state."""
         cls: Any = self._symbols.find(described["class"])
-        if not isinstance(cls, type):
-            raise ArtifactError(f"{cls!r} is no class")
+        if not isinstance(cls, type) or described["class"].get("backend") not in _OWN:
+            raise ArtifactError(f"{cls!r} is no class whose objects a file may hold")
         make: Any = cls
         made = make.from_config(self.decode(described["config"]), **arguments)
         if "state" in described:

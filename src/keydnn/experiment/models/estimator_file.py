@@ -33,7 +33,7 @@ def dumps(estimator: Any) -> bytes:
         told = _numbered(archive.json(_SCHEMA), {}, names)
         members = {new: archive.read(old) for old, new in names.items()}
     members = {name: _stored(data) if name.endswith(".npz") else data for name, data in members.items()}
-    return archive_bytes({**members, _SCHEMA: json.dumps(told, sort_keys=True).encode()})
+    return archive_bytes({**members, _SCHEMA: json.dumps(told).encode()})
 
 
 def _numbered(told: Any, known: dict[Any, Any], names: dict[str, str]) -> Any:

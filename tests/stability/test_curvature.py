@@ -126,6 +126,15 @@ def test_solvers_on_matrices():
     assert lanczos(np.zeros((3, 3)).__matmul__, 3).lambda_max == 0
 
 
+def test_products_that_are_not_finite_give_nan():
+    found = lanczos(lambda v: v * np.inf, 4, k=2)
+    assert np.isnan(found.values).all() and found.vectors.shape == (2, 4) and np.isnan(found.lambda_min) and found.products == 1
+    A = np.diag([3.0, 1.0, 0.5, 0.2])
+    assert lanczos(A.__matmul__, 4, v0=found.vectors[0], tol=1e-9).lambda_max == pytest.approx(3)  # as a start it is none
+    assert power(A.__matmul__, 4, v0=found.vectors[0], tol=1e-9).lambda_max == pytest.approx(3)
+    assert np.isnan(power(lambda v: v * np.nan, 4).lambda_max)
+
+
 def test_bad_arguments():
     model, X, Y = tanh_net()
     for call in (
@@ -134,6 +143,8 @@ def test_bad_arguments():
         lambda: hvp(model, X, Y, np.ones(3)),
         lambda: Hessian(model, X, Y, loss_mode="mae"),
         lambda: Hessian(model, X, Y, mode="exact"),
+        lambda: lambda_max(model, np.where(X == X.max(), np.nan, X), Y),
+        lambda: Hessian(model, X, Y * np.inf),
     ):
         with pytest.raises(ValueError):
             call()

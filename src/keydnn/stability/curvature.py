@@ -69,9 +69,12 @@ def lanczos(product: Product, n: int, *, k: int = 1, tol: float = 1e-3, max_iter
         max_iter: Most products.
         v0: Start vector; None is random.
         seed: Of that.
+
+    Returns:
+        The eigenpairs; all NaN once a product is not finite.
     """
     rng = np.random.default_rng(seed)
-    q = rng.standard_normal(n) if v0 is None or not np.any(v0) else np.array(v0, np.float64)
+    q = rng.standard_normal(n) if v0 is None or not np.any(v0) or not np.isfinite(v0).all() else np.array(v0, np.float64)
     basis = [q / np.linalg.norm(q)]
     diagonal: list[float] = []
     off: list[float] = []
@@ -79,6 +82,9 @@ def lanczos(product: Product, n: int, *, k: int = 1, tol: float = 1e-3, max_iter
     while True:
         w = product(basis[-1])
         diagonal.append(float(basis[-1] @ w))
+        if not np.isfinite(w).all():
+            nan = float("nan")
+            return Extremes(np.full(k, nan), np.full((k, n), nan), np.full(k, nan), len(diagonal), nan, nan)
         Q = np.array(basis)
         for _ in range(2):  # twice is enough to be orthogonal to rounding
             w = w - Q.T @ (Q @ w)
@@ -98,7 +104,7 @@ def lanczos(product: Product, n: int, *, k: int = 1, tol: float = 1e-3, max_iter
 def power(product: Product, n: int, *, tol: float = 1e-3, max_iter: int = 100, v0: Any = None, seed: int = 0) -> Extremes:
     """The eigenvalue of largest absolute value, by power iteration; `values` holds it with its sign."""
     rng = np.random.default_rng(seed)
-    v = rng.standard_normal(n) if v0 is None or not np.any(v0) else np.array(v0, np.float64)
+    v = rng.standard_normal(n) if v0 is None or not np.any(v0) or not np.isfinite(v0).all() else np.array(v0, np.float64)
     v = v / np.linalg.norm(v)
     for i in range(max_iter):
         w = product(v)

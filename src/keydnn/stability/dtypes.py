@@ -35,10 +35,12 @@ from keydnn.stability.floats import (
     minifloat,
 )  # fmt: skip
 from keydnn.stability.formats import NumberFormat
+from keydnn.stability.posits import Posit, posit
 
 __all__ = [
     "FORMATS", "STOCHASTIC", "VALID_OMODES", "VALID_QMODES", "HLSDataType", "Minifloat", "NumberFormat", "ap_fixed", "ap_int", "ap_ufixed",
     "ap_uint", "bf16", "block_scaled", "fp8_e4m3", "fp8_e5m2", "fp16", "fp32", "minifloat",
+    "Posit", "posit",
 ]  # fmt: skip
 
 VALID_QMODES = frozenset({"AP_TRN", "AP_TRN_ZERO", "AP_RND", "AP_RND_ZERO", "AP_RND_MIN_INF", "AP_RND_INF", "AP_RND_CONV"})
@@ -340,6 +342,7 @@ class ap_uint(_Integer):
 
 
 FORMATS: dict[str, Any] = {"ap_fixed": ap_fixed, "ap_ufixed": ap_ufixed, "ap_int": ap_int, "ap_uint": ap_uint}
+_OWN_PARSERS = {"minifloat": Minifloat.parsed, "posit": Posit.parsed}
 _ARITY = {"ap_fixed": (2, 5), "ap_ufixed": (2, 5), "ap_int": (1, 1), "ap_uint": (1, 1)}
 
 
@@ -352,8 +355,8 @@ def _parsed(spec: str, kwargs: dict[str, Any]) -> Any:
         known = ", ".join(FLOAT_FORMATS)
         raise ValueError(f"{spec!r} is no number format; expected 'ap_fixed<WL,IWL,...>', 'ap_int<WL>' or one of {known}")
     name, parts = match[1], match[2].split(",")
-    if name == "minifloat":
-        return Minifloat.parsed(spec, parts, kwargs)
+    if name in _OWN_PARSERS:
+        return _OWN_PARSERS[name](spec, parts, kwargs)
     name = name if name.startswith("ap_") else f"ap_{name}"
     if name not in FORMATS:
         raise ValueError(f"{spec!r}: unknown type {match[1]!r}; expected one of {', '.join(FORMATS)}")

@@ -38,6 +38,15 @@ def loss_of(prediction: Tensor, target: Tensor, loss_mode: Any) -> Tensor:
     return squares / (2.0 * target.shape[0]) if loss_mode == "half_mse" else squares / float(np.prod(target.shape))
 
 
+def _finite(name: str, a: Any) -> np.ndarray:
+    """A float64 copy."""
+    array = np.array(a.numpy() if isinstance(a, Tensor) else a, np.float64)
+    bad = np.count_nonzero(~np.isfinite(array))
+    if bad:
+        raise ValueError(f"Hessian: {name} has {bad} values that are not finite")
+    return array
+
+
 class Hessian:
     """The Hessian of a loss at the parameters of a model, as an operator on flat float64 vectors.
 
@@ -55,7 +64,7 @@ class Hessian:
         size: Number of parameters.
 
     Raises:
-        ValueError: An unknown loss_mode or mode.
+        ValueError: An unknown loss_mode or mode; X or Y has values that are not finite.
 
     Example:
         >>> from keydnn.stability import AffineDataset, LinearBlockModel
@@ -89,7 +98,7 @@ class Hessian:
         self.size = sum(p.numel() for p in self.params)
         self.theta, self._relative_step = self._in_one_piece(), Tensor.full((), 0.0, dtype=np.float64)
         self._arrived()
-        self.x, self.y = (Tensor(data=np.array(a, np.float64)) for a in (X, Y))
+        self.x, self.y = (Tensor(data=_finite(name, a)) for name, a in (("X", X), ("Y", Y)))
         self._gradients = StagedStep(self._flat_gradient, hoist=False)
         self._seconds = StagedStep(self._recorded_second, eager=self._second)
         self._differences = StagedStep(self._central)

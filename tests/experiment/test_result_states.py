@@ -55,7 +55,7 @@ def read_back(results, folder, **options):
 # -- results of real runs
 
 
-def experiment(backend, *, fs=None, batch_hooks=False, config=None):
+def experiment(backend, *, fs=None, batch_hooks=False, config=None, told=True):
     """Training with evaluation and early stopping, another evaluation, all on scaled targets."""
     if fs is None:
         rng = np.random.default_rng(3)
@@ -77,7 +77,12 @@ def experiment(backend, *, fs=None, batch_hooks=False, config=None):
     exp = Experiment.from_active_context("run", seed=4, results_config=config)
     loss = AppliedLoss(Loss("mse", backend=backend), node, ["outputs", "targets"], label="mse")
     watch = Evaluation.from_split(label="watch", split="val", metrics=[EvalLossMetric(loss=loss)])
-    callbacks = [watch, EarlyStopping(patience=9), Told("notes"), *([Told("steps", per_batch=True)] if batch_hooks else [])]
+    callbacks = [
+        watch,
+        EarlyStopping(patience=9),
+        *([Told("notes")] if told else []),
+        *([Told("steps", per_batch=True)] if batch_hooks else []),
+    ]
     sampler = SimpleSampler(batch_size=4, shuffle=True, seed=1)
     train = TrainPhase.from_split("train", split="train", sampler=sampler, losses=[loss], n_epochs=3, callbacks=callbacks)
     group = PhaseGroup("after", [EvalPhase.from_split("test", split="val", losses=[loss], batch_size=5)])

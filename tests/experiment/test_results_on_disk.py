@@ -186,6 +186,30 @@ def test_only_the_best_or_last_epoch_stays_on_disk(tmp_path):
     assert len(list((tmp_path / "r").rglob(f"steps_*{SUFFIX}"))) == 1
 
 
+def test_a_loaded_experiment_writes_its_results_where_it_is_told(tmp_path):
+    with ExperimentContext().activate():
+        exp = experiment("keydnn", config=everything(tmp_path / "r"), told=False)
+        exp.run()
+        exp.run_phase(exp.execution_plan.get_train_phase("train"))
+        expected = [same_ids(answers(run.results, unscale=True), exp) for run in exp.history]
+        path = exp.save(tmp_path / "saved")
+    written = files(tmp_path / "r")
+    with ExperimentContext().activate(), pytest.warns(UserWarning, match="brings results that were on disk; pass results_dir="):
+        loaded = Experiment.load(path)
+        assert [same_ids(answers(run.results, unscale=True), loaded) for run in loaded.history] == expected
+        assert loaded.results_config == exp.results_config
+    with ExperimentContext().activate():
+        with pytest.raises(ValueError, match="must be absent or empty"):
+            Experiment.load(path, results_dir=tmp_path / "r")
+        loaded = Experiment.load(path, results_dir=tmp_path / "new")
+        assert [same_ids(answers(run.results, unscale=True), loaded) for run in loaded.history] == expected
+        assert {name.rpartition("/")[0] for name in files(tmp_path / "new")} == {name.rpartition("/")[0] for name in written}
+        assert loaded.results_config.get_config() == {**exp.results_config.get_config(), "results_dir": str(tmp_path / "new")}
+        loaded.run_phase(loaded.execution_plan.get_train_phase("train"))
+        assert (tmp_path / "new" / "2_train" / "train" / "execution_data").is_dir()
+    assert files(tmp_path / "r") == written
+
+
 # -- stores by themselves
 
 

@@ -82,11 +82,9 @@ class Experiment(Keeping, InYaml):
     ) -> None:
         if ctx is not None and not isinstance(ctx, ExperimentContext):
             raise TypeError(f"ctx must be an ExperimentContext, got {type(ctx).__name__}")
-        if results_config is not None and not isinstance(results_config, ResultsConfig):
-            raise TypeError(f"results_config must be a ResultsConfig or None, got {type(results_config).__name__}")
         policy = None if registration_policy is None else RegistrationPolicy.from_value(registration_policy)
         self._plan = PhaseGroup(label)
-        self._results_config = results_config
+        self._results_config = _checked_results_config(results_config)
         self._callbacks = [_checked_callback(callback) for callback in callbacks or ()]
         super().__init__(checkpointing)
         self._history: list[ExperimentRun] = []
@@ -228,6 +226,14 @@ class Experiment(Keeping, InYaml):
             if not isinstance(run, ExperimentRun):
                 raise TypeError(f"the history holds ExperimentRuns, got {type(run).__name__}")
         self._history.extend(given)
+
+    def set_results_config(self, results_config: ResultsConfig | None) -> None:
+        """Say which results of later runs are written to disk while they occur.
+
+        Raises:
+            TypeError: Neither a ResultsConfig nor None.
+        """
+        self._results_config = _checked_results_config(results_config)
 
     def run_table(self) -> Any:
         """A DataFrame with a line per run: label, status, start, duration in seconds, seed, error, and metrics at their last epoch.
@@ -553,6 +559,12 @@ def _checked_callback(callback: Any) -> ExperimentCallback:
     if not isinstance(callback, ExperimentCallback):
         raise TypeError(f"an experiment takes ExperimentCallbacks, got {type(callback).__name__}; a Callback belongs to a phase")
     return callback
+
+
+def _checked_results_config(results_config: Any) -> ResultsConfig | None:
+    if results_config is not None and not isinstance(results_config, ResultsConfig):
+        raise TypeError(f"results_config must be a ResultsConfig or None, got {type(results_config).__name__}")
+    return results_config
 
 
 def _checked_seed(seed: Any) -> int:

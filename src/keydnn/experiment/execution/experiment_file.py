@@ -37,6 +37,8 @@ from keydnn.experiment.io import (
 from keydnn.experiment.io.archive import write_bytes
 from keydnn.experiment.io.artifact import EXTENSION
 from keydnn.experiment.io.classes import spec_of
+from keydnn.experiment.results import ResultsConfig
+from keydnn.experiment.results.state import write_results
 
 KIND = "exp"
 SETS, GRAPH = "featuresets", "model_graph"
@@ -100,6 +102,7 @@ def read_experiment(
     filepath: str | os.PathLike[str],
     *,
     checkpoint_dir: str | os.PathLike[str] | None = None,
+    results_dir: str | os.PathLike[str] | None = None,
     allow_packaged_code: bool,
     overwrite: bool,
     data: Data | None = None,
@@ -110,11 +113,14 @@ def read_experiment(
         cls: What it must be.
         filepath: The file.
         checkpoint_dir: Where checkpoints in the file go.
+        results_dir: Where results in the file go.
         allow_packaged_code: Whether code in the file may be run.
         overwrite: Whether nodes replace those that are registered.
         data: Where a feature set that was written without its values, named by its label, gets them from; what follows is a run that
             goes on, whose results stay in memory.
     """
+    if results_dir is not None:
+        ResultsConfig(results_dir)  # refused before anything is read
     active = ExperimentContext.get_active()
     is_taken = active.model_graph is not None or active.get_experiment() is not None
     ctx = ExperimentContext(registration_policy=active.registration_policy) if is_taken else active
@@ -122,6 +128,7 @@ def read_experiment(
         with random_states.kept(), _kept_unless_done(ctx), ctx.activate():
             made, names = _made(cls, reader, ctx, overwrite, data)
             _write_checkpoints(made, reader, names, checkpoint_dir, overwrite)
+            _write_results(made, reader.archive.path, results_dir)
     if is_taken:
         ExperimentContext.set_active(ctx)
         log.info("the active context has a graph or an experiment; the loaded %r lives in a new one, active from now on", made.label)
@@ -150,6 +157,21 @@ def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: b
     state = renamed(reader.json(STATE), ids)
     experiment_state.take(made, state)
     return made, [str(name) for name in state["checkpoints"]]
+
+
+def _write_results(experiment: Any, path: Path, folder: str | os.PathLike[str] | None) -> None:
+    """Move the results of the file to a folder, where later ones go as well."""
+    config: ResultsConfig = experiment.results_config or ResultsConfig()
+    if folder is None:
+        if config.results_dir is not None and experiment.history:
+            told = f"{path} brings results that were on disk; pass results_dir= to have them written, they stay in memory now"
+            warnings.warn(told, UserWarning, stacklevel=4)
+        return
+    experiment.set_results_config(config.moved(folder))
+    for i, run in enumerate(experiment.history):
+        inside = experiment.results_config.run_folder(i, run.label)
+        if run.results is not None:
+            write_results(run.results, inside)
 
 
 def _write_checkpoints(

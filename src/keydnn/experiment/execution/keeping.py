@@ -63,6 +63,7 @@ class Keeping:
         filepath: str | os.PathLike[str],
         *,
         checkpoint_dir: str | os.PathLike[str] | None = None,
+        results_dir: str | os.PathLike[str] | None = None,
         allow_packaged_code: bool = False,
         overwrite: bool = False,
     ) -> Self:
@@ -74,6 +75,8 @@ class Keeping:
         Args:
             filepath: The file, with or without its suffix.
             checkpoint_dir: Where the checkpoints that the file brings are written to, and those that follow; None leaves them in the file.
+            results_dir: Where the results that the file brings are written to, and those that follow; absent or empty.  None keeps those
+                in memory.
             allow_packaged_code: Whether code in the file may be run; read it first with ``inspect_packaged_code``.
             overwrite: Whether nodes replace those that are registered, and checkpoints files of the same name.  Otherwise an identical
                 feature set that is registered is taken instead of the loaded one, and other nodes whose ids are taken get new ones.
@@ -81,16 +84,23 @@ class Keeping:
         Raises:
             FileNotFoundError: No such file.
             FileExistsError: A checkpoint of the same name is in ``checkpoint_dir``, and ``overwrite`` is False.
+            ValueError: ``results_dir`` holds something already.
             ArtifactError: No experiment, or a damaged or hostile file.
             PackagedCodeError: It brings code, and that is not permitted.
             SymbolResolutionError: It names a class that is registered nowhere here.
             RegistrationError: A label of a compute node is taken and the policy of the active context is "error".
 
         Warns:
-            UserWarning: It brings checkpoints, and there is no ``checkpoint_dir``; or that holds checkpoints already.
+            UserWarning: It brings checkpoints, and there is no ``checkpoint_dir``; or that holds checkpoints already; or it brings
+                results that were on disk, and there is no ``results_dir``.
         """
         return experiment_file.read_experiment(
-            cls, filepath, checkpoint_dir=checkpoint_dir, allow_packaged_code=allow_packaged_code, overwrite=overwrite
+            cls,
+            filepath,
+            checkpoint_dir=checkpoint_dir,
+            results_dir=results_dir,
+            allow_packaged_code=allow_packaged_code,
+            overwrite=overwrite,
         )
 
     # -- checkpoints

@@ -153,6 +153,14 @@ class ResultsConfig:
             raise ValueError(f"suffix {str(suffix)!r} leads out of results_dir")
         return None if self._dir is None else self._dir / inside
 
+    def moved(self, results_dir: str | os.PathLike[str]) -> ResultsConfig:
+        """The same with another directory.
+
+        Raises:
+            ValueError: It holds something, or is a file.
+        """
+        return ResultsConfig(results_dir, self._save_execution, self._save_metrics, self._save_artifacts)
+
     def run_folder(self, index: int, label: str) -> RunFolder | None:
         """The folder of a new run, which is made; None if nothing is written.
 

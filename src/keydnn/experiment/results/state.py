@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from keydnn.experiment.results.folders import RunFolder
 from keydnn.experiment.results.kinds import kind_of, results_from_state
+from keydnn.experiment.results.phase_results import PhaseResults
 from keydnn.experiment.results.runs import ExperimentRun, Meta, PhaseExecutionMeta, PhaseGroupExecutionMeta
 from keydnn.experiment.results.values import opened, said_or_left_out
 
-__all__ = ["results_from_state", "results_state", "run_from_state", "run_state"]
+__all__ = ["results_from_state", "results_state", "run_from_state", "run_state", "write_results"]
 
 
 def results_state(results: Any) -> dict[str, Any]:
@@ -28,6 +30,21 @@ def results_state(results: Any) -> dict[str, Any]:
     """
     kind_of(results)
     return results.get_state()
+
+
+def write_results(results: Any, folder: RunFolder) -> None:
+    """Move results that lie in memory to disk; queries read them from there.
+
+    Args:
+        results: Of a phase or a group.
+        folder: Of the run.
+    """
+    if isinstance(results, PhaseResults):
+        results.write_to(folder.phase(results.label))
+        results.finish()
+        return
+    for label, one in results.items():
+        write_results(one, folder if isinstance(one, PhaseResults) else folder.group(label))
 
 
 def run_state(run: ExperimentRun) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from keydnn.experiment.experiment import Experiment
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, TrainPhase
 from keydnn.experiment.phases.callback_configs import callback_class, callback_from_config, callback_registry
 from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.results import ResultsConfig
 
 # -- bindings
 
@@ -189,7 +190,12 @@ GROUP = View(_tell_group, _read_group)
 EXPERIMENT = record(
     "an experiment",
     Experiment,
-    {"execution_plan": ("phases", _ITEMS), "checkpointing": ("checkpointing", CHECKPOINTING), "callbacks": ("callbacks", CALLBACKS)},
+    {
+        "execution_plan": ("phases", _ITEMS),
+        "checkpointing": ("checkpointing", CHECKPOINTING),
+        "callbacks": ("callbacks", CALLBACKS),
+        "results_config": ("results_config", maybe(record("results_config", ResultsConfig))),
+    },
     defaults={"callbacks": [], "execution_plan": []},
     without=("ctx",),
     more=("execution_plan", "model_graph"),

@@ -25,6 +25,7 @@ from keydnn.interop import keras_files
 from keydnn.interop.keras import from_keras
 from keydnn.interop.onnx import load_onnx, to_onnx
 from keydnn.saving import from_payload, read_msgpack, read_state, read_weights, to_payload, write_msgpack, write_state
+from tests.fuzz import experiments
 
 FORK_SLACK = 64 * 2**20  # bytes that a fork may take: libraries that it is the first to touch
 
@@ -271,73 +272,16 @@ def read_keras(path, folder):
     return from_keras(path)
 
 
-MEMBER = b"\n%%%% member "  # between the members of an unpacked artifact, so that damage inside them meets a checksum that fits
-
-
-def feature_set():
-    from keydnn.experiment.data import FeatureSet
-
-    data = {"b": np.arange(6.0), "a": np.ones((6, 3)), "y": np.arange(6), "t": ["x", "y"] * 3}
-    fs = FeatureSet.from_dict("six", data, ["b", "a"], "y", "t")
-    fs.split_random({"train": 0.5, "test": 0.5})
-    return fs
-
-
-def artifacts(folder):
-    from keydnn.experiment.context import ExperimentContext
-    from keydnn.experiment.predicates import GT, Lambda
-    from keydnn.experiment.samplers import PairedSampler, SimilarityCondition
-    from keydnn.experiment.scalers import Scaler
-    from keydnn.experiment.splitters import ConditionSplitter
-
-    with ExperimentContext().activate():
-        fs = feature_set()
-        fs["train"].split_by_condition({"big": {"b": GT(1)}, "all": {"b": Lambda("lambda x: x >= 0")}})
-        fs.fit_transform("PerSampleZeroStart", domain="features", keys="a", fit_to_split="train")
-        fs.encode_labels("t")
-        sampler = PairedSampler({"b": SimilarityCondition(tolerance=1)}, batch_size=3, seed=1, source=fs)
-        sampler.materialize_batches()
-        own = Scaler("SegmentedScaler", {"boundaries": (0, 2), "scaler": "Negate"}).fit(np.ones((3, 2)))
-        objects = [fs, sampler, own, ConditionSplitter(a={"t": ["x"]}), SimilarityCondition(tolerance=2)]
-        return [obj.save(folder / f"good{i}").read_bytes() for i, obj in enumerate(objects)]
-
-
-def unpacked_artifacts(folder):
-    result = []
-    for data in artifacts(folder):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            result.append(b"".join(MEMBER + name.encode() + b"\n" + archive.read(name) for name in archive.namelist()))
-    return result
-
-
-def read_artifact(path, folder):
-    from keydnn.experiment.context import ExperimentContext
-    from keydnn.experiment.data import FeatureSet
-    from keydnn.experiment.errors import ArtifactKindError
-    from keydnn.experiment.io import inspect_packaged_code, load_artifact
-
-    with ExperimentContext().activate():
-        feature_set()  # for the sampler, whose source must be there
-        inspect_packaged_code(path)
-        for kind in ("sm", "sc", "sp", "smc"):
-            try:
-                return load_artifact(path, kind)
-            except ArtifactKindError:
-                continue
-        return FeatureSet.load(path)
-
-
-def read_unpacked_artifact(path, folder):
-    packed = folder / "packed.mml"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for part in path.read_bytes().split(MEMBER)[1:]:
-            name, _, content = part.partition(b"\n")
-            archive.writestr(zipfile.ZipInfo(name.decode("latin-1") or "unnamed"), content)
-    return read_artifact(packed, folder)
-
-
 def run_job(path, folder):
     return config.read_job(path)
+
+
+def unpacked_samples(reader):
+    return lambda folder: experiments.unpacked(reader.samples(folder))
+
+
+def read_unpacked(reader):
+    return lambda path, folder: reader.read(experiments.packed(path.read_bytes(), folder / "packed.mml"), folder)
 
 
 READERS = [
@@ -360,5 +304,13 @@ if importlib.util.find_spec("msgpack"):
 if importlib.util.find_spec("h5py"):
     READERS.append(Reader("keras", "", keras_models, read_keras))
 if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("pandas"):
-    READERS.append(Reader("artifact", ".mml", artifacts, read_artifact))
-    READERS.append(Reader("unpacked-artifact", ".txt", unpacked_artifacts, read_unpacked_artifact))
+    READERS += [
+        Reader("artifact", ".mml", experiments.artifacts, experiments.read_artifact),
+        Reader("model", ".mml", experiments.models, experiments.read_model),
+        Reader("experiment", ".mml", experiments.experiments, experiments.read_experiment),
+    ]
+    READERS += [Reader(f"unpacked-{made.name}", ".txt", unpacked_samples(made), read_unpacked(made)) for made in READERS[-3:]]
+if importlib.util.find_spec("pyarrow") and importlib.util.find_spec("yaml"):
+    READERS.append(Reader("yaml", ".yaml", experiments.documents, experiments.read_document))
+if importlib.util.find_spec("skops"):
+    READERS.append(Reader("estimator", ".txt", experiments.estimators, experiments.read_estimator))

@@ -350,6 +350,17 @@ def test_functions_make_no_objects(files, tmp_path, watched):
         load_artifact(path, "sc")
 
 
+@pytest.mark.parametrize("kind", ["md", "mg"])
+def test_a_config_asks_for_no_more_weights_than_the_file_has(kind, files, tmp_path):
+    config = files[kind]["config.json"].replace(b'"out_features":1', b'"out_features":100000000')
+    assert config != files[kind]["config.json"]
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="more than the file has weights for"):
+        read(write(tmp_path / f"a.{kind}.mml", {**files[kind], "config.json": config}), kind)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
 def test_pickles_stay_closed(files, tmp_path, watched):
     state = json.dumps({"left": {"$unsafe": {"member": "evil.pkl", "type": "x"}}}).encode()
     path = write(tmp_path / "a.ckpt.mml", {**files["ckpt"], "entries/0000/state.json": state, "evil.pkl": PICKLE})

@@ -92,6 +92,10 @@ class ArchiveReader:
         name: What errors call bytes; a file is called by its path.
         max_bytes: Limit of what may be read in all; None allows four times the file and 1 GiB.
 
+    Attributes:
+        path: The file, or the name.
+        size: Its bytes.
+
     Raises:
         FileNotFoundError: No such file.
         ArtifactError: No archive, or one that is not safe.
@@ -100,7 +104,7 @@ class ArchiveReader:
     def __init__(self, source: Path | bytes, name: str | None = None, max_bytes: int | None = None) -> None:
         if isinstance(source, Path) and not source.is_file():
             raise FileNotFoundError(f"no file {source}")
-        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        self.size = size = source.stat().st_size if isinstance(source, Path) else len(source)
         self.path = source if isinstance(source, Path) else Path(name or "an archive in memory")
         self._left = 4 * size + (1 << 30) if max_bytes is None else max_bytes
         try:
@@ -183,7 +187,7 @@ class ArchiveFolder:
 
     def __init__(self, archive: ArchiveReader, folder: str) -> None:
         self._archive, self._folder = archive, f"{folder}/"
-        self.path = archive.path / folder
+        self.path, self.size = archive.path / folder, archive.size
 
     @property
     def names(self) -> list[str]:

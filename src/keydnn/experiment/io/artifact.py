@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from keydnn import __version__
+from keydnn.domain.budget import element_budget
 from keydnn.experiment.contracts import IStateful
 from keydnn.experiment.errors import ArtifactError, ArtifactKindError, ExperimentError
 from keydnn.experiment.io.archive import CODE, ArchiveFolder, ArchiveReader, to_json, write_archive
@@ -23,6 +24,7 @@ from keydnn.experiment.io.values import Decoder, Encoder
 
 EXTENSION = "mml"
 OBJECT_VERSION = "1.0"
+_SLACK = 1 << 20  # parameters that any file may ask for
 KINDS = ("fs", "sp", "sm", "sc", "smc", "md", "mg", "op", "ls", "ckpt", "exp")
 MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError)
 
@@ -128,12 +130,14 @@ class ArtifactReader:
         allow_packaged_code: bool = False,
         max_bytes: int | None = None,
     ) -> None:
+        self._undo = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.archive: Any = (
                 source if isinstance(source, ArchiveFolder) else ArchiveReader(existing_path(source, kind), max_bytes=max_bytes)
             )
             undo.push(self)
-            self._open(kind, allow_packaged_code)
+            with self._budget():
+                self._open(kind, allow_packaged_code)
             undo.pop_all()
 
     def _open(self, kind: str, allow_packaged_code: bool) -> None:
@@ -165,7 +169,12 @@ class ArtifactReader:
         """Close the file."""
         self.archive.close()
 
+    def _budget(self) -> contextlib.AbstractContextManager[None]:
+        """A config must not ask for more parameters than a file of this size can have weights for."""
+        return element_budget(4 * self.archive.size + _SLACK)
+
     def __enter__(self) -> ArtifactReader:
+        self._undo.enter_context(self._budget())
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

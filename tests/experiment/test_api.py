@@ -43,6 +43,8 @@ MODULES = (
     "results",
     "callbacks",
     "phases",
+    "execution",
+    "sweeps",
 )
 
 

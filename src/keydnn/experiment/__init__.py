@@ -36,6 +36,7 @@ from keydnn.experiment.references import ModelOutputReference  # noqa: E402
 from keydnn.experiment.results import CVResults, EvalResults, FitResults, PhaseGroupResults, ResultsConfig, TrainResults  # noqa: E402
 from keydnn.experiment.samplers import SimilarityCondition  # noqa: E402
 from keydnn.experiment.scalers import Scaler, scaler_registry, supported_scalers  # noqa: E402
+from keydnn.experiment.sweeps import Sweep, SweepResults  # noqa: E402
 from keydnn.experiment.training import AppliedLoss, Loss, Optimizer  # noqa: E402
 
 __all__ = [
@@ -79,6 +80,8 @@ __all__ = [
     "SampleData",
     "Scaler",
     "SimilarityCondition",
+    "Sweep",
+    "SweepResults",
     "TensorflowBaseModel",  # noqa: F822 - through __getattr__
     "TorchBaseModel",  # noqa: F822 - through __getattr__
     "TrainPhase",

@@ -130,6 +130,32 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+def document_of(experiment: Experiment) -> dict[str, Any]:
+    """What ``to_yaml`` writes of an experiment, as plain values.
+
+    Raises:
+        ArtifactError: Something in it that YAML cannot say; the message tells where.
+    """
+    writer = Writer("", experiment.ctx)
+    with writer.at("experiment"):
+        return _tell_experiment(writer, experiment)
+
+
+def experiment_of(document: Mapping[str, Any], name: str) -> Experiment:
+    """The experiment that a document describes, new, in the active context, whose feature sets it names.
+
+    Args:
+        document: As of :func:`document_of`.
+        name: For messages.
+
+    Raises:
+        ArtifactError: Something unknown or wrong; the message tells where.
+    """
+    reader = Reader(name, ExperimentContext.get_active(), overwrite=False, allow_packaged_code=True)
+    with _all_or_nothing(reader.ctx), reader.at("experiment"):
+        return _read_experiment(reader, document, Experiment)
+
+
 def yaml_path(path: str | os.PathLike[str]) -> Path:
     """The path with the suffix ``.yaml``, unless it has that or ``.yml``."""
     found = Path(path)

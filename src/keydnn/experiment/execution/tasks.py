@@ -8,6 +8,7 @@ from typing import Any
 
 from keydnn.experiment.execution.executors import IExecutor
 from keydnn.experiment.execution.shipping import Classes, check_parts, heard, packed
+from keydnn.experiment.execution.worker import perform
 from keydnn.experiment.io.classes import REGISTRIES, import_string
 from keydnn.experiment.results.state import run_from_state
 
@@ -49,8 +50,7 @@ def perform_elsewhere(executor: IExecutor, experiment: Any, item: Any, tasks: Se
     """
     classes: Classes = {}
     base = _base(experiment, item, classes)
-    sets = experiment.ctx.available_featuresets
-    tables = {node_id: fs.collection.stored_table() for node_id, fs in sets.items()}
+    tables = tables_of(experiment.ctx)
     answers: dict[int, Any] = {}
 
     def done(i: int, answer: bytes) -> None:
@@ -62,7 +62,7 @@ def perform_elsewhere(executor: IExecutor, experiment: Any, item: Any, tasks: Se
         for task in tasks
     ]
     try:
-        executor.run(base, tables, told, done)
+        executor.run(perform, base, tables, told, done)
     finally:
         with experiment.ctx.activate():
             runs = {i: run_from_state(answer["run"]) for i, answer in sorted(answers.items()) if answer["run"] is not None}
@@ -81,11 +81,23 @@ def _base(experiment: Any, item: Any, classes: Classes) -> bytes:
         "experiment": {**experiment.get_config(), "checkpointing": None, "results_config": None},
         "item": item.get_config(),
         "graph": None if ctx.model_graph is None else (ctx.model_graph.get_config(), ctx.model_graph.get_state()),
-        "sets": {node_id: _set_told(fs) for node_id, fs in ctx.available_featuresets.items()},
-        "registered": {name: _own(import_string(where)) for name, where in REGISTRIES.items()},
+        **surroundings(ctx),
     }
     check_parts(_named(experiment, item))
     return packed(parts, classes)
+
+
+def surroundings(ctx: Any) -> dict[str, Any]:
+    """What a worker needs around any experiment: feature sets without tables, and registered classes."""
+    return {
+        "sets": {node_id: _set_told(fs) for node_id, fs in ctx.available_featuresets.items()},
+        "registered": {name: _own(import_string(where)) for name, where in REGISTRIES.items()},
+    }
+
+
+def tables_of(ctx: Any) -> dict[str, Any]:
+    """Id of a feature set to its table."""
+    return {node_id: fs.collection.stored_table() for node_id, fs in ctx.available_featuresets.items()}
 
 
 def _set_told(fs: Any) -> dict[str, Any]:

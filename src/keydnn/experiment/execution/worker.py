@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -24,18 +24,12 @@ from keydnn.experiment.results.state import run_state
 from keydnn.experiment.results.values import in_memory
 
 
-def perform_mapped(i: int, base: bytes, paths: Mapping[str, str], task: bytes, threads: int) -> tuple[int, bytes]:
-    """A task whose tables lie in Arrow files; its number and its answer."""
-    tables = [pa.ipc.open_file(pa.memory_map(path)).read_all() for path in paths.values()]
-    return i, perform(base, task, threads, list(paths), *tables)
-
-
 def perform(base: bytes, task: bytes, threads: int, names: Sequence[str], *tables: pa.Table) -> bytes:
-    """Run a task.
+    """Run a group for itself, from the state that was sent.
 
     Args:
-        base: What :func:`~keydnn.experiment.execution.tasks.base_of` packed.
-        task: What differs from other tasks.
+        base: What all tasks share: feature sets without their tables, graph, experiment and group.
+        task: What differs: rows of splits, labels and keywords.
         threads: Threads it computes with.
         names: Ids of feature sets.
         *tables: Their tables.
@@ -44,26 +38,43 @@ def perform(base: bytes, task: bytes, threads: int, names: Sequence[str], *table
         The record of the run, and the error that ended it.
     """
     told, asked = unpacked(base), unpacked(task)
-    with threads_of(threads), ExperimentContext().activate() as ctx, _registered(told["registered"]):
-        sets = {name: _feature_set(name, told["sets"][name], table) for name, table in zip(names, tables, strict=True)}
-        for fs in sets.values():
-            ctx.register_experiment_node(fs)
+    with threads_of(threads), working(told, dict(zip(names, tables, strict=True))) as ctx:
         if told["graph"] is not None:
             config, state = told["graph"]
             ModelGraph.from_config(config).set_state(state)
         experiment = told["class"].from_config(told["experiment"])
-        ctx.set_experiment(experiment)
         item = PhaseGroup.from_config({**told["item"], "label": asked["group"]})
-        error = None
-        try:
-            changed = [resplit(sets[name], rows) for name, rows in asked["rows"].items()]
-            experiment.run_apart(item, featuresets=changed, label=asked["label"], **asked["options"])
-        except Exception as raised:  # noqa: BLE001 - it is told to whoever gave the task
-            raised.add_note(f"raised in a worker:\n{''.join(traceback.format_exception(raised))}")
-            error = raised
-        with in_memory():
-            run = None if experiment.last_run is None else run_state(experiment.last_run)
-        return answered({"run": run, "error": error})
+        changed = [resplit(ctx.available_nodes[name], rows) for name, rows in asked["rows"].items()]
+        options = {"featuresets": changed, "label": asked["label"], **asked["options"]}
+        return answer(lambda: experiment.run_apart(item, **options), [experiment])
+
+
+def answer(run: Callable[[], Any], experiments: Sequence[Any]) -> bytes:
+    """What a run brings: the record of the latest run of an experiment, and what it raised.
+
+    Args:
+        run: The run.
+        experiments: The experiment; none if the run raised before it made one.
+    """
+    error = None
+    try:
+        run()
+    except Exception as raised:  # noqa: BLE001 - it is told to whoever gave the task
+        raised.add_note(f"raised in a worker:\n{''.join(traceback.format_exception(raised))}")
+        error = raised
+    with in_memory():
+        last = experiments[-1].last_run if experiments else None
+        record = None if last is None else run_state(last)
+    return answered({"run": record, "error": error})
+
+
+@contextlib.contextmanager
+def working(told: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> Iterator[ExperimentContext]:
+    """A context with the feature sets that were sent, and the classes that were registered where they came from."""
+    with ExperimentContext().activate() as ctx, _registered(told["registered"]):
+        for node_id, table in tables.items():
+            ctx.register_experiment_node(_feature_set(node_id, told["sets"][node_id], table))
+        yield ctx
 
 
 def _feature_set(node_id: str, told: Mapping[str, Any], table: pa.Table) -> FeatureSet:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 Done = Callable[[int, bytes], None]  # number of the task, answer
+Work = Callable[..., bytes]  # (what all tasks share, task, threads, names of tables, *tables) -> answer; importable by name
 
 EXECUTORS = {  # name -> module:class
     "processes": "keydnn.experiment.execution.executors.processes:Processes",
@@ -24,10 +25,11 @@ class IExecutor(Protocol):
 
     threads_per_task: int
 
-    def run(self, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
+    def run(self, work: Work, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
         """Have every task done.
 
         Args:
+            work: What a worker calls for each task.
             base: What all tasks share.
             tables: Name to Arrow table, which workers read and never write to.
             tasks: What differs.

@@ -10,9 +10,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.ipc
+
 from keydnn.experiment.data import collection_file
-from keydnn.experiment.execution.executors.executor import Done, TaskFailed
-from keydnn.experiment.execution.worker import perform_mapped
+from keydnn.experiment.execution.executors.executor import Done, TaskFailed, Work
 from keydnn.experiment.optional import need
 
 
@@ -36,7 +38,7 @@ class Processes:
         self.threads_per_task = threads_per_task or max(1, processors // self.workers)
         self.retries = retries
 
-    def run(self, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
+    def run(self, work: Work, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
         """Have every task done; see :class:`IExecutor`.
 
         Raises:
@@ -47,20 +49,26 @@ class Processes:
             paths = {name: str(collection_file.write(table, Path(folder, f"{i:04d}"))) for i, (name, table) in enumerate(tables.items())}
             for _ in range(self.retries + 1):
                 with contextlib.suppress(BrokenProcessPool):
-                    self._give_out(base, paths, left, done)
+                    self._give_out(work, base, paths, left, done)
                     return
         lost = ", ".join(map(str, left))
         raise TaskFailed(f"workers died {self.retries + 1} times; tasks {lost} are not done: they may need more memory than there is")
 
-    def _give_out(self, base: bytes, paths: Mapping[str, str], left: dict[int, bytes], done: Done) -> None:
+    def _give_out(self, work: Work, base: bytes, paths: Mapping[str, str], left: dict[int, bytes], done: Done) -> None:
         """Have the tasks that are left done, each leaving ``left`` with its answer."""
         joblib = need("joblib", "executor='processes'")
         with joblib.parallel_config(backend="loky", n_jobs=self.workers, inner_max_num_threads=self.threads_per_task):
             pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
-            calls = (joblib.delayed(perform_mapped)(i, base, paths, task, self.threads_per_task) for i, task in list(left.items()))
+            calls = (joblib.delayed(_mapped)(work, i, base, task, self.threads_per_task, paths) for i, task in list(left.items()))
             for i, answer in pool(calls):
                 del left[i]
                 done(i, answer)
 
     def __repr__(self) -> str:
         return f"Processes(workers={self.workers}, threads_per_task={self.threads_per_task}, retries={self.retries})"
+
+
+def _mapped(work: Work, i: int, base: bytes, task: bytes, threads: int, paths: Mapping[str, str]) -> tuple[int, bytes]:
+    """In the worker: a task whose tables lie in Arrow files; its number and its answer."""
+    tables = [pa.ipc.open_file(pa.memory_map(path)).read_all() for path in paths.values()]
+    return i, work(base, task, threads, list(paths), *tables)

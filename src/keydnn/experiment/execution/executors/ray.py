@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keydnn.experiment.execution.executors.executor import Done, TaskFailed
-from keydnn.experiment.execution.worker import perform
+from keydnn.experiment.execution.executors.executor import Done, TaskFailed, Work
 from keydnn.experiment.optional import need
 
 
@@ -30,7 +29,7 @@ class Ray:
     ) -> None:
         self.address, self.workers, self.threads_per_task, self.retries = address, workers, threads_per_task or 1, retries
 
-    def run(self, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
+    def run(self, work: Work, base: bytes, tables: Mapping[str, Any], tasks: Sequence[bytes], done: Done) -> None:
         """Have every task done; see :class:`IExecutor`.
 
         Raises:
@@ -39,7 +38,7 @@ class Ray:
         ray = need("ray", "executor='ray'")
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False)
-        remote = ray.remote(num_cpus=self.threads_per_task, max_retries=self.retries)(perform)
+        remote = ray.remote(num_cpus=self.threads_per_task, max_retries=self.retries)(work)
         shared, stored = ray.put(base), {name: ray.put(table) for name, table in tables.items()}
         names, values = list(stored), list(stored.values())
         waiting = list(enumerate(tasks))

@@ -150,7 +150,7 @@ def _net(backend):
 
 
 def experiment(backend, *, by_batch=True, save_on="epoch_end", n_epochs=6):
-    """The experiment in the active context, not run yet."""
+    """The experiment in the active context, not run yet; without hooks of batches there is no schedule, so that epochs can be single calls."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((24, 3)).astype("f4")
     y = (x @ np.array([1.0, -2.0, 0.5]) + 0.3 * rng.standard_normal(24)).astype("f4")
@@ -158,7 +158,7 @@ def experiment(backend, *, by_batch=True, save_on="epoch_end", n_epochs=6):
     rows.split_random({"train": 0.68, "val": 0.32}, seed=0)
     made = Experiment.from_active_context("survivor", callbacks=[Around()], seed=11)
     node = ModelNode("net", _net(backend), rows.reference(features="x.raw", targets="y.raw"))
-    ModelGraph([node], Optimizer("adam", opt_kwargs={"lr": 0.05}, backend=backend, schedule=falling))
+    ModelGraph([node], Optimizer("adam", opt_kwargs={"lr": 0.05}, backend=backend, schedule=falling if by_batch else None))
     loss = AppliedLoss(Loss("mse", backend=backend), "net", ["outputs", "targets"], label="mse")
 
     def phase(label, resample, patience):

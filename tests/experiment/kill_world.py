@@ -150,7 +150,7 @@ def _net(backend):
 
 
 def experiment(backend, *, by_batch=True, save_on="epoch_end", n_epochs=6):
-    """The experiment in the active context, not run yet; without hooks of batches there is no schedule, so that epochs can be single calls."""
+    """The experiment in the active context, not run yet; without hooks of batches or a schedule epochs can be single calls."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((24, 3)).astype("f4")
     y = (x @ np.array([1.0, -2.0, 0.5]) + 0.3 * rng.standard_normal(24)).astype("f4")

@@ -63,7 +63,7 @@ def resumed(folder, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(("save_on", "by_batch"), [*((hook, True) for hook in PHASE_HOOKS), ("epoch_start", False), ("epoch_end", False)])
 def test_it_goes_on_after_every_kind_of_checkpoint(save_on, by_batch, copies, tmp_path, monkeypatch):
-    told, copies.every = hooks_told(monkeypatch), {"phase": 2, "epoch": 3, "batch": 8}[save_on.split("_")[0]]
+    told, copies.every = hooks_told(monkeypatch), {"phase": 2, "epoch": 4, "batch": 11}[save_on.split("_")[0]]
     first = kill_world.experiment("keydnn", save_on=save_on, by_batch=by_batch, n_epochs=3)
     first.run(tmp_path / "run", **QUIET)
     wanted, whole = kill_world.answer(first), list(told)

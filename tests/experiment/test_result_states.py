@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import keydnn
-from keydnn.experiment import AppliedLoss, Experiment, FeatureSet, Loss, ModelGraph, ModelNode, Optimizer
+from keydnn.experiment import AppliedLoss, ConcatNode, Experiment, FeatureSet, Loss, ModelGraph, ModelNode, Optimizer
 from keydnn.experiment.backends.tensors import to_backend
 from keydnn.experiment.callbacks import ArtifactResult, Callback, CallbackResult, EarlyStopping, EvalLossMetric, Evaluation
 from keydnn.experiment.context import ExperimentContext
@@ -338,6 +338,26 @@ def test_weights_of_samplers_come_back(tmp_path):
     fs.split_random({"train": 0.75, "val": 0.25}, seed=0)
     results = exp.run_phase(TrainPhase.from_split("train", split="train", sampler=sampler, losses=[loss], n_epochs=2))
     assert any(view.role_indice_weights is not None for ctx in results.execution_contexts().values() for view in ctx.input_views.values())
+    assert answers(read_back(results, tmp_path)) == answers(results)
+
+
+@pytest.mark.parametrize("at", ["of_a", "tail"])
+def test_merged_graphs_come_back(at, tmp_path):
+    rng = np.random.default_rng(1)
+    fs = FeatureSet.from_dict("both", {"a": rng.normal(size=14), "b": rng.normal(size=14), "y": rng.normal(size=14)}, ["a", "b"], "y")
+    fs.split_random({"train": 1.0})
+
+    def small():
+        return keydnn.Sequential(keydnn.Flatten(), keydnn.Dense(1))
+
+    heads = [ModelNode(f"of_{key}", small(), fs.reference(features=f"{key}.raw", targets="y.raw")) for key in "ab"]
+    both = ConcatNode("both_heads", heads, concat_axis_targets="first")
+    ModelGraph([*heads, both, ModelNode("tail", small(), both)], Optimizer("sgd", opt_kwargs={"lr": 0.01}, backend="keydnn"))
+    exp = Experiment.from_active_context("merged", seed=1)
+    loss = AppliedLoss(Loss("mse", backend="keydnn"), at, ["outputs", "targets"])
+    sampler = SimpleSampler(batch_size=4, shuffle=True, seed=1)
+    results = exp.run_phase(TrainPhase.from_split("train", split="train", sampler=sampler, losses=[loss], n_epochs=2))
+    assert len(results.batches("both_heads")) == 2 * 4
     assert answers(read_back(results, tmp_path)) == answers(results)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from keydnn.experiment import Experiment, FeatureSet, ResultsConfig
 from keydnn.experiment.backends.tensors import to_numpy
-from keydnn.experiment.callbacks import ArtifactResult, Callback
+from keydnn.experiment.callbacks import ArtifactResult, Callback, callback_registry
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.errors import PackagedCodeError
-from keydnn.experiment.phases import TrainPhase
+from keydnn.experiment.phases import Checkpointing, TrainPhase
 from keydnn.experiment.results import TrainResults
 from keydnn.experiment.results.blocks import SUFFIX, read_block
 from keydnn.experiment.results.folders import PhaseFolder, file_name
@@ -380,3 +380,37 @@ def test_a_state_of_written_results_is_that_of_results_in_memory(samples, tmp_pa
     record(results, contexts, 3)
     back = results_from_state(results.get_state())
     assert answers(back) == answers(results) and back._folder is None
+
+
+def test_a_run_that_goes_on_writes_its_results_again(tmp_path):
+    class Fails(Callback):
+        armed = True
+
+        def get_config(self):
+            return super().get_config()
+
+        def on_epoch_start(self, *, experiment, phase, exec_ctx, results):
+            if exec_ctx.epoch_idx == 2 and Fails.armed:
+                raise RuntimeError("on purpose")
+
+    callback_registry.register("fails_once", Fails)
+    try:
+        with ExperimentContext().activate():
+            exp = experiment("keydnn", config=everything(tmp_path / "r"), told=False)
+            train = exp.execution_plan.get_train_phase("train")
+            train.add_callback(Fails())
+            train.set_checkpointing(Checkpointing(mode="disk"))
+            with pytest.raises(RuntimeError, match="on purpose"):
+                exp.run(run_dir=tmp_path / "run")
+        Fails.armed = False
+        with ExperimentContext().activate():
+            whole = experiment("keydnn", told=False)
+            expected = same_ids(answers(whole.run(), unscale=True), whole)
+        with ExperimentContext().activate():
+            gone_on = Experiment.resume(tmp_path / "run")
+            assert same_ids(answers(gone_on.last_run.results, unscale=True), gone_on) == expected
+        folders = {name.split("/")[0] for name in files(tmp_path / "r")}
+        assert folders == {"0_run", "1_run"}
+        assert len(list((tmp_path / "r" / "1_run" / "train" / "execution_data").glob("steps_*"))) >= 3
+    finally:
+        del callback_registry["fails_once"]

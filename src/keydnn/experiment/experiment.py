@@ -19,7 +19,7 @@ from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.data import DataFormat, FeatureSet
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.execution import prediction, resuming
+from keydnn.experiment.execution import prediction, resuming, run_state
 from keydnn.experiment.execution.experiment_checkpoints import CheckpointingHooks
 from keydnn.experiment.execution.keeping import Keeping
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
@@ -396,7 +396,7 @@ class Experiment(Keeping, InYaml):
     ) -> Any:
         outermost = not self._is_running
         hooks = CheckpointingHooks(self.exp_callbacks if outermost else [], self, writes=outermost)
-        results = self._results_folder(label or item.label) if state is None else None
+        results = None if run_state.is_over(state) else self._results_folder(label or item.label)
         run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off, folder=results, journal=folder)
         if outermost:
             self._current = lambda: self._record(item, run, label, run.span.so_far(hooks.is_over))

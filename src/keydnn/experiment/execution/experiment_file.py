@@ -117,7 +117,7 @@ def read_experiment(
         allow_packaged_code: Whether code in the file may be run.
         overwrite: Whether nodes replace those that are registered.
         data: Where a feature set that was written without its values, named by its label, gets them from; what follows is a run that
-            goes on, whose results stay in memory.
+            goes on, which writes its results where the run did.
     """
     if results_dir is not None:
         ResultsConfig(results_dir)  # refused before anything is read
@@ -128,7 +128,8 @@ def read_experiment(
         with random_states.kept(), _kept_unless_done(ctx), ctx.activate():
             made, names = _made(cls, reader, ctx, overwrite, data)
             _write_checkpoints(made, reader, names, checkpoint_dir, overwrite)
-            _write_results(made, reader.archive.path, results_dir)
+            if data is None:
+                _write_results(made, reader.archive.path, results_dir)
     if is_taken:
         ExperimentContext.set_active(ctx)
         log.info("the active context has a graph or an experiment; the loaded %r lives in a new one, active from now on", made.label)
@@ -153,7 +154,7 @@ def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: b
     ids = _feature_sets(reader, overwrite, data)
     ids |= _graph(reader, ctx, ids, overwrite)
     config = renamed(reader.config, ids)
-    made = found.from_config(config if data is None else {**config, "results_config": None})
+    made = found.from_config(config)
     state = renamed(reader.json(STATE), ids)
     experiment_state.take(made, state)
     return made, [str(name) for name in state["checkpoints"]]

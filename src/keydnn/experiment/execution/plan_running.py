@@ -19,6 +19,7 @@ from keydnn.experiment.execution.run_state import PhasePlace
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, PhaseGroup, TrainPhase
 from keydnn.experiment.results import PhaseGroupResults, PhaseResults
 from keydnn.experiment.results.folders import RunFolder
+from keydnn.experiment.results.state import write_results
 
 _TRAIN = frozenset({"show_sampler_progress", "show_training_progress", "persist_progress", "persist_epoch_progress", "val_loss_metric"})
 _EVAL = frozenset({"show_eval_progress", "persist_progress"})
@@ -145,6 +146,8 @@ class PlanRun:
             return
         self._taken_up, self.results, self.span = state, run_state.results_of(state), run_state.span_of(state["spans"])
         self._cursor = Cursor.from_config(state["cursor"])
+        if self._folder is not None:
+            write_results(self.results, self._folder)
         self.go_on()
 
     def go_on(self) -> None:

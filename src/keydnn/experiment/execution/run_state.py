@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from keydnn.experiment.execution.cursor import Cursor
+from keydnn.experiment.execution.cursor import FINISHED, Cursor
 from keydnn.experiment.execution.run_record import Span
 from keydnn.experiment.phases import ExperimentPhase, PhaseGroup, TrainPhase
 from keydnn.experiment.random_files import states_of, told_states
@@ -96,6 +96,11 @@ def restore(item: Item, state: Mapping[str, Any], *, experiment: Any, folder: Pa
 def restore_generators(experiment: Any, state: Mapping[str, Any]) -> None:
     """The generators of the run and of its nodes are where they were."""
     experiment.set_random_numbers(states_of(state["random"]))
+
+
+def is_over(state: Mapping[str, Any] | None) -> bool:
+    """Whether it is the state of a run that is over."""
+    return state is not None and Cursor.from_config(state["cursor"]).hook == FINISHED
 
 
 def results_of(state: Mapping[str, Any]) -> Any:

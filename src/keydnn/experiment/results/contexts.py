@@ -159,6 +159,10 @@ class ContextStore:
             self._segments = [stored.get(id(one), one) for one in self._segments]
             self._packed = None
 
+    def put_away(self) -> None:
+        """Write all packed steps that lie in memory, if there is a shelf."""
+        self._put_away([one for one in self._segments if not (isinstance(one, RecordedSteps) and one.is_open)])
+
     def keep_epoch(self, epoch: int | None) -> None:
         """Of the mode ``LAST``: this epoch is the best so far, and stays instead of the last one."""
         self._best = epoch

@@ -130,7 +130,7 @@ class PhaseResults:
         self._put_away()
 
     def write_to(self, folder: PhaseFolder) -> None:
-        """Write what is recorded from now on to disk, an epoch when it is over, artifacts at once; queries read it from there.
+        """Write what is recorded to disk, an epoch when it is over, artifacts at once; queries read it from there.
 
         Args:
             folder: Where, and what.
@@ -138,6 +138,7 @@ class PhaseResults:
         parts = {name: getattr(self, name) for name in ("metric_store", "artifact_store", "callback_results")}
         if folder.execution is not None:
             self.context_store.shelf = Shelf(folder.execution)
+            self.context_store.put_away()
         if folder.metrics is not None:
             self.metric_store = StoredMetrics(folder.metrics)
             self.metric_store.extend(parts["metric_store"].get_state())
@@ -150,6 +151,7 @@ class PhaseResults:
             for one in parts["callback_results"]:
                 self.callback_results.append(one)
         self._folder = folder
+        self._put_away()
 
     def _put_away(self) -> None:
         for store in (self.metric_store, self.callback_results):

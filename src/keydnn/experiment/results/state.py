@@ -33,7 +33,7 @@ def results_state(results: Any) -> dict[str, Any]:
 
 
 def write_results(results: Any, folder: RunFolder) -> None:
-    """Move results that lie in memory to disk; queries read them from there.
+    """Move results that lie in memory to disk, where what is recorded later goes as well; queries read them from there.
 
     Args:
         results: Of a phase or a group.
@@ -41,7 +41,6 @@ def write_results(results: Any, folder: RunFolder) -> None:
     """
     if isinstance(results, PhaseResults):
         results.write_to(folder.phase(results.label))
-        results.finish()
         return
     for label, one in results.items():
         write_results(one, folder if isinstance(one, PhaseResults) else folder.group(label))

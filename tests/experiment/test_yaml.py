@@ -251,6 +251,17 @@ def test_a_module_with_a_class_that_cannot_be_named_is_refused(tmp_path, context
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_context_that_registers_nothing(study, tmp_path, context):
+    graph, nodes = study.model_graph, context.available_nodes
+    path, whole = graph.to_yaml(tmp_path / "graph"), study.to_yaml(tmp_path / "study")
+    with context.dont_register():
+        again = ModelGraph.from_yaml(path)
+        with pytest.raises(ValueError, match="registers nothing"):
+            Experiment.from_yaml(whole, overwrite=True)
+    assert same(again, graph) and again is not graph
+    assert context.available_nodes == nodes and context.model_graph is graph and context.get_experiment() is study
+
+
 def test_a_graph_is_written_from_anywhere(tmp_path, context):
     graph = branched(cells())
     with ExperimentContext().activate():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.documents.graphs import read_graph, renew, tell_graph
 from keydnn.experiment.documents.parts import SAMPLER, SPLITTER
 from keydnn.experiment.documents.plans import EXPERIMENT, GROUP, PHASE
@@ -83,8 +83,12 @@ def _of_the_class_told(view: View, base: Any) -> Kind:
 
 
 def _read_whole_graph(reader: Reader, document: Any, cls: Any) -> ModelGraph:
-    graph = read_graph(reader, document, cls)
-    renew(graph, reader.ctx.entropy)
+    ctx = reader.ctx
+    registers = ctx.registration_policy is not RegistrationPolicy.NO_REGISTER
+    with contextlib.nullcontext() if registers else ctx.temporary():  # its nodes have to find each other, and nothing of it stays
+        reader.overwrite |= not registers
+        graph = read_graph(reader, document, cls)
+        renew(graph, ctx.entropy)
     return graph
 
 
@@ -107,6 +111,10 @@ def _read_experiment(reader: Reader, document: Any, cls: Any) -> Experiment:
         )
     ctx.set_experiment(None)
     if graph is not None:
+        if ctx.registration_policy is RegistrationPolicy.NO_REGISTER:
+            reader.refuse(
+                "the context registers nothing (policy 'no_register'), so its phases would not find their nodes; change the policy"
+            )
         with reader.at("model_graph"):
             graph = read_graph(reader, graph)
     config = EXPERIMENT.read(reader, {**document, "model_graph": None})

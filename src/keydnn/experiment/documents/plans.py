@@ -123,8 +123,6 @@ _GROUP = "phase_group"
 @functools.cache
 def _phase(cls: Any) -> View:
     fields: Fields = {
-        "label": ("label", VALUE),
-        "n_epochs": ("n_epochs", VALUE),
         "input_sources": ("input_sources", BINDINGS),
         "losses": ("losses", LOSSES),
         "active_nodes": ("active_nodes", LABELS),
@@ -132,9 +130,7 @@ def _phase(cls: Any) -> View:
         "accelerator": ("accelerator", ACCELERATOR),
         "checkpointing": ("checkpointing", CHECKPOINTING),
     }
-    known = arguments_of(cls)
-    plain = ("label", "n_epochs")  # stand first, and are as they are
-    fields = {name: field for name, field in fields.items() if name in known and name not in plain}
+    fields = {name: field for name, field in fields.items() if name in arguments_of(cls)}
     return record(cls.__name__, cls, fields, defaults={"losses": [], "callbacks": []})
 
 

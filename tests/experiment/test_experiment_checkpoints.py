@@ -6,7 +6,7 @@ import pytest
 from keydnn.experiment import Experiment, ExperimentContext, FeatureSet
 from keydnn.experiment.callbacks import ExperimentCallback
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.errors import ArtifactError, ArtifactKindError, PackagedCodeError
+from keydnn.experiment.errors import ArtifactError, ArtifactKindError, PackagedCodeError, StateMismatchError
 from keydnn.experiment.io import Checkpoint, inspect_packaged_code
 from keydnn.experiment.phases import Checkpointing
 from tests.experiment.test_experiment_files import QUIET, Bench, everything
@@ -81,6 +81,9 @@ def test_what_cannot_be_restored(bench, tmp_path):
         exp.restore_checkpoint(Checkpoint({"other": {}}).save(tmp_path / "other"))
     with pytest.raises(ArtifactKindError):
         exp.restore_checkpoint(bench.graph.save(tmp_path / "net"))
+    state = Checkpoint.load(exp.available_checkpoints["first"]).entries["experiment"]
+    with pytest.raises(ArtifactError, match="malformed: KeyError"):
+        exp.restore_checkpoint(Checkpoint({"experiment": {**state, "callbacks": {}, "history": [{}]}}).save(tmp_path / "odd"))
     (tmp_path / "bad.ckpt.mml").write_bytes(b"no")
     with pytest.raises(ArtifactError):
         exp.restore_checkpoint(tmp_path / "bad")
@@ -143,7 +146,7 @@ def test_other_nodes_or_data_leave_everything_as_it_was(bench):
     with ExperimentContext().activate():
         other = Bench("other", noise=1.0)
         before = whole(other)
-        with pytest.raises(ValueError, match="'cells' by fingerprint"):
+        with pytest.raises(StateMismatchError, match="'cells' by fingerprint"):
             other.exp.restore_checkpoint(path)
         assert same(whole(other), before)
     with ExperimentContext().activate():

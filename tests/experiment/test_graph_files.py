@@ -10,7 +10,7 @@ from keydnn.experiment import FeatureSet
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import BatchView, ExecutionContext
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.errors import ArtifactKindError, ResolutionError
+from keydnn.experiment.errors import ArtifactError, ArtifactKindError, ResolutionError
 from keydnn.experiment.graph import ConcatNode, ModelGraph, ModelNode
 from keydnn.experiment.graph.graph_file import renamed
 from keydnn.experiment.io import Checkpoint
@@ -157,6 +157,6 @@ def test_checkpoints_that_do_not_fit_change_nothing(rows, tmp_path):
         graph.restore_checkpoint(path)
     broken = graph.get_state()
     broken["nodes"] = {**broken["nodes"], graph.get_node("last").node_id: {**broken["nodes"][graph.get_node("last").node_id], "model": {}}}
-    with pytest.raises(KeyError):
+    with pytest.raises(ArtifactError, match="malformed: KeyError"):
         graph.restore_checkpoint(Checkpoint({"modelgraph": broken}).save(tmp_path / "broken"))
     assert same_values(graph.get_state(), state)

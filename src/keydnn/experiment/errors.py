@@ -118,6 +118,10 @@ class ArtifactError(ExperimentError, ValueError):
     """A file is no artifact of ours, is damaged, or is not safe to read."""
 
 
+class StateMismatchError(ExperimentError, ValueError):
+    """A state belongs to other nodes or other data than those it is given to."""
+
+
 class ArtifactKindError(ArtifactError, TypeError):
     """An artifact holds another kind of object than the one it is loaded as."""
 

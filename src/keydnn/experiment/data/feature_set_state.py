@@ -9,6 +9,7 @@ from keydnn.experiment.data.collection import SampleCollection
 from keydnn.experiment.data.fingerprint import fingerprint
 from keydnn.experiment.data.scaling import ScalerHistory
 from keydnn.experiment.equality import same_values
+from keydnn.experiment.errors import StateMismatchError
 from keydnn.experiment.names import COLUMN_DOMAINS, REP_RAW, REP_TRANSFORMED
 from keydnn.experiment.scalers import ScalerRecord
 from keydnn.experiment.splitters import SplitterRecord
@@ -32,7 +33,7 @@ def state_of(fs: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
     """What ``fs.set_state`` takes, so that the set is as it was when :func:`told` was called.
 
     Raises:
-        ValueError: The set holds other values.
+        StateMismatchError: The set holds other values.
         SampleLoadError: Scalers have to be applied, and the values are not here.
     """
     state: dict[str, Any] = fs.get_state()
@@ -43,7 +44,7 @@ def state_of(fs: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
     found = None if missing else fingerprint(samples)
     if found != kept["fingerprint"]:
         what = f"no {', '.join(missing)}" if missing else f"fingerprint {found}"
-        raise ValueError(f"the checkpoint knows feature set {fs.label!r} by fingerprint {kept['fingerprint']}; here it has {what}")
+        raise StateMismatchError(f"the checkpoint knows feature set {fs.label!r} by fingerprint {kept['fingerprint']}; here it has {what}")
     history = ScalerHistory([ScalerRecord(**record) for record in kept["scaler_records"]])
     for domain in COLUMN_DOMAINS:
         scaled = {key: None for record in history.records if record.domain == domain for key in record.keys}

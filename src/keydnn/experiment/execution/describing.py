@@ -12,7 +12,7 @@ from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.execution.experiment_file import FACTS, GRAPH, SETS
 from keydnn.experiment.io import ArchiveFolder
 from keydnn.experiment.io.archive import CODE, ArchiveReader
-from keydnn.experiment.io.artifact import EXTENSION, KINDS, MALFORMED
+from keydnn.experiment.io.artifact import EXTENSION, KINDS, clear_errors
 from keydnn.experiment.io.values import read_npy
 
 _NAMES = {
@@ -35,13 +35,8 @@ def describe(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> d
         FileNotFoundError: No such file.
         ArtifactError: No artifact, or a damaged or hostile one.
     """
-    with ArchiveReader(Path(path), max_bytes=max_bytes) as archive:
-        try:
-            return _described(archive)
-        except MALFORMED as error:
-            if isinstance(error, ArtifactError):
-                raise
-            raise ArtifactError(f"{path} is malformed: {type(error).__name__}: {error}") from error
+    with ArchiveReader(Path(path), max_bytes=max_bytes) as archive, clear_errors(path):
+        return _described(archive)
 
 
 def _described(archive: ArchiveReader) -> dict[str, Any]:

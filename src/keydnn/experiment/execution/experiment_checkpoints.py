@@ -20,7 +20,7 @@ from keydnn.experiment.callbacks.checkpoints import GRAPH
 from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.execution.experiment_state import full_state, take_full, take_graph
 from keydnn.experiment.io import Checkpoint, artifact_path
-from keydnn.experiment.io.artifact import EXTENSION
+from keydnn.experiment.io.artifact import EXTENSION, clear_errors
 
 KIND = Checkpoint.kind
 EXPERIMENT = "experiment"  # entry of a checkpoint
@@ -96,7 +96,8 @@ def restore(experiment: Any, path: Path, *, allow_packaged_code: bool) -> None:
 
     Raises:
         TypeError: The file holds the state of neither.
-        ValueError: It is of other nodes or other data.
+        StateMismatchError: It is of other nodes or other data.
+        ArtifactError: It is damaged, or hostile.
     """
     entries = Checkpoint.load(path, allow_packaged_code=allow_packaged_code).entries
     takers = {EXPERIMENT: take_full, GRAPH: take_graph}
@@ -104,7 +105,8 @@ def restore(experiment: Any, path: Path, *, allow_packaged_code: bool) -> None:
     if key is None:
         raise TypeError(f"{path} holds {', '.join(entries) or 'nothing'}; the state of an experiment or of a graph is expected")
     with contextlib.nullcontext() if experiment.is_running else random_states.kept(), experiment.ctx.activate():
-        takers[key](experiment, entries[key])
+        with clear_errors(path):
+            takers[key](experiment, entries[key])
 
 
 class CheckpointingHooks(ExperimentHooks):

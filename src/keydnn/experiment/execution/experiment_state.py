@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keydnn.experiment.data import feature_set_state
+from keydnn.experiment.errors import StateMismatchError
 from keydnn.experiment.graph.graph_file import ids_by_label, ids_in, renamed
 from keydnn.experiment.phases import PhaseGroup
 from keydnn.experiment.random_files import states_of, told_states
@@ -53,13 +54,13 @@ def take_full(experiment: Any, state: Mapping[str, Any]) -> None:
     """Take back :func:`full_state`; nodes are found by id, else by label.
 
     Raises:
-        ValueError: A feature set or the graph is not here, or is another one.
+        StateMismatchError: A feature set or the graph is not here, or is another one.
     """
     ctx = experiment.ctx
     ids = ids_by_label(state["feature_sets"], ctx.available_featuresets)
     there = {ids.get(node_id, node_id): told["label"] for node_id, told in state["feature_sets"].items()}
     if missing := [label for node_id, label in there.items() if node_id not in ctx.available_featuresets]:
-        raise ValueError(f"the checkpoint knows feature sets that are not here: {', '.join(map(repr, missing))}")
+        raise StateMismatchError(f"the checkpoint knows feature sets that are not here: {', '.join(map(repr, missing))}")
     if state["model_graph"] is not None:
         ids |= _ids_in(ctx.model_graph, state["model_graph"])
     state = renamed(state, ids)
@@ -77,7 +78,7 @@ def take_graph(experiment: Any, state: Mapping[str, Any]) -> None:
     """Put the graph of an experiment into a state; nodes are found by id, else by label.
 
     Raises:
-        ValueError: There is no graph, or it has other nodes.
+        StateMismatchError: There is no graph, or it has other nodes.
     """
     graph = experiment.model_graph
     state = renamed(state, _ids_in(graph, state))
@@ -99,10 +100,10 @@ def _ids_in(graph: Any, state: Mapping[str, Any]) -> dict[str, str]:
     """Id in the state of a graph to id here.
 
     Raises:
-        ValueError: There is no graph, or it has other nodes.
+        StateMismatchError: There is no graph, or it has other nodes.
     """
     if graph is None:
-        raise ValueError("the checkpoint holds the state of a graph, and the context of the experiment has none")
+        raise StateMismatchError("the checkpoint holds the state of a graph, and the context of the experiment has none")
     return ids_in(graph, state)
 
 

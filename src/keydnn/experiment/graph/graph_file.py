@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.errors import StateMismatchError
 from keydnn.experiment.io import ArtifactReader, Checkpoint
+from keydnn.experiment.io.artifact import clear_errors
 from keydnn.experiment.references import FeatureSetReference
 
 CHECKPOINT_ENTRY = "modelgraph"  # of a checkpoint
@@ -86,9 +88,10 @@ def restore_checkpoint(graph: Any, filepath: str | os.PathLike[str], *, allow_pa
         raise ValueError(f"no checkpoint {filepath}: {error}") from error
     if CHECKPOINT_ENTRY not in entries:
         raise TypeError(f"{filepath} holds {', '.join(entries) or 'nothing'}; the state of a graph is expected")
-    state = renamed(entries[CHECKPOINT_ENTRY], ids_in(graph, entries[CHECKPOINT_ENTRY]))
+    with clear_errors(filepath):
+        state = renamed(entries[CHECKPOINT_ENTRY], ids_in(graph, entries[CHECKPOINT_ENTRY]))
     before = graph.snapshot()
-    with contextlib.ExitStack() as undo:
+    with clear_errors(filepath), contextlib.ExitStack() as undo:
         undo.callback(graph.restore, before)
         graph.set_state(state)
         undo.pop_all()
@@ -98,13 +101,13 @@ def ids_in(graph: Any, state: Mapping[str, Any]) -> dict[str, str]:
     """Id in a state to id in the graph, of nodes that are found by their labels.
 
     Raises:
-        ValueError: The graph has other nodes.
+        StateMismatchError: The graph has other nodes.
     """
     nodes = {node_id: told.get("super", told) for node_id, told in state["nodes"].items()}
     ids = ids_by_label(nodes, graph.nodes)
     if {ids.get(node_id, node_id) for node_id in nodes} != set(graph.nodes):
         there, here = sorted(told["label"] for told in nodes.values()), sorted(node.label for node in graph.nodes.values())
-        raise ValueError(f"the checkpoint is of a graph with the nodes {', '.join(there)}; here there are {', '.join(here)}")
+        raise StateMismatchError(f"the checkpoint is of a graph with the nodes {', '.join(there)}; here there are {', '.join(here)}")
     return ids
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,6 +27,24 @@ OBJECT_VERSION = "1.0"
 _SLACK = 1 << 20  # parameters that any file may ask for
 KINDS = ("fs", "sp", "sm", "sc", "smc", "md", "mg", "op", "ls", "ckpt", "exp")
 MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError)
+
+
+@contextlib.contextmanager
+def clear_errors(name: Any) -> Iterator[None]:
+    """What a file that is not as it should be brings up inside of the block becomes one kind of error.
+
+    Args:
+        name: Of the file.
+
+    Raises:
+        ArtifactError: Values of other types, missing keys and the like; errors that we raise ourselves pass.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        if isinstance(error, ExperimentError):
+            raise
+        raise ArtifactError(f"{name} is malformed: {type(error).__name__}: {error}") from error
 
 
 def artifact_path(filepath: str | os.PathLike[str], kind: str) -> Path:

@@ -67,7 +67,7 @@ def test_it_goes_on_after_every_kind_of_checkpoint(save_on, by_batch, copies, tm
     first = kill_world.experiment("keydnn", save_on=save_on, by_batch=by_batch, n_epochs=3)
     first.run(tmp_path / "run", **QUIET)
     wanted, whole = kill_world.answer(first), list(told)
-    assert len(copies) >= 3
+    assert len(copies) >= 2
     for copy in list(copies.values()):
         told.clear()
         exp = resumed(copy)

@@ -227,3 +227,22 @@ def experiment_show_command(file: Path, as_json: bool) -> None:
     """Show what is in FILE (.exp.mml, .fs.mml, .mg.mml, .ckpt.mml, ..); no code in it is run."""
     with plain_errors():
         click.echo(experiment.show(file, as_json))
+
+
+@experiment_group.command("sweep")
+@click.argument("config", type=File)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where trials are written; runs/experiment/<name>.jsonl.")
+@click.option("--resume", is_flag=True, help="Go on with the file of a sweep that was stopped.")
+@click.option("--allow-packaged-code", is_flag=True, help="Run code that the experiment's file brings.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def experiment_sweep_command(config: Path, out: Path | None, resume: bool, allow_packaged_code: bool, as_json: bool) -> None:
+    """Run the plan of an experiment under many settings, as CONFIG (YAML) says.
+
+    \b
+    experiment: study.exp.mml      # or a .yaml file, with its feature sets:
+    data: [cells.fs.mml]
+    space: {phases.train.n_epochs: [5, 10], seed: [1, 2, 3]}
+    metric: train/train_loss
+    """
+    with plain_errors():
+        click.echo(experiment.sweep(config, out, resume, allow_packaged_code, as_json))

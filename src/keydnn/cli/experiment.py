@@ -1,4 +1,4 @@
-"""``keydnn experiment show FILE``: what an artifact holds, read without running anything it brings."""
+"""``keydnn experiment show|sweep``: what an artifact holds, read without running anything it brings; sweeps from YAML files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from keydnn.cli.job.config import ConfigError
 from keydnn.cli.table import table
+
+_SWEEP = ("space", "metric", "direction", "mode", "n_trials", "seed", "executor", "workers", "threads_per_task", "retries")
 
 
 def show(path: Path, as_json: bool) -> str:
@@ -74,3 +77,64 @@ def _splits(splits: dict[str, int]) -> str:
 
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+
+
+# -- sweeps -----------------------------------------------------------------------------------------------------------------
+
+
+def sweep(path: Path, out: Path | None, resume: bool, allow_packaged_code: bool, as_json: bool) -> str:
+    """Run a sweep; leaves a line per trial in ``out`` and returns the table of trials.
+
+    Raises:
+        ConfigError: The configuration cannot be done, or the file is not this sweep's.
+        ImportError: The extra ``experiment`` is not installed.
+    """
+    from keydnn.experiment.documents.text import read_text
+    from keydnn.experiment.errors import ExperimentError
+    from keydnn.experiment.sweeps import Sweep
+
+    try:
+        told = _sweep_config(path, read_text(path))
+        made = Sweep(experiment=_experiment(path, told, allow_packaged_code), **{name: told[name] for name in _SWEEP if name in told})
+        target = Path("runs") / "experiment" / f"{path.stem}.jsonl" if out is None else out
+        results = made.run(out=target, resume=resume)
+    except FileExistsError as error:
+        raise ConfigError(f"{error} (--resume)") from error
+    except (ExperimentError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if as_json:
+        trials = [{"number": one.number, "point": dict(one.point), "value": one.value, "error": one.error} for one in results.trials]
+        return json.dumps({"metric": results.metric, "direction": results.direction, "trials": trials, "out": str(target)}, indent=1)
+    best = results.best.number if any(one.error is None for one in results.trials) else None
+    rows = [
+        (one.number, *one.point.values(), one.error or f"{one.value:.6g}", "best" if one.number == best else "") for one in results.trials
+    ]
+    return f"{table(('trial', *made.space, made.metric, ''), rows)}\nwrote {target}"
+
+
+def _sweep_config(path: Path, told: Any) -> dict[str, Any]:
+    known = ("experiment", "data", *_SWEEP)
+    if not isinstance(told, dict):
+        raise ConfigError(f"{path}: a sweep is a mapping with {', '.join(known)}")
+    unknown = [str(key) for key in told if key not in known]
+    missing = [key for key in ("experiment", "space", "metric") if key not in told]
+    if unknown or missing:
+        words = f"unknown {', '.join(unknown)}" if unknown else f"{', '.join(missing)} missing"
+        raise ConfigError(f"{path}: {words}; a sweep has {', '.join(known)}")
+    return told
+
+
+def _experiment(path: Path, told: dict[str, Any], allow_packaged_code: bool) -> Any:
+    """The experiment of a sweep, in a context of its own; files are found from where the configuration lies."""
+    from keydnn.experiment import Experiment, ExperimentContext, FeatureSet
+
+    source = path.parent / str(told["experiment"])
+    data = told.get("data") or []
+    if not isinstance(data, list):
+        raise ConfigError(f"{path}: data is a list of files, got {data!r}")
+    with ExperimentContext().activate():
+        for name in data:
+            FeatureSet.load(path.parent / str(name), allow_packaged_code=allow_packaged_code)
+        if source.suffix in (".yaml", ".yml"):
+            return Experiment.from_yaml(source)
+        return Experiment.load(source, allow_packaged_code=allow_packaged_code)

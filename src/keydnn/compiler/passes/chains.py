@@ -1,7 +1,8 @@
 """Elementwise chains: neighbouring elementwise ops over one shape become one pass over memory.
 
 A value that nobody reads outside the chain never reaches memory.  Every step of the native program rounds as the kernel
-it stands for, so no bit changes.
+it stands for, so no bit changes.  A reduction does not end a chain that goes on without its result (a mean square and its
+gradient): it follows the chain.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from keydnn.compiler.ir import Buffer, Op, Step, View
 from keydnn.compiler.lower import TYPES
 
 _LONGEST = 8
+_REDUCTIONS = {"sum", "mean", "max", "min"}
 
 
 def fuse_chains(step: Step) -> tuple[Step, str]:
@@ -22,17 +24,22 @@ def fuse_chains(step: Step) -> tuple[Step, str]:
     survivors = {view.buffer for view in step.survivors()}
     ops: list[Op] = []
     chain: list[Op] = []
+    behind: list[Op] = []  # reductions that were met since the chain began
     fused = 0
     for op in [*step.ops, None]:
-        if op is not None and _joins(chain, op):
+        if op is not None and _joins(chain, op) and not _waits(op, behind):
             chain.append(op)
+            continue
+        if op is not None and chain and op.kernel in _REDUCTIONS:
+            behind.append(op)
             continue
         if len(chain) > 1:
             ops.append(_join(chain, readers, survivors))
             fused += len(chain)
         else:
             ops += chain
-        chain = []
+        ops += behind
+        chain, behind = [], []
         if op is not None:
             (chain if _is_elementwise(op) else ops).append(op)
     step.ops = ops
@@ -61,6 +68,14 @@ def _joins(chain: list[Op], op: Op) -> bool:
     if op.writes:  # the chain must not have read another part of what is written now
         return all(v.same_place(target) for o in chain for v in o.reads() if v.buffer is target.buffer)
     return True
+
+
+def _waits(op: Op, behind: list[Op]) -> bool:
+    """Whether ``op`` must stay after one of these reductions: it reads their results, or writes."""
+    if not behind:
+        return False
+    made = {result.buffer for reduction in behind for result in reduction.results}
+    return bool(op.writes) or any(view.buffer in made for view in op.reads())
 
 
 def _join(chain: list[Op], readers: Counter[Buffer], survivors: set[Buffer]) -> Op:

@@ -20,6 +20,7 @@ struct Product {
   int64_t m, n, k;
   bool relu = false;
   const T* mask = nullptr;  // c where this, of c's shape, is positive; 0 elsewhere
+  T* sums = nullptr;        // where the sums of the rows of a go, whose columns are contiguous
 };
 
 template <class T>

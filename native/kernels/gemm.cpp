@@ -1,139 +1,27 @@
 // Matrix products: c = a b (+ bias), and relu(c), and the gradient of relu of c.
 //
-// b is cut into panels of up to three vectors of columns; a panel is packed as [k][columns] when that pays, kBlock rows
+// b is cut into panels of up to three vectors of columns; a panel is packed as [k][columns] when that pays, kDepth rows
 // at a time: by the chunk that uses it if one chunk does (few rows of a), else all of b beforehand.  With b transposed
 // and few rows of a, c is computed turned (c^T = b^T a^T): then a, the smaller one, is packed, and b is read as it lies.
 // With b transposed and at most kFew rows or columns, rows of both are multiplied as they lie, lane by lane.
 // Numerics: which path is taken, and every order of summation, follows from m, n, k and the strides alone.
 // Meaning: kernels/reference, functions matmul and linear.
 #include "few.h"
+#include "panels.h"
+#include "row_sums.h"
 #include "thin.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-constexpr int64_t kBlock = 512;       // rows of b that are taken at a time
-constexpr int64_t kAhead = 8;         // rows of b that are fetched ahead
+constexpr int64_t kDepth = 512;       // rows of b that are taken at a time
 constexpr int64_t kNarrow = 256;      // rows of a that one chunk may have
 constexpr double kLarge = 3e5;        // multiply-adds from which a product is cut for threads
 constexpr int64_t kShort = 128;       // rows of b up to which neighbouring panels are packed together
 constexpr int64_t kNear = 512 << 10;  // bytes of panels that stay in the second-level cache
 constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
 
-// ---- packed panels times rows --------------------------------------------------------------------------------------
-
-// One tile of c: rows [i, i + MR) x NR vectors from column j; adds to c unless it is the first block of k.
-template <class T, int MR, int NR>
-KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, const T* b, int64_t b_row) {
-  constexpr int64_t lanes = kLanes<T>;
-  const int64_t live = p.n - j;
-  T* const c = p.c + i * p.n + j;
-  const int64_t last = live - (NR - 1) * lanes;  // live lanes of the last vector; the others are whole
-  const T* from = k0 > 0 ? c : p.bias ? p.bias + j : nullptr;
-  const int64_t from_row = k0 > 0 ? p.n : 0;
-  Vec<T> acc[MR][NR] = {};
-  if (from) {
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NR - 1; ++v) acc[r][v] = load(from + r * from_row + v * lanes);
-      acc[r][NR - 1] = load_some(from + r * from_row + (NR - 1) * lanes, last);
-    }
-  }
-  auto row = [=](int64_t k) {
-    const T* const here = b + k * b_row;
-#pragma GCC unroll 8
-    for (int v = 0; v < NR; ++v) __builtin_prefetch(here + kAhead * b_row + v * lanes);
-    return here;
-  };
-  tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
-  if (p.relu && k0 + n_k >= p.k) {
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
-  }
-  if (p.mask && k0 + n_k >= p.k) {
-    const T* const mask = p.mask + i * p.n + j;
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < NR; ++v) {
-        const Vec<T> sign = load_some(mask + r * p.n + v * lanes, v + 1 < NR ? lanes : last);
-        acc[r][v] = sign > 0 ? acc[r][v] : Vec<T>{};
-      }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NR - 1; ++v) store(c + r * p.n + v * lanes, acc[r][v]);
-    store_some(c + r * p.n + (NR - 1) * lanes, acc[r][NR - 1], last);
-  }
-}
-
-// Memory that will be packed next: fetched to the second-level cache piece by piece, while tiles are computed.
-template <class T>
-struct Next {
-  const T* data;
-  int64_t run, runs, step;  // `runs` runs of `run` elements, `step` apart
-  int64_t at = 0;
-  void fetch(int64_t n) {
-    for (const int64_t end = lesser(at + n, runs); at < end; ++at)
-      for (int64_t i = 0; i < run; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(data + at * step + i, 0, 2);
-  }
-};
-
-// Fetches the lines that a tile begins or ends with.
-template <class T, int MR, int NR>
-KEYDNN_INLINE void fetch_ends(const Product<T>& p, int64_t i, int64_t j) {
-#pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-    for (int v = 0; v < NR; ++v) {
-      const int64_t at = (i + r) * p.n + j + v * kLanes<T>;
-      __builtin_prefetch(p.c + at);
-      if (p.mask) __builtin_prefetch(p.mask + at);
-    }
-}
-
-// Rows [i0, i1) times one panel; b's row k starts at b + k * b_row.
-template <class T>
-void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t width, int64_t k0, int64_t n_k, const T* b,
-                   int64_t b_row, Next<T> next) {
-  const int64_t tiles = greater((i1 - i0) / kTileRows, int64_t(1)), share = ceil_div(next.runs, tiles);
-  with_tile_vecs(width, [&](auto nr) {
-    for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
-      next.fetch(share);
-      c_tile<T, mr.value, nr.value>(p, i0 + i, j, k0, n_k, b, b_row);
-    });
-  });
-}
-
-// Rows [i0, i1) times `count` whole panels of a short b from column j on, through room for them: rows of c are written along.
-template <class T>
-void rows_by_group(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t count, T* room) {
-  constexpr int64_t columns = kTileVecs * kLanes<T>;
-  for (int64_t g = 0; g < count; ++g) pack_panel(p.b, p.n, 0, p.k, j + g * columns, columns, room + g * columns * p.k);
-  for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
-    for (int64_t g = 0; g < count; ++g)
-      c_tile<T, mr.value, kTileVecs>(p, i0 + i, j + g * columns, 0, p.k, room + g * columns * p.k, columns);
-  });
-}
-
-// Rows [i0, i1) times panels [p0, p1) of a short b, all packed one after the other: rows of c are written along.
-template <class T>
-void rows_by_panels(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* packed) {
-  constexpr int64_t lanes = kLanes<T>;
-  for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
-    for (int64_t panel = p0; panel < p1; ++panel) {
-      const int64_t j = panels.first(panel) * lanes, width = panels.width(panel);
-      with_tile_vecs(width, [&](auto nr) {
-        fetch_ends<T, mr.value, nr.value>(p, i0 + i, j);
-        c_tile<T, mr.value, nr.value>(p, i0 + i, j, 0, p.k, packed + j * p.k, width * lanes);
-      });
-    }
-  });
-}
+// ---- how products are cut and packed --------------------------------------------------------------------------------
 
 // From one strip of k columns to the next: not a power of two, which would crowd the cache's sets.
 template <class T>
@@ -145,7 +33,7 @@ int64_t strip_pitch(int64_t k) {
 template <class T>
 Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int64_t n_k, T* to) {
   if (a.row == 1) return pack_strips(a, i0, i1, k0, n_k, strip_pitch<T>(n_k), to);
-  const int64_t pitch = kBlock + kLanes<T>;  // not a power of two, which would crowd the cache's sets
+  const int64_t pitch = kDepth + kLanes<T>;  // not a power of two, which would crowd the cache's sets
   for (int64_t i = i0; i < i1; ++i) {
     T* const row = to + (i - i0) * pitch;
     if (a.col == 1) {
@@ -160,7 +48,7 @@ Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int6
 // The next rows of b, from k0 on, of the panel that begins at column j.
 template <class T>
 Next<T> next_rows(const Product<T>& p, int64_t j, int64_t columns, int64_t k0) {
-  const int64_t n_k = lesser(kBlock, p.k - k0);
+  const int64_t n_k = lesser(kDepth, p.k - k0);
   if (n_k <= 0) return {};
   columns = lesser(columns, p.n - j);
   if (p.b.col == 1) return {p.b.at(k0, j), columns, n_k, p.b.row};
@@ -184,11 +72,11 @@ Cut cut_of(const Product<T>& p) {
   const bool strips = p.a.row == 1 && p.a.col != 1;  // rows are packed: not again for every few panels
   if (double(p.m) * p.n * p.k < kLarge) {
     cut.wide = count;
-  } else if (p.m <= kNarrow && count >= 3 && !(strips && count < 8 && p.k > kBlock / 2)) {
+  } else if (p.m <= kNarrow && count >= 3 && !(strips && count < 8 && p.k > kDepth / 2)) {
     cut.wide = count >= 32 && p.k <= kShort ? 4 : count >= 16 ? 2 : 1;
   } else if (strips) {
     cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, count, true};
-  } else if (p.k <= kBlock * 3 / 4 && count > 3) {  // rows of c are written along, by panels that stay in the cache
+  } else if (p.k <= kDepth * 3 / 4 && count > 3) {  // rows of c are written along, by panels that stay in the cache
     const int64_t most = greater(kNear / int64_t(sizeof(T)) / (p.k * kTileVecs * kLanes<T>), int64_t(4));
     cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, ceil_div(count, ceil_div(count, most)), true};
   } else {
@@ -199,26 +87,29 @@ Cut cut_of(const Product<T>& p) {
   return cut;
 }
 
-// Rows [i0, i1) times panels [p0, p1).  shared: all panels of b, packed one after the other, or null.
+// Rows [i0, i1) times panels [p0, p1).  shared: all panels of b, packed one after the other, or null; sums: of these rows of a,
+// or null.
 template <class T>
-int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* shared) {
+int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* shared,
+          RowSums<T>* sums = nullptr) {
   constexpr int64_t lanes = kLanes<T>;
   const bool crowded = p.a.row * int64_t(sizeof(T)) % 4096 == 0 || (!p.a.strip && p.a.row == 1 && p.a.col * int64_t(sizeof(T)) % 512 == 0);
   const bool pack_a = !p.a.strip && i1 - i0 > 2 * kTileRows && (crowded || (p.a.col != 1 && p1 - p0 > 3)) && p.k * (p1 - p0) > 64;
   const bool pack_b = !shared && (p.b.col != 1 || i1 - i0 > 32);
-  const int64_t depth = lesser(kBlock, p.k), first = panels.first(p0), last = panels.first(p1 - 1);
+  const int64_t depth = lesser(kDepth, p.k), first = panels.first(p0), last = panels.first(p1 - 1);
   const bool whole = last == first + (p1 - 1 - p0) * kTileVecs && (last + kTileVecs) * lanes <= p.n && panels.width(p1 - 1) == kTileVecs;
   const int64_t group = pack_b && whole && p.k <= kShort && p1 - p0 <= 4 ? p1 - p0 : 1;
-  const Room<T> a_room(pack_a ? round_up(i1 - i0, int64_t(kTileRows)) * (kBlock + lanes) : 0), b_room(shared ? 0 : group * depth * kTileVecs * lanes);
+  const Room<T> a_room(pack_a ? round_up(i1 - i0, int64_t(kTileRows)) * (kDepth + lanes) : 0), b_room(shared ? 0 : group * depth * kTileVecs * lanes);
   if (!a_room || !b_room) return KEYDNN_NO_MEMORY;
-  if (shared && !pack_a && p.k <= kBlock && p1 - p0 > 3) {
+  if (shared && !pack_a && !sums && p.k <= kDepth && p1 - p0 > 3) {
     rows_by_panels(p, panels, i0, i1, p0, p1, shared);
     return KEYDNN_OK;
   }
-  for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kBlock) {
-    const int64_t n_k = lesser(kBlock, p.k - k0);
+  for (int64_t k0 = 0; k0 < greater(p.k, int64_t(1)); k0 += kDepth) {
+    const int64_t n_k = lesser(kDepth, p.k - k0);
     Product<T> q = p;
     if (pack_a) q.a = pack_rows(p.a, i0, i1, k0, n_k, a_room.data);
+    if (sums) sums->add(q.a, k0, n_k);
     if (group > 1) {
       rows_by_group(q, i0, i1, first * lanes, group, b_room.data);
       break;
@@ -242,21 +133,21 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
 // All panels of b, one after the other.
 template <class T>
 void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, T* to) {
-  const int64_t deep = ceil_div(k, kBlock);
+  const int64_t deep = ceil_div(k, kDepth);
   parallel_for(panels.count() * deep, 0.15 * n * k, [&](int64_t unit) {
-    const int64_t panel = unit / deep, k0 = unit % deep * kBlock;
+    const int64_t panel = unit / deep, k0 = unit % deep * kDepth;
     const int64_t j = panels.first(panel) * kLanes<T>, columns = panels.width(panel) * kLanes<T>;
-    pack_panel(b, n, k0, lesser(k0 + kBlock, k), j, columns, to + j * k + k0 * columns);
+    pack_panel(b, n, k0, lesser(k0 + kDepth, k), j, columns, to + j * k + k0 * columns);
   });
 }
 
 // All rows of a, whose columns are contiguous, in strips.
 template <class T>
 Matrix<T> pack_all_strips(const Matrix<T>& a, int64_t m, int64_t k, T* to) {
-  const int64_t deep = ceil_div(k, kBlock), pitch = strip_pitch<T>(k);
+  const int64_t deep = ceil_div(k, kDepth), pitch = strip_pitch<T>(k);
   parallel_for(ceil_div(m, kStrips) * deep, 0.15 * m * k, [&](int64_t unit) {
-    const int64_t i = unit / deep * kStrips, k0 = unit % deep * kBlock;
-    pack_strips(a, i, lesser(i + kStrips, m), k0, lesser(kBlock, k - k0), pitch, to + i / kTileRows * pitch + k0 * kTileRows);
+    const int64_t i = unit / deep * kStrips, k0 = unit % deep * kDepth;
+    pack_strips(a, i, lesser(i + kStrips, m), k0, lesser(kDepth, k - k0), pitch, to + i / kTileRows * pitch + k0 * kTileRows);
   });
   return {to, 1, kTileRows, pitch};
 }
@@ -280,7 +171,9 @@ int by_panels(Product<T> p) {
   parallel_for(cut.down(p.m) * across, cost_ns<T>(double(p.m) * p.n * p.k), [&](int64_t chunk) {
     const int64_t i0 = chunk / across * cut.rows, p0 = chunk % across * cut.wide;
     const int64_t i1 = lesser(i0 + cut.rows, p.m), p1 = lesser(p0 + cut.wide, cut.panels.count());
-    const int got = block<T>(p, cut.panels, i0, i1, p0, p1, cut.shared ? packed.data : nullptr);
+    RowSums<T> sums(p.sums && p0 == 0 ? i1 - i0 : 0, i0, p.m, p.k, p.sums);
+    const bool summed = p.sums && p0 == 0;
+    const int got = !sums ? KEYDNN_NO_MEMORY : block<T>(p, cut.panels, i0, i1, p0, p1, cut.shared ? packed.data : nullptr, summed ? &sums : nullptr);
     if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
   });
   return status;
@@ -386,6 +279,18 @@ template <class T>
 int linear_relu(const T* x, const T* w, const T* bias, T* y, int64_t m, int64_t n, int64_t k) {
   if (m < 0 || n < 0 || k < 0) return KEYDNN_BAD_SHAPE;
   return m * n == 0 ? KEYDNN_OK : product(Product<T>{{x, k, 1}, {w, 1, k}, bias, y, m, n, k, true});
+}
+
+template <class T>
+int gemm_sums(const T* a, int64_t a_col, const T* b, int64_t b_row, int64_t b_col, T* c, T* sums, int64_t m, int64_t n, int64_t k) {
+  if (m < 1 || n < 0 || k < 1) return KEYDNN_BAD_SHAPE;
+  Product<T> p = {{a, 1, a_col}, {b, b_row, b_col}, nullptr, c, m, n, k};
+  if (m >= 16 && n > kThin && n >= kLanes<T> && !is_dot(p) && !is_turned(p)) {
+    p.sums = sums;
+    return by_panels(p);
+  }
+  const int got = n == 0 ? KEYDNN_OK : product(p);
+  return got == KEYDNN_OK ? api::sum(a, sums, 1, k, m, 1) : got;
 }
 
 template <class T>

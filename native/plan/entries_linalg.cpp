@@ -30,11 +30,19 @@ int gemm_relu_grad(const Call& call) {
                              n[1], n[2]);
 }
 
+// c = a^T b, and the sums of a's columns; places: a, b, c, sums; integers: m, n, k
+template <class T>
+int gemm_sums(const Call& call) {
+  const int64_t* n = call.n;
+  return api::gemm_sums(at<const T>(call, 0), n[0], at<const T>(call, 1), n[1], 1, at<T>(call, 2), at<T>(call, 3), n[0], n[1], n[2]);
+}
+
 }  // namespace
 
 void add_linalg(Table& table) {
   KEYDNN_ENTER(table, gemm);
   KEYDNN_ENTER(table, gemm_relu_grad);
+  KEYDNN_ENTER(table, gemm_sums);
   KEYDNN_ENTER(table, linear_relu);
 }
 

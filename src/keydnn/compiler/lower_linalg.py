@@ -57,6 +57,14 @@ def matmul_relu_grad(op: Op) -> list[Row]:
     return [*rows, Row(f"gemm_relu_grad:{kind}", [a, b, y, op.results[0]], integers, [], op.label, 3)]
 
 
+@lowers("matmul_sums")
+def matmul_sums(op: Op) -> list[Row]:
+    """``a.T @ b`` of two matrices, and the sums of a's columns."""
+    kind, rows = type_of(op), []  # type: ignore[var-annotated]
+    a, b = (contiguous(v, rows) for v in op.operands)
+    return [*rows, Row(f"gemm_sums:{kind}", [a, b, *op.results], [a.shape[1], b.shape[1], a.shape[0]], [], op.label, 2)]
+
+
 def _items(x: View, batch: tuple[int, ...]) -> list[int]:
     """Where each item of the broadcast batch starts, in elements."""
     lead = x.shape[:-2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keydnn.compiler.ir import Step
+from keydnn.compiler.passes.bias_sum import join_bias_sums
 from keydnn.compiler.passes.chains import fuse_chains
 from keydnn.compiler.passes.constants import fold_constants
 from keydnn.compiler.passes.conv_bias import join_bias_gradients
@@ -20,6 +21,7 @@ _EXACT = (  # these keep every bit
     fuse_relu_pool,
     finish_convolutions,
     fuse_relu_grad,
+    join_bias_sums,
     merge_updates,
     fuse_chains,
 )

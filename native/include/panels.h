@@ -1,0 +1,124 @@
+// Packed panels times rows: the tiles of a product, and the orders in which they are computed.
+#pragma once
+#include "few.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr int64_t kAhead = 8;  // rows of b that are fetched ahead
+
+// One tile of c: rows [i, i + MR) x NR vectors from column j; adds to c unless it is the first block of k.
+template <class T, int MR, int NR>
+KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, const T* b, int64_t b_row) {
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t live = p.n - j;
+  T* const c = p.c + i * p.n + j;
+  const int64_t last = live - (NR - 1) * lanes;  // live lanes of the last vector; the others are whole
+  const T* from = k0 > 0 ? c : p.bias ? p.bias + j : nullptr;
+  const int64_t from_row = k0 > 0 ? p.n : 0;
+  Vec<T> acc[MR][NR] = {};
+  if (from) {
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NR - 1; ++v) acc[r][v] = load(from + r * from_row + v * lanes);
+      acc[r][NR - 1] = load_some(from + r * from_row + (NR - 1) * lanes, last);
+    }
+  }
+  auto row = [=](int64_t k) {
+    const T* const here = b + k * b_row;
+#pragma GCC unroll 8
+    for (int v = 0; v < NR; ++v) __builtin_prefetch(here + kAhead * b_row + v * lanes);
+    return here;
+  };
+  tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
+  if (p.relu && k0 + n_k >= p.k) {
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
+  }
+  if (p.mask && k0 + n_k >= p.k) {
+    const T* const mask = p.mask + i * p.n + j;
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NR; ++v) {
+        const Vec<T> sign = load_some(mask + r * p.n + v * lanes, v + 1 < NR ? lanes : last);
+        acc[r][v] = sign > 0 ? acc[r][v] : Vec<T>{};
+      }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NR - 1; ++v) store(c + r * p.n + v * lanes, acc[r][v]);
+    store_some(c + r * p.n + (NR - 1) * lanes, acc[r][NR - 1], last);
+  }
+}
+
+// Memory that will be packed next: fetched to the second-level cache piece by piece, while tiles are computed.
+template <class T>
+struct Next {
+  const T* data;
+  int64_t run, runs, step;  // `runs` runs of `run` elements, `step` apart
+  int64_t at = 0;
+  void fetch(int64_t n) {
+    for (const int64_t end = lesser(at + n, runs); at < end; ++at)
+      for (int64_t i = 0; i < run; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(data + at * step + i, 0, 2);
+  }
+};
+
+// Fetches the lines that a tile begins or ends with.
+template <class T, int MR, int NR>
+KEYDNN_INLINE void fetch_ends(const Product<T>& p, int64_t i, int64_t j) {
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < NR; ++v) {
+      const int64_t at = (i + r) * p.n + j + v * kLanes<T>;
+      __builtin_prefetch(p.c + at);
+      if (p.mask) __builtin_prefetch(p.mask + at);
+    }
+}
+
+// Rows [i0, i1) times one panel; b's row k starts at b + k * b_row.
+template <class T>
+void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t width, int64_t k0, int64_t n_k, const T* b,
+                   int64_t b_row, Next<T> next) {
+  const int64_t tiles = greater((i1 - i0) / kTileRows, int64_t(1)), share = ceil_div(next.runs, tiles);
+  with_tile_vecs(width, [&](auto nr) {
+    for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+      next.fetch(share);
+      c_tile<T, mr.value, nr.value>(p, i0 + i, j, k0, n_k, b, b_row);
+    });
+  });
+}
+
+// Rows [i0, i1) times `count` whole panels of a short b from column j on, through room for them: rows of c are written along.
+template <class T>
+void rows_by_group(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t count, T* room) {
+  constexpr int64_t columns = kTileVecs * kLanes<T>;
+  for (int64_t g = 0; g < count; ++g) pack_panel(p.b, p.n, 0, p.k, j + g * columns, columns, room + g * columns * p.k);
+  for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+    for (int64_t g = 0; g < count; ++g)
+      c_tile<T, mr.value, kTileVecs>(p, i0 + i, j + g * columns, 0, p.k, room + g * columns * p.k, columns);
+  });
+}
+
+// Rows [i0, i1) times panels [p0, p1) of a short b, all packed one after the other: rows of c are written along.
+template <class T>
+void rows_by_panels(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const T* packed) {
+  constexpr int64_t lanes = kLanes<T>;
+  for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+    for (int64_t panel = p0; panel < p1; ++panel) {
+      const int64_t j = panels.first(panel) * lanes, width = panels.width(panel);
+      with_tile_vecs(width, [&](auto nr) {
+        fetch_ends<T, mr.value, nr.value>(p, i0 + i, j);
+        c_tile<T, mr.value, nr.value>(p, i0 + i, j, 0, p.k, packed + j * p.k, width * lanes);
+      });
+    }
+  });
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -2,7 +2,8 @@
 
     dw = g.T @ x;   db = sum(g, 0)
 
-becomes ``dw, db = matmul_sums(g, x)``, with the bits of the two ops.
+becomes ``dw, db = matmul_sums(g, x)``, with the bits of the two ops.  Only for a g that is too large for the nearest cache: adding
+up a small one costs less than looking after it inside the product.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from keydnn.compiler.ir import Op, Step, View
 from keydnn.compiler.lower import TYPES
 
 _FEWEST = 16  # columns; sums of fewer run in another order
+_LARGE = 1 << 16  # elements of g
 
 
 def join_bias_sums(step: Step) -> tuple[Step, str]:
@@ -33,7 +35,8 @@ def _fits(product: Op) -> bool:
         return False
     g, x = product.operands
     turned = product.params["transpose_a"] and not product.params["transpose_b"]
-    return bool(turned) and _stays(g) and x.size > 0 and g.dtype in TYPES and g.shape[1] >= _FEWEST and product.results[0].dtype == g.dtype
+    sized = g.size >= _LARGE and g.shape[1] >= _FEWEST and x.size > 0
+    return bool(turned) and sized and _stays(g) and g.dtype in TYPES and product.results[0].dtype == g.dtype
 
 
 def _stays(g: View) -> bool:

@@ -8,7 +8,19 @@ import shutil
 import numpy as np
 import pytest
 
-from keydnn.experiment import EvalPhase, Experiment, ExperimentContext, FeatureSet, ModelGraph, ModelNode, Optimizer, PhaseGroup, TrainPhase
+from keydnn.experiment import (
+    EvalPhase,
+    Experiment,
+    ExperimentContext,
+    FeatureSet,
+    FitPhase,
+    ModelGraph,
+    ModelNode,
+    Optimizer,
+    PhaseGroup,
+    ResultsConfig,
+    TrainPhase,
+)
 from keydnn.experiment.callbacks import Callback
 from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.io import Checkpoint
@@ -54,10 +66,10 @@ def hooks_told(monkeypatch):
     return told
 
 
-def resumed(folder, **options):
+def resumed(folder):
     """The experiment of a folder, in a context of its own."""
     with ExperimentContext(registration_policy="error").activate():
-        return Experiment.resume(folder, allow_packaged_code=True, **QUIET, **options)
+        return Experiment.resume(folder, allow_packaged_code=True, **QUIET)
 
 
 @pytest.mark.slow
@@ -162,14 +174,14 @@ class Watched(Callback):
 class World:
     """A graph of one unit in the active context."""
 
-    def __init__(self):
+    def __init__(self, **options):
         import keydnn
         from keydnn.experiment import AppliedLoss, Loss
 
         keydnn.seed(0)
         self.rows = FeatureSet.from_dict("rows", {"x": np.arange(12.0), "y": 2 * np.arange(12.0)}, "x", "y")
         net = keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.Linear(1, 1))
-        self.exp = Experiment.from_active_context("small", seed=1)
+        self.exp = Experiment.from_active_context("small", seed=1, **options)
         self.net = ModelNode("net", net, self.rows)
         self.graph = ModelGraph([self.net], Optimizer("sgd", opt_kwargs={"lr": 0.001}, backend="keydnn"))
         self.loss = AppliedLoss(Loss("mse", backend="keydnn"), "net", ["outputs", "targets"], label="mse")
@@ -278,3 +290,42 @@ def test_it_lives_in_an_empty_context_or_a_new_one(tmp_path):
         other = Experiment.resume(tmp_path / "run")
         assert other.ctx is ExperimentContext.get_active() is not ctx and other.ctx.get_node("net").node_id == world.net.node_id
     ExperimentContext.set_active(ExperimentContext())
+
+
+def test_batches_that_are_made_before_their_step(tmp_path, copies):
+    world = World()
+    kept, sampler = Checkpointing(mode="disk", save_on="batch_end"), SimpleSampler(batch_size=2, shuffle=True, seed=4, show_progress=False)
+    phase = world.phase(prefetch="lazy", resample="epoch_full", checkpointing=kept, sampler=sampler)
+    world.exp.run_phase(phase, run_dir=tmp_path / "run", **QUIET)
+    for number in (3, 6, 17, 18):  # also after the last step of an epoch
+        exp = resumed(copies[number])
+        assert weights(exp) == weights(world.exp)
+        assert exp.last_run.results.to_pandas().equals(world.exp.last_run.results.to_pandas())
+
+
+def test_results_on_disk_are_in_memory_afterwards(tmp_path, copies):
+    world = World(results_config=ResultsConfig(tmp_path / "results", save_metrics=True))
+    world.exp.execution_plan.add_phase(world.phase("a")).add_phase(world.phase("b"))
+    results = world.exp.run(tmp_path / "run", **QUIET)
+    for number in (2, 5):
+        exp = resumed(copies[number])
+        found = exp.last_run.results
+        for label in "ab":
+            assert found[label].to_pandas().equals(results[label].to_pandas())
+            outputs = [np.stack(one[label].tensors("net", "outputs", fmt="np").values()) for one in (found, results)]
+            assert outputs[0].shape == (9, 4, 1) and np.array_equal(*outputs)
+        assert exp.results_config is None
+
+
+def test_models_that_are_fitted_at_once(tmp_path, copies):
+    pytest.importorskip("sklearn")
+    from sklearn.linear_model import SGDRegressor
+
+    rows = FeatureSet.from_dict("rows", {"x": np.arange(12.0), "y": 2 * np.arange(12.0)}, "x", "y")
+    exp = Experiment.from_active_context("fitted", seed=1)
+    ModelGraph([ModelNode("net", SGDRegressor(), rows)])
+    exp.execution_plan.add_phase(FitPhase.from_split("fit", split=None)).add_phase(EvalPhase.from_split("test", split=None))
+    results = exp.run(tmp_path / "run")
+    again = resumed(copies[1])
+    outputs = [one["test"].stacked_tensors("net", "outputs", fmt="np") for one in (results, again.last_run.results)]
+    assert np.array_equal(*outputs) and again.ctx.get_node("net").is_frozen

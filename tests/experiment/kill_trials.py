@@ -200,7 +200,7 @@ def main():
         _say(f"{options.backend}: {n_events} events, {len([line for line in undisturbed if line.startswith('step')])} steps")
         failed = 0
         for place in places:
-            wrong = trial(trials, undisturbed, wanted, [place, place // 3] if options.twice else [place])
+            wrong = trial(trials, undisturbed, wanted, [place, (n_events - place) // 2] if options.twice else [place])
             failed += wrong is not None
             _say(f"kill at event {place}: {wrong or 'equal'}")
         _say(f"{options.backend}: {len(places) - failed} of {len(places)} equal")

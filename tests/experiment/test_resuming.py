@@ -303,7 +303,7 @@ def test_batches_that_are_made_before_their_step(tmp_path, copies):
         assert exp.last_run.results.to_pandas().equals(world.exp.last_run.results.to_pandas())
 
 
-def test_results_on_disk_are_in_memory_afterwards(tmp_path, copies):
+def test_results_on_disk_are_written_again(tmp_path, copies):
     world = World(results_config=ResultsConfig(tmp_path / "results", save_metrics=True))
     world.exp.execution_plan.add_phase(world.phase("a")).add_phase(world.phase("b"))
     results = world.exp.run(tmp_path / "run", **QUIET)
@@ -314,7 +314,7 @@ def test_results_on_disk_are_in_memory_afterwards(tmp_path, copies):
             assert found[label].to_pandas().equals(results[label].to_pandas())
             outputs = [np.stack(one[label].tensors("net", "outputs", fmt="np").values()) for one in (found, results)]
             assert outputs[0].shape == (9, 4, 1) and np.array_equal(*outputs)
-        assert exp.results_config is None
+        assert exp.results_config == world.exp.results_config
 
 
 def test_models_that_are_fitted_at_once(tmp_path, copies):

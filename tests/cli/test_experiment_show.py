@@ -134,3 +134,36 @@ def test_files_that_are_none(bench, tmp_path):
                 archive.writestr(other, data if other == name else old)
         code, text = shown(tmp_path / "bad.exp.mml")
         assert code == 1 and text.startswith("Error: ") and "Traceback" not in text
+
+
+def test_pickles_are_told_and_left_alone(bench, tmp_path):
+    from fractions import Fraction
+
+    from keydnn.experiment import Experiment, ExperimentContext
+    from keydnn.experiment.callbacks import ArtifactResult, Callback
+    from keydnn.experiment.phases.callback_configs import callback_registry
+
+    class Third(Callback):
+        def on_phase_end(self, *, experiment, phase, results):
+            return ArtifactResult(artifact_name="third", artifact=Fraction(1, 3))
+
+        def get_config(self):
+            return super().get_config()
+
+    callback_registry.register("third", Third)
+    try:
+        bench.exp.execution_plan["train"].add_callback(Third())
+        bench.exp.run(show_sampler_progress=False, show_training_progress=False)
+        bench.exp.set_checkpoint_dir(tmp_path / "kept")
+        bench.exp.save_checkpoint("mine")
+        path = bench.exp.save(tmp_path / "trial")
+        found = told(path)["unsafe_members"]
+        assert found and {name.split("/")[0] for name in found} == {"state", "checkpoints"} and found[0] in shown(path)[1]
+        for permitted, values in ((True, [Fraction(1, 3)]), (False, [])):
+            with ExperimentContext().activate(), pytest.warns(UserWarning) as warned:
+                again = Experiment.load(path, allow_packaged_code=permitted)
+                store = again.history[0].results["train"].artifact_store
+                assert [entry.artifact for entry in store.entries()] == values
+            assert any("allow_packaged_code" in str(one.message) for one in warned) is not permitted
+    finally:
+        del callback_registry["third"]

@@ -434,6 +434,37 @@ def test_kinds_of_classes_without_a_name_lose_their_class_alone(tmp_path):
     assert answers(read_back(back, tmp_path)) == answers(back)
 
 
+def test_results_of_hooks_that_are_no_callback_results_keep_kind_and_fields(tmp_path):
+    class Own:
+        kind = "own"
+
+        def __init__(self):
+            self.callback_label = self.epoch_idx = self.batch_idx = self.edge = None
+            self.number = 3
+
+    results = PhaseResults("p")
+    results.add_callback_result(Own())
+    (back,) = read_back(results, tmp_path).callback_results
+    assert (back.kind, back.number, back.edge) == ("own", 3, None)
+
+
+@pytest.mark.parametrize("cls", [FeatureSet, ModelGraph, int, "text"])
+def test_a_file_makes_no_other_objects_of_results_of_hooks(cls):
+    told = {"class": cls, "kind": getattr(cls, "kind", "payload"), "fields": [["callback_label", {"value": None}]]}
+    with pytest.raises(TypeError, match="is no class of results of hooks"):
+        results_from_state({**PhaseResults("p").get_state(), "callbacks": [told]})
+
+
+def test_steps_after_a_state_share_the_ids_of_the_set(samples, tmp_path):
+    contexts = steps_of(samples, "numpy", [[0, 1], [2, 3]], ["default"], 1)
+    results = TrainResults("t")
+    for ctx in contexts(0):
+        results.add_execution_context(ctx)
+    back = read_back(results, tmp_path)
+    ids = [dict(place.frame.nodes[0].roles[0].domains)["sample_uuids"].ids for place in back.context_store.places()]
+    assert len(ids) == 2 and all(one is samples.collection.ids for one in ids)
+
+
 def test_artifacts_are_pickled_only_where_they_must(tmp_path):
     results = left(ArtifactResult("odd", Odd(3)), artifacts=[("plain", {"a": (1, 2)}), ("array", np.arange(3))])
     state = results_state(results)

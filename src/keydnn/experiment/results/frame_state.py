@@ -180,10 +180,10 @@ def _column(told: Mapping[str, Any], ids: Sequence[RowIds]) -> Callable[[int], A
     lengths = told["lengths"]
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
     if "ones" in told:
-        whole: Any = np.ones(int(lengths.max(initial=0)), np.dtype(told["ones"]))
-        parts: list[Any] = [whole[:n] for n in lengths.tolist()]
+        one = np.ones((), np.dtype(told["ones"]))
+        parts: list[Any] = [np.broadcast_to(one, n) for n in lengths.tolist()]  # takes no memory, whatever a file says
         return parts.__getitem__
-    whole = _numbers(told) if "rows" in told else told["whole"].open()
+    whole: Any = _numbers(told) if "rows" in told else told["whole"].open()
     parts = [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     if "ids" in told:
         parts = [SampleIds(ids[told["ids"]], part) for part in parts]

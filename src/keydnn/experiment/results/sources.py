@@ -172,8 +172,18 @@ def ids_of(source: Any) -> RowIds:
     return source.ids if isinstance(source, StoredSource) else source.collection.ids
 
 
-def sources_from_state(states: Sequence[Mapping[str, Any]], ids: Sequence[RowIds]) -> list[Any]:
-    """The sets, where the active context has them, else what is known of them."""
-    known = [StoredSource(told["node_id"], told["label"], ids[told["ids"]]) for told in states]
-    found = [(one, one.find()) for one in known]
-    return [one if there is None else there for one, there in found]
+def sources_from_state(states: Sequence[Mapping[str, Any]], ids: list[RowIds]) -> list[Any]:
+    """The sets, where the active context has them, else what is known of them.
+
+    Args:
+        states: What :meth:`SourceTable.get_state` told.
+        ids: Their ids; those of sets that are there take their places, so that comparing them costs nothing.
+    """
+    sources: list[Any] = []
+    for told in states:
+        known = StoredSource(told["node_id"], told["label"], ids[told["ids"]])
+        there = known.find()
+        if there is not None and there.collection.ids == known.ids:
+            ids[told["ids"]] = there.collection.ids
+        sources.append(known if there is None else there)
+    return sources

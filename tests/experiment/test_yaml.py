@@ -237,6 +237,23 @@ def test_optimizers_by_backend_and_classes_come_again(backend, tmp_path, context
         assert same(ModelGraph.from_yaml(path), graph)
 
 
+@pytest.mark.parametrize("backend", ["keydnn", TORCH])
+def test_activations_of_every_form_come_again(backend, tmp_path, context):
+    import importlib
+
+    home = importlib.import_module("torch.nn" if backend == "torch" else "keydnn.nn")
+    models = importlib.import_module(f"keydnn.experiment.models.{backend}")
+    fs = cells()
+    for i, form in enumerate(["tanh", home.Tanh, home.LeakyReLU(0.3)]):
+        node = ModelNode(f"net{i}", models.SequentialMLP(activation=form), fs.reference(features="u.raw"), sgd(backend))
+        graph = ModelGraph([node], register=False)
+        graph.build()
+        with anew(fs).activate():
+            assert same(ModelGraph.from_yaml(graph.to_yaml(tmp_path / f"graph{i}")), graph)
+        with anew(fs).activate():
+            assert same(ModelGraph.load(graph.save(tmp_path / f"graph{i}")), graph)
+
+
 @pytest.mark.torch
 def test_a_module_with_a_class_that_cannot_be_named_is_refused(tmp_path, context):
     import torch

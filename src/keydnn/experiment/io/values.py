@@ -121,7 +121,7 @@ class Encoder:
             raise TypeError("a set has no order and cannot be written to a file; use a list")
         if isinstance(value, IConfigurable) and not isinstance(value, type):
             return {"$object": self.object(value)}
-        if callable(value):
+        if callable(value) and getattr(value, "__qualname__", None):
             return {"$symbol": spec_of(value, self.members)}
         raise TypeError(f"a {type(value).__name__} cannot be written to a file: {value!r}")
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from keydnn.experiment.backends.infer import infer_backend
 from keydnn.experiment.errors import ActivationError
 from keydnn.experiment.models.base import Shape, as_shape
+from keydnn.experiment.models.described import Described
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,18 @@ class Kit:
             return found()
         if isinstance(wanted, type):
             return wanted()
+        if isinstance(wanted, Described):
+            return wanted.make()
         if not callable(wanted):
             raise ActivationError(f"an activation is a name, a class or a callable, got {type(wanted).__name__}")
         return copy.deepcopy(wanted) if isinstance(wanted, self.module) else self.calling(wanted)
+
+    def told(self, wanted: Any) -> Any:
+        """What a config says of an activation: of a layer without weights what it is made of, anything else as it is."""
+        if not isinstance(wanted, self.module) or list(wanted.parameters()):  # type: ignore[attr-defined]
+            return wanted
+        backend = infer_backend(wanted)
+        return (None if backend is None else Described.of(backend, wanted)) or wanted
 
     def calling(self, function: Callable[[Any], Any]) -> Any:
         """A layer that calls a function."""
@@ -206,6 +217,7 @@ class MLP(BuiltIn):
         activation: Any = "relu",
         dropout: float = 0.0,
     ) -> None:
+        activation = self.kit.told(activation)
         options = _options(locals())
         super().__init__(**options)
         check_options(type(self).__name__, options)
@@ -259,6 +271,7 @@ class CNN(BuiltIn):
         pooling: int = 1,
         flatten_output: bool = True,
     ) -> None:
+        activation = self.kit.told(activation)
         options = _options(locals())
         super().__init__(**options)
         check_options(type(self).__name__, options)

@@ -10,7 +10,7 @@ from keydnn.experiment import AppliedLoss, FeatureSet, Loss, ModelGraph, ModelNo
 from keydnn.experiment.data import SampleData
 from keydnn.experiment.execution.phase_running import run_phase
 from keydnn.experiment.phases import TrainPhase
-from keydnn.experiment.samplers import SimpleSampler
+from keydnn.experiment.samplers import PairedSampler, SimilarityCondition, SimpleSampler, TripletSampler
 
 BACKENDS = ["keydnn", pytest.param("torch", marks=pytest.mark.torch)]
 
@@ -122,3 +122,74 @@ def test_lower_precision_ends_with_the_step(wide, context):
     x = wide.values("features.x.raw").copy()
     outputs = node.forward_single(SampleData({"features": torch.from_numpy(x)})).features
     assert torch.equal(outputs, node.model.module.float()(torch.from_numpy(x))) and outputs.dtype == torch.float32
+
+
+# -- weights of samples
+
+
+def weighted(context, backend, kind):
+    """Weights of a linear unit after one epoch over pairs or triplets with weights, recorded results, and what was drawn."""
+    context.clear_registries()
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((12, 3)).astype("f4")
+    fs = FeatureSet.from_dict("rows", {"x": x, "y": np.arange(12.0), "s": np.arange(12) % 3.0}, "x", "y", "s")
+    node = ModelNode("net", layers(backend, 3, 1), fs.reference(features="x.raw", targets="y.raw"))
+    graph = ModelGraph([node], Optimizer("sgd", opt_kwargs={"lr": 0.05}, backend=backend))
+    graph.build()
+    start(node)
+    near = SimilarityCondition(tolerance=1.0, weight_mode="linear", allow_fallback=True, max_weight=3.0, min_weight=0.2)
+    far = SimilarityCondition("dissimilar", tolerance=4.0, weight_mode="linear", allow_fallback=True, max_weight=3.0, min_weight=0.2)
+    if kind == "pairs":
+        sampler = PairedSampler({"y": near}, max_pairs_per_anchor=3, batch_size=5, seed=4)
+        inputs = ["outputs.anchor", "outputs.pair"]
+        losses = [AppliedLoss(Loss("mse", backend=backend), node, inputs, weight=2.0)]
+    else:
+        sampler = TripletSampler({"y": near}, {"y": far}, max_samples_per_anchor=2, batch_size=5, seed=4)
+        inputs = ["outputs.anchor", "outputs.positive", "outputs.negative"]
+        losses = [AppliedLoss(Loss(triplet, backend=backend), node, inputs)]
+    phase = TrainPhase.from_split("t", split=None, sampler=sampler, losses=losses, n_epochs=2)
+    results = run_phase(phase, experiment=lab(graph))
+    return node.model.get_weights(), results, sampler.get_batches(), x, losses[0].weight
+
+
+def triplet(anchor, positive, negative):
+    """Squared distances, without a margin: a value per row."""
+    return (anchor - positive) * (anchor - positive) - (anchor - negative) * (anchor - negative)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["pairs", "triplets"])
+def test_weights_of_samples_reach_losses_and_gradients(context, backend, kind):
+    weights, results, batches, x, factor = weighted(context, backend, kind)
+    rng = np.random.default_rng(0)
+    w, b = rng.normal(0, 0.5, (1, 3)).astype("f4").astype(float)[0], float(rng.normal(0, 0.5, 1).astype("f4")[0])
+    told = {(e.epoch_idx, e.batch_idx): e.value for e in results.metrics().values()}
+    seen = set()
+    for epoch in range(2):
+        for i, batch in enumerate(batches):
+            rows = {role: x[batch.rows(role)].astype(float) for role in batch.roles}
+            out = {role: values @ w + b for role, values in rows.items()}
+            each = np.mean([batch.role_indice_weights[role] for role in batch.roles], axis=0)
+            seen |= set(np.round(each, 4).tolist())
+            n, (anchor, *others) = len(batch), list(rows)
+            value, slope = 0.0, np.zeros(3)
+            for sign, other in zip((1, -1), others, strict=False):
+                difference = out[anchor] - out[other]
+                value += sign * factor * np.sum(each * difference**2) / n
+                slope += sign * factor * np.sum((each * 2 * difference)[:, None] * (rows[anchor] - rows[other]), axis=0) / n
+            assert told[epoch, i] == pytest.approx(value, rel=1e-4, abs=1e-6)
+            w = w - 0.05 * slope  # the intercepts cancel
+    assert len(seen) > 2  # weights differ
+    np.testing.assert_allclose(weights[[name for name in weights if name.endswith("weight")][0]].ravel(), w, rtol=1e-4, atol=1e-6)
+    kept = results.batches("net").first()
+    assert all(np.array_equal(kept.role_weights[role], batches[0].role_indice_weights[role]) for role in batches[0].roles)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["pairs", "triplets"])
+def test_weights_of_samples_survive_lazy_batches(context, backend, kind, monkeypatch):
+    first = weighted(context, backend, kind)[0]
+    monkeypatch.setattr("keydnn.experiment.phases.feeding.TrainFeeding._is_large", lambda self, where: True)
+    monkeypatch.setattr("keydnn.experiment.phases.feeding._WINDOW_BYTES", 300)
+    again = weighted(context, backend, kind)[0]
+    assert all(np.array_equal(first[name], again[name]) for name in first)

@@ -191,3 +191,16 @@ def test_keys_of_many_steps_are_those_of_single_ones(names):
             mark.go_back()
             assert keys.draw(names, 2).tolist() == second and [*first, *second] == found[0]
             assert keys.from_numpy(names) == (names.count(None) if streams else len(names))
+
+
+@pytest.mark.torch
+def test_only_models_that_may_draw_exchange_generators():
+    nn = pytest.importorskip("torch").nn
+    from keydnn.experiment.backends.torch_random import draws
+
+    quiet = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.LayerNorm(2))
+    assert not draws(quiet) and not draws(nn.Linear(2, 2))
+    for one in (nn.Dropout(), nn.RReLU(), nn.LSTM(2, 2), nn.FractionalMaxPool2d(2, output_size=1), type("Own", (nn.Module,), {})()):
+        assert draws(nn.Sequential(quiet, one)), one
+    quiet[1].register_forward_hook(lambda *arguments: None)
+    assert draws(quiet)

@@ -193,3 +193,29 @@ def test_weights_of_samples_survive_lazy_batches(context, backend, kind, monkeyp
     monkeypatch.setattr("keydnn.experiment.phases.feeding._WINDOW_BYTES", 300)
     again = weighted(context, backend, kind)[0]
     assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["mse", "l1", "smoothl1", "huber"])
+@pytest.mark.parametrize("factor", [1.0, 0.25])
+def test_a_mean_in_one_step_is_the_mean_of_the_values(name, factor):
+    torch = pytest.importorskip("torch")
+    loss = Loss(name, backend="torch").build()
+    x = torch.linspace(-3, 3, 12).reshape(6, 2).requires_grad_(True)
+    y = torch.sin(torch.arange(12.0)).reshape(6, 2)
+    at_once, values = loss.mean(x, y), loss(x, y)
+    assert values.shape == (6, 2) and torch.equal(at_once, values.mean())
+    (a,), (b,) = torch.autograd.grad(at_once * factor, x), torch.autograd.grad(values.mean() * factor, x)
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.torch
+def test_other_losses_have_no_mean_in_one_step():
+    torch = pytest.importorskip("torch")
+    for other in (
+        Loss("mse", backend="torch", reduction="sum"),
+        Loss("crossentropy", backend="torch"),
+        Loss(lambda outputs, targets: (outputs - targets) ** 2, backend="torch"),
+        Loss("mse", backend="keydnn"),
+    ):
+        assert other.build().mean(torch.ones(2), torch.ones(2)) is None

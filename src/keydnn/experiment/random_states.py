@@ -99,6 +99,8 @@ class Stream:
             if before.keys() - self._states.keys():  # at first all, later what was loaded after the latest block
                 seeded(self._entropy, self._name, but=self._states)
             restore(self._states)
+            for own in self._own.values():
+                own.forget()
             self._is_active = True
             try:
                 with keys.kept_by(self):

@@ -415,6 +415,9 @@ class OwnNumbers:
         self._words = words
         self._states: list[np.ndarray] | None = None
 
+    def forget(self) -> None:
+        """Nothing: layers are looked up for each block."""
+
     def inside(self, model: Any) -> OwnNumbers:
         """The block, for a pass through a model."""
         self._variables = [one.state for layer in model._flatten_layers() for one in layer._seed_generators]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 import numpy as np
 
 from keydnn.experiment.optional import need
+
+_NOTHING = contextlib.nullcontext()
 
 
 def random_state() -> Any:
@@ -35,6 +38,19 @@ def seed_random(words: np.ndarray) -> None:
             torch.cuda.manual_seed_all(int.from_bytes(words[2:4].tobytes(), "little"))
 
 
+def draws(model: Any) -> bool:
+    """Whether a forward pass may draw random numbers: some part is not one of those that are known not to."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return True
+    kinds = {type(module) for module in model.modules()}
+    return not all(kind.__module__ in _QUIET_FILES and kind.__name__ not in _DRAWING for kind in kinds)
+
+
+_FILES = ("activation", "batchnorm", "container", "conv", "flatten", "linear", "normalization", "pooling")
+_QUIET_FILES = tuple(f"torch.nn.modules.{file}" for file in _FILES)
+_DRAWING = ("RReLU", "MultiheadAttention", "FractionalMaxPool2d", "FractionalMaxPool3d")
+
+
 class OwnNumbers:
     """Generators of one node, which stand in for torch's inside a block.
 
@@ -49,9 +65,18 @@ class OwnNumbers:
         self._state = torch.Generator().manual_seed(self._seed).get_state()
         self._on_device: dict[int, Any] = {}
         self._device: int | None = None
+        self._quiet: bool | None = None
 
-    def inside(self, model: Any) -> OwnNumbers:
+    def forget(self) -> None:
+        """Look again whether the module draws."""
+        self._quiet = None
+
+    def inside(self, model: Any) -> contextlib.AbstractContextManager[None]:
         """The block, for a pass through a module."""
+        if self._quiet is None:
+            self._quiet = not draws(model)
+        if self._quiet:
+            return _NOTHING
         first = next(model.parameters(), None) if self._cuda.is_initialized() else None
         self._device = first.device.index if first is not None and first.is_cuda else None
         return self

@@ -115,8 +115,11 @@ class AppliedLoss:
             (samples,) = output.role_data.values()
             told = [samples.get_domain_data(domain) for domain in self._local]
             if not any(tensor is None for tensor in told):
-                raw = self.loss(*self._aligned([to_backend(tensor, backend) for tensor in told], face))
-                return self._value(raw, None, output.batch_size, face)
+                tensors = self._aligned([to_backend(tensor, backend) for tensor in told], face)
+                mean = self.loss.mean(*tensors) if tensors[0].shape and tensors[0].shape == tensors[-1].shape else None
+                if mean is not None:
+                    return mean if self.weight == 1 else mean * self.weight
+                return self._value(self.loss(*tensors), None, output.batch_size, face)
         values = [self._read(one, ctx) for one in self.inputs.values()]
         own = [to_backend(value.tensor, backend) for value in values]
         tensors = self._aligned([face.beside(tensor, own[0]) for tensor in own], face)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.infer import infer_backend
 from keydnn.experiment.backends.tensors import adapter
+from keydnn.experiment.backends.torch_losses import mean_of
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import LossError, LossNotSetError
 from keydnn.experiment.io import Saved
@@ -61,6 +62,7 @@ class Loss(Saved):
         self._loss, self._factory, self._kwargs, self.reduction = loss, factory, dict(loss_kwargs or {}), reduction
         self._backend = Backend.from_value(backend) if backend is not None else None if isinstance(loss, str) else infer_backend(loss)
         self._fn: Any = None
+        self._mean: Any = None
         if self._backend is None and (isinstance(loss, str) or factory is not None):
             raise LossError(f"{self!r} has no backend; give backend=")
         if isinstance(loss, str):
@@ -164,6 +166,7 @@ class Loss(Saved):
             self._fn = self._made()
         except (TypeError, ValueError) as error:
             raise LossError(f"{self!r} cannot be constructed: {error}") from error
+        self._mean = mean_of(self._fn)
         return self
 
     def _made(self) -> Any:
@@ -187,6 +190,20 @@ class Loss(Saved):
             raise LossNotSetError(f"{self!r} is not built: call build() first")
         with _AsLossError(self, (*inputs, *named_inputs.values())):
             return self._fn(*inputs, **named_inputs)
+
+    def mean(self, *inputs: Any) -> Any:
+        """The mean of the values, if they are made per element and the framework has it in one step; else None.
+
+        Args:
+            *inputs: Tensors of one shape.
+
+        Raises:
+            LossError: Not built, or it failed; the original error is its cause.
+        """
+        if self._mean is None:
+            return None
+        with _AsLossError(self, inputs):
+            return self._mean(*inputs)
 
     # -- config
 

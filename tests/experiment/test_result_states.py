@@ -581,6 +581,14 @@ def test_dtypes_that_numpy_lacks_come_back(name, tmp_path):
     assert back.dtype is tensor.dtype and back.tolist() == tensor.tolist()
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float8_e5m2", "complex64"])
+def test_dtypes_of_tensorflow_that_numpy_lacks_come_back(name, tmp_path):
+    tensorflow = pytest.importorskip("tensorflow")
+    tensor = tensorflow.cast(tensorflow.constant([0.5, -2.0, 3.0]), tensorflow.as_dtype(name))
+    back = opened(through_file({"v": say(tensor)}, tmp_path)["v"])
+    assert back.dtype is tensor.dtype and back.numpy().tolist() == tensor.numpy().tolist()
+
+
 @pytest.mark.parametrize("value", [object(), Odd(1), open, np.zeros(2, [("a", "i4")]), np.array([Odd(1)]), [1, {"a": Odd(2)}]])
 def test_other_values_are_refused(value):
     with pytest.raises(Unsayable):

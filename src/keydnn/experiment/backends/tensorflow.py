@@ -40,7 +40,7 @@ def to_numpy(tensor: Any) -> np.ndarray:
 def to_bits(tensor: Any) -> tuple[np.ndarray, str | None]:
     """The values as an array; those of a dtype that NumPy lacks as integers, with the dtype's name."""
     array = tensor.numpy()
-    if array.dtype.kind != "V":  # bfloat16 and its like
+    if array.dtype.isbuiltin != 2:  # 2: registered with NumPy by others, as bfloat16 and its like
         return array, None
     return array.view({1: np.uint8, 2: np.uint16}[array.dtype.itemsize]), tensor.dtype.name
 
@@ -51,8 +51,7 @@ def from_bits(array: np.ndarray, dtype: str | None) -> Any:
     Raises:
         TypeError: No dtype of TensorFlow.
     """
-    made = to_tensor(array)
-    return made if dtype is None else _tf().bitcast(made, _tf().as_dtype(dtype))
+    return to_tensor(array if dtype is None else array.view(_tf().as_dtype(dtype).as_numpy_dtype))
 
 
 def detach(tensor: Any) -> Any:

@@ -246,3 +246,34 @@ def experiment_sweep_command(config: Path, out: Path | None, resume: bool, allow
     """
     with plain_errors():
         click.echo(experiment.sweep(config, out, resume, allow_packaged_code, as_json))
+
+
+@experiment_group.command("reproduce")
+@click.argument("file", type=File)
+@click.option("--data", "data", multiple=True, type=File, help="A feature set (.fs.mml) whose values FILE left out; may be repeated.")
+@click.option("--allow-packaged-code", is_flag=True, help="Run code that the files bring.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def experiment_reproduce_command(ctx: click.Context, file: Path, data: tuple[Path, ...], allow_packaged_code: bool, as_json: bool) -> None:
+    """Run the plan of FILE again from where its latest run began, and compare metrics, outputs of evaluations and weights.
+
+    Exit codes: 0 nothing is different or missing, 1 something is, 2 it could not be run.
+    """
+    with plain_errors():
+        text, ok = experiment.reproduced(file, data, allow_packaged_code, as_json)
+    click.echo(text)
+    ctx.exit(0 if ok else 1)
+
+
+@experiment_group.command("compare")
+@click.argument("a", type=File)
+@click.argument("b", type=File)
+@click.option("--allow-packaged-code", is_flag=True, help="Run code that the files bring.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def experiment_compare_command(ctx: click.Context, a: Path, b: Path, allow_packaged_code: bool, as_json: bool) -> None:
+    """Compare the latest runs and the weights of the experiments A and B; nothing is run. Exit codes as of reproduce."""
+    with plain_errors():
+        text, ok = experiment.compared(a, b, allow_packaged_code, as_json)
+    click.echo(text)
+    ctx.exit(0 if ok else 1)

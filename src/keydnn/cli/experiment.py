@@ -1,8 +1,10 @@
-"""``keydnn experiment show|sweep``: what an artifact holds, read without running anything it brings; sweeps from YAML files."""
+"""``keydnn experiment show|sweep|reproduce|compare``: what an artifact holds, read without running anything it brings; sweeps from YAML
+files; whether a file proves its own numbers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +140,48 @@ def _experiment(path: Path, told: dict[str, Any], allow_packaged_code: bool) -> 
         if source.suffix in (".yaml", ".yml"):
             return Experiment.from_yaml(source)
         return Experiment.load(source, allow_packaged_code=allow_packaged_code)
+
+
+# -- does it come out again? --------------------------------------------------------------------------------------------------
+
+
+def reproduced(path: Path, data: tuple[Path, ...], allow_packaged_code: bool, as_json: bool) -> tuple[str, bool]:
+    """What a new run of the plan in a file brings beside the stored one, and whether nothing differs.
+
+    Raises:
+        ConfigError: It could not be run.
+        ImportError: The extra ``experiment`` is not installed.
+    """
+    from keydnn.experiment import Experiment
+    from keydnn.experiment.execution.reproducing import reproduce
+
+    return _told(lambda: reproduce(Experiment, path, data=data, allow_packaged_code=allow_packaged_code), as_json)
+
+
+def compared(a: Path, b: Path, allow_packaged_code: bool, as_json: bool) -> tuple[str, bool]:
+    """How the latest runs in two files differ, and whether they do not.
+
+    Raises:
+        ConfigError: A file cannot be read, or holds no run.
+        ImportError: The extra ``experiment`` is not installed.
+    """
+    from keydnn.experiment import Experiment
+    from keydnn.experiment.execution.reproducing import compare
+
+    return _told(lambda: compare(Experiment, a, b, allow_packaged_code=allow_packaged_code), as_json)
+
+
+def _told(make: Callable[[], Any], as_json: bool) -> tuple[str, bool]:
+    from keydnn.experiment.errors import ExperimentError
+
+    try:
+        found = make()
+    except (ExperimentError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(str(error)) from error
+    if as_json:
+        lines = [{"what": line.what, "verdict": line.verdict, "detail": line.detail} for line in found.lines]
+        return json.dumps({"ok": found.ok, "counts": found.counts, "versions": found.versions, "lines": lines}, indent=1), found.ok
+    parts = [f"versions differ: {', '.join(found.versions)}"] if found.versions else []
+    parts += [f"{line.verdict:10} {line.what}  {line.detail}".rstrip() for line in found.lines if line.verdict != "identical"]
+    parts.append(", ".join(f"{count} {verdict}" for verdict, count in found.counts.items()))
+    return "\n".join(parts), found.ok

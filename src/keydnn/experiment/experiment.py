@@ -19,7 +19,7 @@ from keydnn.experiment.callbacks.dispatch import ExperimentHooks
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.data import DataFormat, FeatureSet
 from keydnn.experiment.equality import same_values
-from keydnn.experiment.execution import prediction, resuming, run_state
+from keydnn.experiment.execution import experiment_state, prediction, resuming, run_state
 from keydnn.experiment.execution.experiment_checkpoints import CheckpointingHooks
 from keydnn.experiment.execution.keeping import Keeping
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
@@ -88,6 +88,7 @@ class Experiment(Keeping, InYaml):
         self._callbacks = [_checked_callback(callback) for callback in callbacks or ()]
         super().__init__(checkpointing)
         self._history: list[ExperimentRun] = []
+        self._start: Mapping[str, Any] | None = None
         self._current: Callable[[], ExperimentRun] | None = None  # the record of the run that goes on
         self._is_running = False
         self._is_preview = False
@@ -201,9 +202,14 @@ class Experiment(Keeping, InYaml):
         """The history, and the run that goes on, as it would be recorded if it stopped now."""
         return [*self._history, *([] if self._current is None else [self._current()])]
 
-    def set_history(self, runs: Sequence[ExperimentRun]) -> None:
-        """Take other runs for the history; for files that bring theirs."""
-        self._history = list(runs)
+    @property
+    def start(self) -> Mapping[str, Any] | None:
+        """State from which the latest run of the plan began, and that run's place in the history; None before the first."""
+        return self._start
+
+    def set_history(self, runs: Sequence[ExperimentRun], start: Mapping[str, Any] | None = None) -> None:
+        """Take other runs for the history, and another start of the latest run of the plan; for files that bring theirs."""
+        self._history, self._start = list(runs), start
 
     @property
     def last_run(self) -> ExperimentRun | None:
@@ -398,6 +404,8 @@ class Experiment(Keeping, InYaml):
         hooks = CheckpointingHooks(self.exp_callbacks if outermost else [], self, writes=outermost)
         results = None if run_state.is_over(state) else self._results_folder(label or item.label)
         run = PlanRun(self, hooks, keywords, checkpoints=not self._checkpoints_off, folder=results, journal=folder)
+        if whole and outermost and state is None and not self._is_preview:
+            self._start = experiment_state.start_of(self)
         if outermost:
             self._current = lambda: self._record(item, run, label, run.span.so_far(hooks.is_over))
         try:

@@ -19,10 +19,14 @@ from keydnn.experiment.results.state import run_from_state, run_state
 
 
 def told(experiment: Any) -> dict[str, Any]:
-    """History, random numbers, what callbacks know, and how often the experiment's checkpointing was asked."""
+    """History, the start of the latest run of the plan, random numbers, what callbacks know, and the experiment's checkpointing counted."""
+    history = [run_state(run) for run in experiment.recorded_runs()]
+    return {"history": history, "start": experiment.start, **_now(experiment)}
+
+
+def _now(experiment: Any) -> dict[str, Any]:
     checkpointing = experiment.checkpointing
     return {
-        "history": [run_state(run) for run in experiment.recorded_runs()],
         "random": told_states(experiment.random_numbers()),
         "callbacks": _callback_states(experiment),
         "counts": None if checkpointing is None else checkpointing.get_progress()["counts"],
@@ -39,15 +43,23 @@ def take(experiment: Any, state: Mapping[str, Any]) -> None:
         now = experiment.checkpointing.get_progress()
         experiment.checkpointing.set_progress({**now, "counts": state["counts"]})
     experiment.set_random_numbers(random)
-    experiment.set_history(history)
+    experiment.set_history(history, state.get("start"))
 
 
 def full_state(experiment: Any) -> dict[str, Any]:
     """:func:`told`, with the state of the graph and what can change of the feature sets."""
+    return {**told(experiment), **_nodes(experiment)}
+
+
+def start_of(experiment: Any) -> dict[str, Any]:
+    """The state from which a run of the plan begins, and the place that it will have in the history."""
+    return {"run": len(experiment.history), "state": {**_now(experiment), **_nodes(experiment)}}
+
+
+def _nodes(experiment: Any) -> dict[str, Any]:
     ctx = experiment.ctx
     sets = {node_id: feature_set_state.told(fs) for node_id, fs in ctx.available_featuresets.items()}
-    graph = None if ctx.model_graph is None else ctx.model_graph.get_state()
-    return {**told(experiment), "feature_sets": sets, "model_graph": graph}
+    return {"feature_sets": sets, "model_graph": None if ctx.model_graph is None else ctx.model_graph.get_state()}
 
 
 def take_full(experiment: Any, state: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from keydnn.experiment.callbacks.checkpoints import GRAPH, RUN, key_of
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import SampleCollection
 from keydnn.experiment.errors import ArtifactError
-from keydnn.experiment.execution import experiment_file, run_state
+from keydnn.experiment.execution import experiment_file, experiment_state, run_state
 from keydnn.experiment.execution.cursor import DONE, FINISHED, Cursor
 from keydnn.experiment.io import Checkpoint
 from keydnn.experiment.phases import ExperimentPhase, PhaseGroup, TrainPhase
@@ -185,6 +185,8 @@ def taken_up(cls: Any, path: str | os.PathLike[str], *, allow_packaged_code: boo
         if start.entries["checkpoint_dir"] is not None:
             experiment.set_checkpoint_dir(start.entries["checkpoint_dir"])
         told = start.entries["item"]
+        if told["whole"]:
+            experiment.set_history(experiment.history, experiment_state.start_of(experiment))
         item = _item(experiment, told)
         _restore_draws(item, start.entries["samplers"])
         folder = RunFolder(home, start.meta["run"])

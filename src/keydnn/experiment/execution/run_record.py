@@ -171,7 +171,7 @@ def run_table(history: Sequence[Any]) -> Any:
 def final_metrics(results: Any) -> dict[str, float]:
     """The value of every metric at the latest epoch that has one, by path."""
     found: dict[str, float] = {}
-    for path, phase_results in _leaves(results, () if isinstance(results, PhaseGroupResults) else (results.label,)):
+    for path, phase_results in phase_results_of(results):
         latest: dict[str, tuple[int, float]] = {}
         for entry in phase_results.metric_store.entries():
             if entry.batch_idx is None and np.ndim(entry.value) == 0:
@@ -180,6 +180,11 @@ def final_metrics(results: Any) -> dict[str, float]:
                     latest[entry.name] = (epoch, float(entry.value))
         found |= {"/".join((*path, name)): value for name, (_, value) in latest.items()}
     return found
+
+
+def phase_results_of(results: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Results of all phases in results of a phase or a group, each with the labels that lead to it."""
+    return _leaves(results, () if isinstance(results, PhaseGroupResults) else (results.label,))
 
 
 def _leaves(results: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -554,7 +554,8 @@ class ModelGraph(Saved, InYaml):
             labels = [nodes[node_id].label for node_id in missing]
             raise KeyError(f"the state is of another set of nodes: it lacks {labels}, and has {unknown}, which are not here")
         for node_id, inner in state["nodes"].items():
-            nodes[node_id].set_state(inner)
+            with forked(self._ctx.entropy, nodes[node_id].label):  # what was not built gets the weights that the seed gives
+                nodes[node_id].set_state(inner)
         self._wiring = Wiring.of(nodes.values())
         self._kinds.clear()
         self._is_built = False

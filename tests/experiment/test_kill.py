@@ -10,7 +10,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="trials are forked")]
 ROOT = Path(__file__).parents[2]
 BACKENDS = ["keydnn", pytest.param("torch", marks=pytest.mark.torch)]
-FEW, MANY = 3, 50
+FEW, MANY = 2, 50
 
 
 def trials(backend, kills, *options):

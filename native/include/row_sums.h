@@ -18,7 +18,7 @@ class RowSums {
   explicit operator bool() const { return bool(room_); }
 
   // Takes columns [k0, k0 + n_k); rows lie as they are or in strips.
-  void add(const Matrix<T>& a, int64_t k0, int64_t n_k) {
+  KEYDNN_NOINLINE void add(const Matrix<T>& a, int64_t k0, int64_t n_k) {
     for (int64_t k = k0, end; k < k0 + n_k; k = end) {
       end = lesser(k0 + n_k, k - k % step_ + step_);
       add_part(a, k, end);

@@ -130,6 +130,13 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
   return KEYDNN_OK;
 }
 
+// The same for panels [0, p1), and the sums of these rows of a.
+template <class T>
+KEYDNN_NOINLINE int block_with_sums(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int64_t p1, const T* shared) {
+  RowSums<T> sums(i1 - i0, i0, p.m, p.k, p.sums);
+  return sums ? block<T>(p, panels, i0, i1, 0, p1, shared, &sums) : KEYDNN_NO_MEMORY;
+}
+
 // All panels of b, one after the other.
 template <class T>
 void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, T* to) {
@@ -171,9 +178,8 @@ int by_panels(Product<T> p) {
   parallel_for(cut.down(p.m) * across, cost_ns<T>(double(p.m) * p.n * p.k), [&](int64_t chunk) {
     const int64_t i0 = chunk / across * cut.rows, p0 = chunk % across * cut.wide;
     const int64_t i1 = lesser(i0 + cut.rows, p.m), p1 = lesser(p0 + cut.wide, cut.panels.count());
-    RowSums<T> sums(p.sums && p0 == 0 ? i1 - i0 : 0, i0, p.m, p.k, p.sums);
-    const bool summed = p.sums && p0 == 0;
-    const int got = !sums ? KEYDNN_NO_MEMORY : block<T>(p, cut.panels, i0, i1, p0, p1, cut.shared ? packed.data : nullptr, summed ? &sums : nullptr);
+    const T* const panels = cut.shared ? packed.data : nullptr;
+    const int got = p.sums && p0 == 0 ? block_with_sums<T>(p, cut.panels, i0, i1, p1, panels) : block<T>(p, cut.panels, i0, i1, p0, p1, panels);
     if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
   });
   return status;

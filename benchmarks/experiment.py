@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import folds
 from benchmarks.measure import Result, contest, readable
 from benchmarks.options import Options
 from benchmarks.peers.ours import model_of
@@ -63,7 +64,53 @@ def run(options: Options) -> dict[str, Any]:
     kept = memory(quick=options.quick)
     figures.append(_figure("recorded: 45000 samples, 10 epochs", kept, f"{kept:.1f} MiB", MEBIBYTES, f"{MEBIBYTES:g} MiB"))
     print(f"{figures[-1]['name']:44} {figures[-1]['text']:>10}  {figures[-1]['verdict']}", flush=True)
+    for figure in _folds(quick=options.quick):
+        figures.append(figure)
+        print(f"{figure['name']:44} {figure['text']:>10}  {figure['verdict']}", flush=True)
     return {"results": [vars(result) for result in results], "figures": figures}
+
+
+def _folds(*, quick: bool) -> list[dict[str, Any]]:
+    from keydnn.experiment.context import ExperimentContext
+
+    with ExperimentContext().activate():
+        serial, parallel, ratio = folds.speedup(_six_folds, quick=quick)
+    name = f"{folds.FOLDS} folds, {folds.WORKERS} processes beside one after the other"
+    text = f"{ratio:.2f} x ({readable(serial)}, {readable(parallel)})"
+    verdict = f"{folds.SPEEDUP:g} x: {'met' if ratio >= folds.SPEEDUP else 'missed'}"
+    kept = folds.snapshot_ms()
+    return [
+        {"name": name, "value": ratio, "text": text, "verdict": verdict},
+        _figure(f"a fold of {folds.ROWS:,} rows that runs nothing", kept, f"{kept:.2f} ms", folds.SNAPSHOT_MS, f"{folds.SNAPSHOT_MS:g} ms"),
+    ]
+
+
+def _six_folds(epochs: int) -> Callable[[Any], np.ndarray]:
+    """Folds of W1, of the given number of epochs, with an executor; the losses."""
+    import keydnn
+    from keydnn.experiment import CrossValidation, CVBinding, ExperimentContext, Loss, Optimizer
+    from keydnn.experiment.phases import TrainPhase
+    from keydnn.experiment.samplers import SimpleSampler
+
+    work = Case("W1", "epoch").work
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((work.shape[0] * BATCHES, *work.shape[1:])).astype(np.float32)
+    y = rng.integers(0, work.classes, len(x))
+    net = keydnn.Sequential(keydnn.Flatten(), *model_of(Case("W1", "epoch")).children())
+    optimizer = Optimizer("adam", opt_kwargs={"lr": work.lr}, backend="keydnn")
+    with ExperimentContext().activate():
+        exp, fs, loss = _experiment("folds", x, y, net, optimizer, Loss("CrossEntropy", backend="keydnn"))
+        sampler = SimpleSampler(batch_size=work.shape[0], shuffle=True, seed=0)
+        phase = TrainPhase.from_split("train", split="all", sampler=sampler, losses=[loss], n_epochs=epochs, result_recording="none")
+        fs.add_split(fs.take(np.arange(0), label="val"))
+        binding = CVBinding(fs, ["all"], train_split_name="all")
+
+    def run(executor: Any) -> np.ndarray:
+        cv = CrossValidation(bindings=binding, n_folds=folds.FOLDS, phase=phase, experiment=exp, executor=executor, threads_per_task=1)
+        with exp.ctx.activate():
+            return np.concatenate([_epoch_losses(fold["train"]) for fold in cv.run(**folds.QUIET)])
+
+    return run
 
 
 def _timed(row: Row, rounds: int) -> Result:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """Arrays and tensors of any framework."""
+
+    def __array__(self) -> Any: ...
 
 
 def same_arrays(a: np.ndarray, b: np.ndarray) -> bool:
@@ -21,6 +28,8 @@ def same_values(a: Any, b: Any) -> bool:
     """Whether two values of configs or states are the same, whatever holds them."""
     if isinstance(a, np.ndarray | np.generic) or isinstance(b, np.ndarray | np.generic):
         return isinstance(a, type(b) if isinstance(b, np.ndarray) else object) and same_arrays(np.asarray(a), np.asarray(b))
+    if isinstance(a, _Array):
+        return type(a) is type(b) and same_arrays(np.asarray(a), np.asarray(b))
     if isinstance(a, Mapping):
         return isinstance(b, Mapping) and a.keys() == b.keys() and all(same_values(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):

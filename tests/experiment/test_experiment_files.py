@@ -260,14 +260,14 @@ class Quiet(Callback):
 
 
 def test_packaged_callbacks_need_permission(bench, tmp_path, monkeypatch):
-    (tmp_path / "own_callbacks.py").write_text(SOURCE)
+    (tmp_path / "quiet_callbacks.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    from own_callbacks import Quiet
+    from quiet_callbacks import Quiet
 
     bench.exp.execution_plan["train"].add_callback(Quiet(times=4))
     bench.exp.execution_plan["train"].add_callback(Quiet(times=5, label="again"))
     path = bench.exp.save(tmp_path / "trial")
-    sys.modules.pop("own_callbacks")
+    sys.modules.pop("quiet_callbacks")
     assert list(inspect_packaged_code(path).values()) == [SOURCE]
     with ExperimentContext().activate() as ctx:
         with pytest.raises(PackagedCodeError, match="inspect_packaged_code"):

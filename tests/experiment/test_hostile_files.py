@@ -14,6 +14,7 @@ import pyarrow.ipc
 import pytest
 
 import keydnn
+from keydnn.domain.errors import MissingExtraError
 from keydnn.experiment import Experiment, FeatureSet
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.errors import ArtifactError, ExperimentError, PackagedCodeError, SymbolResolutionError
@@ -319,7 +320,7 @@ def test_names_of_what_runs(named, mark, files, tmp_path, watched):
         told["header"]["symbol"] = named
         changed = {"artifact.json": json.dumps(told).encode()}
     path = write(tmp_path / "a.sc.mml", {**files["sc"], **CODE, **changed})
-    with pytest.raises((ArtifactError, SymbolResolutionError, PackagedCodeError)):
+    with pytest.raises((ArtifactError, SymbolResolutionError, PackagedCodeError, MissingExtraError)):
         load_artifact(path, "sc")
     assert "os.system" in inspect_packaged_code(path)["code/x.py"]  # it is shown, and did not run
 

@@ -28,6 +28,7 @@ def test_a_few_kills(backend):
 
 
 @pytest.mark.long
+@pytest.mark.skipif("KEYDNN_KILLS" not in os.environ, reason="half an hour; KEYDNN_KILLS=1 asks for it")
 @pytest.mark.parametrize("options", [[], ["--twice"], ["--whole-epochs"]], ids=["once", "twice", "whole epochs"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_kills(backend, options):

@@ -1,5 +1,6 @@
 """YAML: every kind comes again with an equal config, hand-written files need little, and what is wrong is told with its place."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -378,10 +379,9 @@ Experiment.from_yaml(sys.argv[2]).to_yaml(sys.argv[3])
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["keydnn", TORCH])
 def test_experiments_come_again_in_a_fresh_process(backend, tmp_path, context):
-    from keydnn.experiment.models.torch import SequentialMLP as TorchMLP
-
     fs = cells()
-    net = ModelNode("net", (TorchMLP if backend == "torch" else SequentialMLP)(hidden_dim=4), fs.reference(features="u.raw"))
+    model = importlib.import_module(f"keydnn.experiment.models.{backend}").SequentialMLP(hidden_dim=4)
+    net = ModelNode("net", model, fs.reference(features="u.raw"))
     ModelGraph([net], sgd(backend))
     path = plan(fs, net, backend).to_yaml(tmp_path / "study")
     child = [sys.executable, "-c", CHILD, str(fs.save(tmp_path / "cells")), str(path), str(tmp_path / "again.yaml")]
@@ -391,20 +391,20 @@ def test_experiments_come_again_in_a_fresh_process(backend, tmp_path, context):
 
 
 def test_callbacks_of_users_come_again(study, tmp_path):
-    callback_registry.register("Steps", Steps)
+    callback_registry.register("Strides", Steps)
     callback_registry.register("Bell", Bell)
     try:
         phase = study.execution_plan.get_train_phase("train")
         phase.add_callback(Steps(every=2, sizes=(3, (4, None)), label="steps"))
         study.add_callback(Bell(label="bell", execution_order=3))
         text = study.to_yaml(tmp_path / "study").read_text()
-        assert "callback_type: Steps" in text and "callback_type: Bell" in text
+        assert "callback_type: Strides" in text and "callback_type: Bell" in text
         again = Experiment.from_yaml(tmp_path / "study", overwrite=True)
         assert same(again, study)
         steps = next(callback for callback in again.execution_plan[0].callbacks if callback.label == "steps")
         assert steps.sizes == (3, (4, None)) and again.exp_callbacks[0].execution_order == 3
     finally:
-        del callback_registry["Steps"], callback_registry["Bell"]
+        del callback_registry["Strides"], callback_registry["Bell"]
 
 
 def test_two_inputs_from_one_set_and_references_in_losses(tmp_path, context):

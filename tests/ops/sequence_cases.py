@@ -4,8 +4,9 @@ import numpy as np
 
 from keydnn import Tensor, concat, ops
 from keydnn.ops.lookup import embedding_grad_p
+from keydnn.ops.recurrent import rnn_grad_p
 from tests.kernels import sequence_definitions as d
-from tests.ops.op_cases import Case, given, normal
+from tests.ops.op_cases import Case, given, normal, uniform
 
 LOOSE = {"rtol": (4e-5, 1e-12), "atol": (4e-5, 1e-12)}
 MASK = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
@@ -67,12 +68,29 @@ def sequence(kind, gates, biased=True, mask=None, reverse=False, twice=2, **how)
     return Case(label, call, tuple(operands), define, torch_layer(kind.upper()) if same else None, order=twice, **LOOSE)
 
 
+def rnn_gradient(reverse):
+    """The gradient of a plain recurrent layer, as a function of what it is given; states are any numbers between -1 and 1."""
+
+    def call(*operands):
+        dtype = np.result_type(*(operand.dtype for operand in operands))
+        alike = (operand.astype(dtype) for operand in operands)
+        return joined(rnn_grad_p(*alike, present=(True,) * 5 + (False,), reverse=reverse))
+
+    def define(g, g_last, h, w, h0):
+        return flat(d.rnn_grad(g, g_last, h, w, h0, None, reverse))
+
+    label = "rnn_grad-reverse" if reverse else "rnn_grad"
+    operands = (normal(T, N, H), normal(N, H), uniform(-0.9, 0.9, T, N, H), normal(H, H), normal(N, H))
+    return Case(label, call, operands, define, order=1, **LOOSE)
+
+
 CASES = [
     *[sequence(*kind, **how) for kind in (("rnn", 1), ("lstm", 4), ("gru", 3)) for how in ({}, {"mask": MASK, "biased": False})],
     *[sequence(*kind, mask=MASK, reverse=True, twice=1) for kind in (("rnn", 1), ("lstm", 4), ("gru", 3))],
     sequence("rnn", 1, reverse=True),
     sequence("gru", 3, reset_after=True),
     sequence("gru", 3, reset_after=True, mask=MASK, biased=False, reverse=True),
+    *[rnn_gradient(reverse) for reverse in (False, True)],
     Case(
         "rnn_cell",
         ops.rnn_cell,

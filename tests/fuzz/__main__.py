@@ -8,6 +8,7 @@ Each reader works in a process of its own, so that a crash is seen.  A finding i
 
 import argparse
 import faulthandler
+import importlib.util
 import multiprocessing
 import os
 import re
@@ -80,6 +81,8 @@ def work(reader, seconds, first, most):
     """Cases of one reader until the time is over; prints findings, returns their number."""
     faulthandler.enable()
     warnings.simplefilter("ignore")
+    if importlib.util.find_spec("threadpoolctl") is not None:  # the pools of OpenMP do not survive a fork
+        importlib.import_module("threadpoolctl").threadpool_limits(1)
     signal.signal(signal.SIGALRM, _give_up)
     sys.setrecursionlimit(1000)
     found, done, end, seen = 0, 0, time.monotonic() + seconds, set()

@@ -1,4 +1,7 @@
-"""``kill -9`` at events spread over run and saves, in processes of their own; see :mod:`tests.experiment.kill_trials`."""
+"""``kill -9`` at events spread over run and saves, in processes of their own; see :mod:`tests.experiment.kill_trials`.
+
+Two kills a backend are tests; KEYDNN_KILLS=1 asks for fifty.
+"""
 
 import os
 import subprocess
@@ -27,9 +30,10 @@ def test_a_few_kills(backend):
     trials(backend, FEW)
 
 
-@pytest.mark.long
-@pytest.mark.skipif("KEYDNN_KILLS" not in os.environ, reason="half an hour; KEYDNN_KILLS=1 asks for it")
-@pytest.mark.parametrize("options", [[], ["--twice"], ["--whole-epochs"]], ids=["once", "twice", "whole epochs"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_many_kills(backend, options):
-    trials(backend, MANY, *options)
+if "KEYDNN_KILLS" in os.environ:  # half an hour
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("options", [[], ["--twice"], ["--whole-epochs"]], ids=["once", "twice", "whole epochs"])
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_many_kills(backend, options):
+        trials(backend, MANY, *options)

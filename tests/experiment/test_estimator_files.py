@@ -122,9 +122,9 @@ print("all")
 """
 
 
-@pytest.mark.parametrize("places", [slice(0, None, 6), pytest.param(slice(None), marks=pytest.mark.slow)], ids=["some", "all"])
-def test_predictions_have_the_same_bits_in_another_process(places, tmp_path):
-    for i, (estimator, _) in enumerate(fitted(places)):
+@pytest.mark.slow
+def test_predictions_have_the_same_bits_in_another_process(tmp_path):
+    for i, (estimator, _) in enumerate(fitted()):
         model = ScikitModelWrapper(estimator)
         model.save(tmp_path / f"{i:03d}")
         x = X[:, : getattr(estimator, "n_features_in_", 1)] + 0.125

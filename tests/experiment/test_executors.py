@@ -34,6 +34,7 @@ def folds(bench, executor, **options):
     return [told(results.get_fold(label)) for label in results.fold_labels]
 
 
+@pytest.mark.slow
 def test_processes_give_the_bits_that_come_out_here(bench):
     before = bench.everything()
     here = folds(bench, "serial")

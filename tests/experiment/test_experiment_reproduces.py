@@ -105,6 +105,7 @@ MAKERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS)
 def test_in_a_new_process(make, tmp_path):
     exp = make()

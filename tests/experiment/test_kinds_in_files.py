@@ -109,6 +109,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, "-c", *arguments], capture_output=True, text=True, check=False, env=env)
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(tmp_path):
     (tmp_path / "there").mkdir()
     n = 0
@@ -199,6 +200,7 @@ def module(folder, monkeypatch, name):
     return __import__(name)
 
 
+@pytest.mark.slow
 def test_packaged_classes_without_their_module(tmp_path, monkeypatch):
     mine = module(tmp_path, monkeypatch, "packagedsplitter")
     path = mine.Packagedsplitter(7).save(tmp_path / "p" / "mine")
@@ -249,6 +251,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 def test_what_stands_in_main_cannot_be_packaged(tmp_path):
     assert run(IN_MAIN, str(tmp_path / "m")).stdout.split() == ["True", "True"]
 

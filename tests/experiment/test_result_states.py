@@ -116,6 +116,7 @@ class Told(Callback):
         return exec_ctx.batch_idx if self.per_batch else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("batch_hooks", [False, True])
 def test_a_run_answers_as_before(backend, batch_hooks, tmp_path):
@@ -145,6 +146,7 @@ def test_equal_results_give_equal_files(tmp_path):
     assert Checkpoint({"r": results_state(again)}).save(tmp_path / "d").read_bytes() == second
 
 
+@pytest.mark.slow
 def test_scikit_fits_come_back(tmp_path):
     linear_model = pytest.importorskip("sklearn.linear_model")
     fs = FeatureSet.from_dict("cells", {"x": np.arange(12.0), "y": 2 * np.arange(12.0)}, "x", "y")
@@ -241,6 +243,7 @@ def samples():
     return FeatureSet.from_dict("rows", {"a": 10.0 * rows, "y": 2.0 * rows, "t": [f"t{i % 11}" for i in rows]}, ["a"], "y", "t")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),

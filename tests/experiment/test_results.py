@@ -277,6 +277,7 @@ def test_large_recordings_are_told_once(recwarn):
         warn_if_large(ResultRecording.LAST, **(size | {"bytes_per_sample": 1040}))
 
 
+@pytest.mark.slow
 def test_ten_epochs_of_45000_samples_take_less_than_10_mib():
     """Everything that the results keep alive, apart from the feature set: outputs, targets, tags, rows, weights, losses, metrics."""
     n, batch_size = 45_000, 100

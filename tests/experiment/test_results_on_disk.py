@@ -186,6 +186,7 @@ def test_only_the_best_or_last_epoch_stays_on_disk(tmp_path):
     assert len(list((tmp_path / "r").rglob(f"steps_*{SUFFIX}"))) == 1
 
 
+@pytest.mark.slow
 def test_a_loaded_experiment_writes_its_results_where_it_is_told(tmp_path):
     with ExperimentContext().activate():
         exp = experiment("keydnn", config=everything(tmp_path / "r"), told=False)
@@ -344,6 +345,7 @@ def test_results_of_hooks_keep_their_class_and_order(tmp_path):
     assert max(size for name, size in sizes.items() if name.startswith("callbacks")) < 2000  # the array stands in the artifact's file alone
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_while_a_run_records(tmp_path):
     n = 2000
     fs = FeatureSet.from_dict("many", {"a": np.arange(float(n)), "y": np.arange(float(n)), "t": np.arange(n)}, ["a"], "y", "t")

@@ -89,6 +89,7 @@ def test_it_goes_on_after_every_kind_of_checkpoint(save_on, by_batch, copies, tm
         assert exp.last_run.started_at == first.last_run.started_at < exp.last_run.ended_at
 
 
+@pytest.mark.slow
 def test_a_run_that_is_over_stays_as_it_is(tmp_path, monkeypatch, caplog):
     told = hooks_told(monkeypatch)
     first = kill_world.experiment("keydnn")
@@ -106,6 +107,7 @@ def test_a_run_that_is_over_stays_as_it_is(tmp_path, monkeypatch, caplog):
     assert difference(kill_world.answer(first), kill_world.answer(exp)) is None  # and both go on in the same way
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_goes_on_too(tmp_path, monkeypatch):
     undisturbed = kill_world.experiment("keydnn")
     undisturbed.run(tmp_path / "other", **QUIET)
@@ -118,6 +120,7 @@ def test_a_run_that_failed_goes_on_too(tmp_path, monkeypatch):
     assert difference(kill_world.answer(undisturbed), kill_world.answer(resumed(tmp_path / "run"))) is None
 
 
+@pytest.mark.slow
 def test_nothing_was_over_yet(tmp_path):
     first = kill_world.experiment("keydnn")
     first.run(tmp_path / "run", **QUIET)
@@ -147,6 +150,7 @@ def test_what_is_refused(tmp_path, copies):
     assert ExperimentContext.get_active() is active
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_left_out(tmp_path, copies, caplog):
     first = kill_world.experiment("keydnn")
     first.run(tmp_path / "run", **QUIET)

@@ -238,6 +238,7 @@ def test_optimizers_by_backend_and_classes_come_again(backend, tmp_path, context
         assert same(ModelGraph.from_yaml(path), graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["keydnn", TORCH])
 def test_activations_of_every_form_come_again(backend, tmp_path, context):
     import importlib
@@ -988,6 +989,7 @@ def test_classes_of_users(module, tmp_path):
     assert same(from_yaml(path, allow_packaged_code=True), own(batch_size=2, seed=3))
 
 
+@pytest.mark.slow
 def test_metrics_of_math_are_trusted_and_those_of_main_cannot_be_named(tmp_path):
     import math
 

@@ -7,6 +7,7 @@ from keydnn.stability import AffineDataset, ClipRule, LinearBlockModel, stack_pr
 from keydnn.stability.stress import SCENARIOS
 
 
+@pytest.mark.slow
 def test_the_suite_as_it_stands():
     results = {result.name: result for result in stress_suite()}
     assert list(results) == list(SCENARIOS)

@@ -20,6 +20,7 @@ from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import FeatureSet, SampleCollection
 from keydnn.experiment.errors import ArtifactError, ArtifactKindError, ExperimentError, PackagedCodeError, SampleLoadError
 from keydnn.experiment.io import inspect_packaged_code, load_artifact, migration_registry
+from keydnn.experiment.io.artifact import clear_errors
 from keydnn.experiment.predicates import GT, Lambda
 from keydnn.experiment.samplers import SimilarityCondition
 from keydnn.experiment.scalers import Scaler
@@ -378,3 +379,8 @@ def test_files_of_format_1_0_stay_readable():
     assert fs.get_sample_uuids()[0] == "f4607a2d-c009-49dc-9d3a-ba4215edac82"
     fs.undo_all_transforms()
     assert fs.get_feature_keys() == ["features.b.raw", "features.x.raw"]
+
+
+def test_a_file_that_asks_for_more_memory_than_there_is():
+    with pytest.raises(ArtifactError, match="big is malformed: MemoryError"), clear_errors("big"):
+        raise MemoryError

@@ -26,7 +26,7 @@ EXTENSION = "mml"
 OBJECT_VERSION = "1.0"
 _SLACK = 1 << 20  # parameters that any file may ask for
 KINDS = ("fs", "sp", "sm", "sc", "smc", "md", "mg", "op", "ls", "ckpt", "exp")
-MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError)
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError, RecursionError, MemoryError)
 
 
 @contextlib.contextmanager

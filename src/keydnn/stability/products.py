@@ -10,6 +10,7 @@ Vectors are flat, in the order of ``model.parameters()``.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -207,11 +208,11 @@ class Hessian:
         return self._joined(grad(self.loss(), self.params, allow_unused=True))
 
     def _difference(self, v: np.ndarray) -> np.ndarray:
-        try:
-            return self._differences(v)
-        except BaseException:
-            np.copyto(self.theta._data, self._here)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(np.copyto, self.theta._data, self._here)
+            found = self._differences(v)
+            undo.pop_all()
+        return found
 
     def _central(self, v: Tensor) -> Tensor:
         """The gradient a step ahead less that a step behind, over two steps."""

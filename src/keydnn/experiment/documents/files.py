@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.phases import EvalPhase, FitPhase, PhaseGroup, TrainPhase
 from keydnn.experiment.samplers import BaseSampler
 from keydnn.experiment.splitters import BaseSplitter, ConditionSplitter
+from keydnn.experiment.undo import unless_done
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -160,7 +161,7 @@ def experiment_of(document: Mapping[str, Any], name: str) -> Experiment:
         ArtifactError: Something unknown or wrong; the message tells where.
     """
     reader = Reader(name, ExperimentContext.get_active(), overwrite=False, allow_packaged_code=True)
-    with _all_or_nothing(reader.ctx), reader.at("experiment"):
+    with unless_done(reader.ctx), reader.at("experiment"):
         return _read_experiment(reader, document, Experiment)
 
 
@@ -199,7 +200,7 @@ def read(path: str | os.PathLike[str], kind: str | None, cls: type, *, overwrite
     base = _KINDS[name].base
     if (kind is not None and name != kind) or not (issubclass(cls, base) or issubclass(base, cls)):
         reader.refuse(f"the file holds a {name}, expected {kind or cls.__name__}")
-    with _all_or_nothing(reader.ctx), reader.at(name):
+    with unless_done(reader.ctx), reader.at(name):
         made = _KINDS[name].read(reader, document, cls if issubclass(cls, base) else base)
         if not isinstance(made, cls):
             reader.refuse(f"the file holds a {type(made).__name__}, expected a {cls.__name__}")
@@ -213,13 +214,3 @@ def _only(reader: Reader, told: Any) -> tuple[str, Any]:
         reader.refuse(f"a file has exactly one key that tells its kind, one of {', '.join(_KINDS)}; got {keys or 'none'}")
     check_keys(reader, told, _KINDS, "a file")
     return next(iter(told.items()))
-
-
-@contextlib.contextmanager
-def _all_or_nothing(ctx: ExperimentContext) -> Iterator[None]:
-    """Back to what the context was, if anything fails inside the block."""
-    before = ctx.get_state()
-    with contextlib.ExitStack() as undo:
-        undo.callback(ctx.set_state, before)
-        yield
-        undo.pop_all()

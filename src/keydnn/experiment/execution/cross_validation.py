@@ -34,8 +34,8 @@ class CrossValidation:
         seed: Of the :class:`~keydnn.experiment.splitters.RandomSplitter` that cuts.
         phase: TrainPhase or PhaseGroup; None takes the plan of the experiment.
         experiment: None takes that of the active context.
-        executor: Where folds run: "serial" (here, one after the other), "processes", "ray", or an executor.  Numbers are the same bit
-            for bit where ``threads_per_task`` is.
+        executor: Where folds run: "serial" (here, one after the other), "processes", "ray", or an executor, which knows its own workers.
+            Numbers are the same bit for bit where ``threads_per_task`` is.
         workers: How many folds run at once elsewhere; None: as many as fit.
         threads_per_task: Threads a fold computes with; None: here what is set, elsewhere the processors are shared.
         retries: How often folds are given out again after a worker died.

@@ -7,11 +7,10 @@ checkpoints/0000.ckpt.mml ..  as they are on disk      facts.json    what the ot
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from keydnn.experiment.io.artifact import EXTENSION
 from keydnn.experiment.io.classes import spec_of
 from keydnn.experiment.results import ResultsConfig
 from keydnn.experiment.results.state import write_results
+from keydnn.experiment.undo import unless_done
 
 KIND = "exp"
 SETS, GRAPH = "featuresets", "model_graph"
@@ -125,7 +125,7 @@ def read_experiment(
     is_taken = active.model_graph is not None or active.get_experiment() is not None
     ctx = ExperimentContext(registration_policy=active.registration_policy) if is_taken else active
     with ArtifactReader(filepath, KIND, allow_packaged_code=allow_packaged_code) as reader:
-        with random_states.kept(), _kept_unless_done(ctx), ctx.activate():
+        with random_states.kept(), unless_done(ctx), ctx.activate():
             made, names = _made(cls, reader, ctx, overwrite, data)
             _write_checkpoints(made, reader, names, checkpoint_dir, overwrite)
             if data is None:
@@ -134,16 +134,6 @@ def read_experiment(
         ExperimentContext.set_active(ctx)
         log.info("the active context has a graph or an experiment; the loaded %r lives in a new one, active from now on", made.label)
     return made
-
-
-@contextlib.contextmanager
-def _kept_unless_done(ctx: ExperimentContext) -> Iterator[None]:
-    """The context is as before if the block fails."""
-    before = ctx.get_state()
-    with contextlib.ExitStack() as undo:
-        undo.callback(ctx.set_state, before)
-        yield
-        undo.pop_all()
 
 
 def _made(cls: Any, reader: ArtifactReader, ctx: ExperimentContext, overwrite: bool, data: Data | None) -> tuple[Any, list[str]]:

@@ -6,7 +6,6 @@ these as well, but not the values of the samples.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from keydnn.experiment.graph.graph_file import ids_by_label, ids_in, renamed
 from keydnn.experiment.phases import PhaseGroup
 from keydnn.experiment.random_files import states_of, told_states
 from keydnn.experiment.results.state import run_from_state, run_state
+from keydnn.experiment.undo import unless_done
 
 
 def told(experiment: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def take_full(experiment: Any, state: Mapping[str, Any]) -> None:
     state = renamed(state, ids)
     sets = [(ctx.available_featuresets[node_id], told) for node_id, told in state["feature_sets"].items()]
     fresh = [(fs, feature_set_state.state_of(fs, told)) for fs, told in sets]
-    with _undone(experiment):
+    with unless_done(experiment):
         for fs, inner in fresh:
             fs.set_state(inner)
         if state["model_graph"] is not None:
@@ -94,18 +94,8 @@ def take_graph(experiment: Any, state: Mapping[str, Any]) -> None:
     """
     graph = experiment.model_graph
     state = renamed(state, _ids_in(graph, state))
-    with _undone(experiment):
+    with unless_done(experiment):
         graph.set_state(state)
-
-
-@contextlib.contextmanager
-def _undone(experiment: Any) -> Iterator[None]:
-    """If the block fails, the experiment is as before."""
-    before = experiment.get_state()
-    with contextlib.ExitStack() as undo:
-        undo.callback(experiment.set_state, before)
-        yield
-        undo.pop_all()
 
 
 def _ids_in(graph: Any, state: Mapping[str, Any]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from keydnn.experiment.errors import StateMismatchError
 from keydnn.experiment.io import ArtifactReader, Checkpoint
 from keydnn.experiment.io.artifact import clear_errors
 from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.undo import unless_done
 
 CHECKPOINT_ENTRY = "modelgraph"  # of a checkpoint
 log = logging.getLogger("keydnn")
@@ -65,13 +66,9 @@ def place_in(
 
 def _made(cls: Any, ctx: ExperimentContext, config: Mapping[str, Any], state: Mapping[str, Any], policy: Any) -> Any:
     """The graph with its state; the context is as before if that fails."""
-    before = ctx.get_state()
-    with contextlib.ExitStack() as undo:
-        undo.callback(ctx.set_state, before)
-        with ctx.activate(), ctx.use_policy(policy):
-            made = cls.from_config(config)
-            made.set_state(state)
-        undo.pop_all()
+    with unless_done(ctx), ctx.activate(), ctx.use_policy(policy):
+        made = cls.from_config(config)
+        made.set_state(state)
     return made
 
 

@@ -44,7 +44,8 @@ class Sweep:
         n_trials: How many; None only for a grid: all.
         seed: Of the points.
         experiment: None takes that of the active context.
-        executor: "serial", "processes", "ray" or an executor; Optuna is asked for as many trials at once as there are workers.
+        executor: "serial", "processes", "ray" or an executor, which knows its own workers; Optuna is asked for as many trials at once
+            as there are workers.
         workers: How many trials run at once elsewhere.
         threads_per_task: Threads of a trial.
         retries: How often trials are given out again after a worker died.

@@ -148,6 +148,9 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError):
             call()
+    for targets in (Y[:-1], Y[:, 0], Y[:, :1].repeat(5, 1)):  # broadcasting would find an answer to another question
+        with pytest.raises(ValueError, match="network gives"):
+            lambda_max(model, X, targets)
 
 
 RULES = [

@@ -28,6 +28,7 @@ from keydnn.stability.explain import explain, suggest_precision
 from keydnn.stability.export import c_header, compare_trace, quantizer_list, to_hls4ml_config, write_weights
 from keydnn.stability.history import FitHistory
 from keydnn.stability.integer import compare_integer, compile_integer
+from keydnn.stability.integer_training import train_integer
 from keydnn.stability.metrics import MetricsConfig
 from keydnn.stability.nn import BaseModel, LinearBlockModel
 from keydnn.stability.precision import RESERVED_NAMES, PrecisionDict, ensure_precision_dict
@@ -60,5 +61,5 @@ __all__ = [
     "hessian_spectrum", "history", "hvp", "lambda_max", "make_controller", "matrix_norms_np", "nn", "precision",
     "preconditioned_lambda_max", "quantization", "quantize_np", "quantize_tensor", "quantizer_list", "rail_stats", "run_config",
     "safe_cosine", "spectral_norm_np", "stability_limit", "stability_metrics_from_hessian", "stack_precision", "stress", "stress_suite",
-    "suggest_precision", "tensor_l2_norm", "to_hls4ml_config", "utils", "write_weights",
+    "suggest_precision", "tensor_l2_norm", "to_hls4ml_config", "train_integer", "utils", "write_weights",
 ]  # fmt: skip

@@ -39,15 +39,21 @@ class Fixed:
         return np.ldexp(self.raw.astype(np.float64), -self.f)
 
 
-def _room(raw: np.ndarray, bits: int) -> np.ndarray:
+def room(raw: np.ndarray, bits: int) -> np.ndarray:
     """The integers in an array that has room for so many bits."""
     return raw.astype(object) if bits > _SAFE and raw.dtype != object else raw
 
 
-def _shifted(a: Fixed, f: int) -> np.ndarray:
+def shifted(a: Fixed, f: int) -> np.ndarray:
     """The integers with more fractional bits."""
-    raw = _room(a.raw, a.bits + f - a.f)
+    raw = room(a.raw, a.bits + f - a.f)
     return raw << (f - a.f) if f > a.f else raw
+
+
+def product(a: Fixed, b: Fixed) -> Fixed:
+    """The exact matrix product."""
+    bits = a.bits + b.bits + int(np.ceil(np.log2(max(a.raw.shape[1], 1)))) + 1
+    return Fixed(room(a.raw, bits) @ room(b.raw, bits), a.f + b.f, bits)
 
 
 def _overflows(v: np.ndarray, dtype: HLSDataType) -> np.ndarray:
@@ -67,7 +73,7 @@ def cast(a: Fixed, dtype: Any) -> tuple[Fixed, int]:
         raise ValueError(f"integer execution needs fixed-point formats that round deterministically, got {dtype}")
     f, wl = dtype.fractional_bits, dtype.WL
     drop = max(a.f - f, 0)
-    raw = _room(a.raw, max(a.bits + max(f - a.f, 0), wl) + 2)
+    raw = room(a.raw, max(a.bits + max(f - a.f, 0), wl) + 2)
     down = raw >> drop if drop else raw << (f - a.f)
     v = _rounded(raw, down, drop, dtype.QMODE)
     out = _overflows(v, dtype)
@@ -106,17 +112,19 @@ def _rounded(raw: np.ndarray, down: np.ndarray, drop: int, qmode: str) -> np.nda
     return down + np.where((rest > half) | ties[qmode], 1, 0)
 
 
-def _added(a: Fixed, b: Fixed) -> Fixed:
+def added(a: Fixed, b: Fixed) -> Fixed:
+    """The exact sum."""
     f = max(a.f, b.f)
     bits = max(a.bits + f - a.f, b.bits + f - b.f) + 1
-    return Fixed(_room(_shifted(a, f), bits) + _room(_shifted(b, f), bits), f, bits)
+    return Fixed(room(shifted(a, f), bits) + room(shifted(b, f), bits), f, bits)
 
 
 @dataclass
 class Trace:
-    """What one layer gave: its output, and overflows in its accumulator."""
+    """What one layer took and gave, and overflows in its accumulator."""
 
     name: str
+    input: Fixed
     output: Fixed
     overflows: int = 0
 
@@ -127,12 +135,13 @@ class IntegerNetwork:
 
     Attributes:
         accumulate: ``"dot"`` or ``"per_mac"``.
+        weights: From the name of a layer to its weight (out, in) and bias.
     """
 
     network: Any
     precision: Any
     accumulate: str
-    _weights: dict[str, tuple[Fixed, Fixed | None]] = field(default_factory=dict)
+    weights: dict[str, tuple[Fixed, Fixed | None]] = field(default_factory=dict)
 
     def forward_int(self, X: Any) -> tuple[np.ndarray, Any]:
         """The stored integers of the output, and their format.
@@ -146,18 +155,19 @@ class IntegerNetwork:
         return last.output.raw, dtype if dtype is not None else ap_fixed(last.output.bits, last.output.bits - last.output.f)
 
     def trace(self, X: Any) -> list[Trace]:
-        """The output of every layer."""
+        """Input and output of every layer."""
         dtype = self.precision.dtype("input", "value")
-        z = _stored("input.value", dtype, np.asarray(X))
+        z = stored("input.value", dtype, np.asarray(X))
         found = []
         for name, layer in self.network.named_children():
-            z, overflows = self._layer(name, layer, z)
-            found.append(Trace(name, z, overflows))
+            output, overflows = self._layer(name, layer, z)
+            found.append(Trace(name, z, output, overflows))
+            z = output
         return found
 
     def _layer(self, name: str, layer: Any, z: Fixed) -> tuple[Fixed, int]:
         overflows = 0
-        if name in self._weights:
+        if name in self.weights:
             z, overflows = self._dot(name, z) if self.accumulate == "dot" else self._per_mac(name, z)
         elif isinstance(layer, ReLU):
             z = Fixed(np.where(z.raw > 0, z.raw, 0), z.f, z.bits)
@@ -166,14 +176,12 @@ class IntegerNetwork:
         return cast(z, self.precision.dtype(name, "activation"))[0], overflows
 
     def _dot(self, name: str, z: Fixed) -> tuple[Fixed, int]:
-        w, b = self._weights[name]
-        bits = z.bits + w.bits + int(np.ceil(np.log2(max(w.raw.shape[1], 1)))) + 1
-        total = Fixed(_room(z.raw, bits) @ _room(w.raw, bits).T, z.f + w.f, bits)
-        total, overflows = cast(total, self.precision.dtype(name, "accumulator"))
-        return (total if b is None else _added(total, b)), overflows
+        w, b = self.weights[name]
+        total, overflows = cast(product(z, Fixed(w.raw.T, w.f, w.bits)), self.precision.dtype(name, "accumulator"))
+        return (total if b is None else added(total, b)), overflows
 
     def _per_mac(self, name: str, z: Fixed) -> tuple[Fixed, int]:
-        w, b = self._weights[name]
+        w, b = self.weights[name]
         dtype = self.precision.dtype(name, "accumulator")
         if dtype is None:
             raise ValueError(f"per_mac: {name} needs a format for its accumulator")
@@ -182,14 +190,14 @@ class IntegerNetwork:
         total, overflows = cast(start, dtype)
         bits = z.bits + w.bits
         for k in range(w.raw.shape[1]):
-            product = Fixed(_room(z.raw[:, k, None], bits) * _room(w.raw[None, :, k], bits), z.f + w.f, bits)
-            term, lost = cast(product, dtype)
-            total, more = cast(_added(total, term), dtype)
+            exact = Fixed(room(z.raw[:, k, None], bits) * room(w.raw[None, :, k], bits), z.f + w.f, bits)
+            term, lost = cast(exact, dtype)
+            total, more = cast(added(total, term), dtype)
             overflows += lost + more
         return total, overflows
 
 
-def _stored(what: str, dtype: Any, values: np.ndarray) -> Fixed:
+def stored(what: str, dtype: Any, values: np.ndarray) -> Fixed:
     """Real numbers in a format."""
     if not isinstance(dtype, HLSDataType) or dtype.is_stochastic:
         raise ValueError(f"integer execution: {what} needs a fixed-point format that rounds deterministically, got {dtype}")
@@ -229,9 +237,9 @@ def compile_integer(model: Any, precision: Any, accumulate: str = "dot") -> Inte
     compiled = IntegerNetwork(network, table, accumulate)
     for name, layer in network.named_children():
         if isinstance(layer, Linear | Dense):
-            w = _stored(f"{name}.weight", table.dtype(name, "weight"), layer.weight.numpy())  # type: ignore[union-attr]
-            b = None if layer.bias is None else _stored(f"{name}.bias", table.dtype(name, "bias"), layer.bias.numpy())
-            compiled._weights[name] = (w, b)
+            w = stored(f"{name}.weight", table.dtype(name, "weight"), layer.weight.numpy())  # type: ignore[union-attr]
+            b = None if layer.bias is None else stored(f"{name}.bias", table.dtype(name, "bias"), layer.bias.numpy())
+            compiled.weights[name] = (w, b)
         elif not isinstance(layer, ReLU | Flatten):
             raise ValueError(f"compile_integer: {name!r} ({type(layer).__name__}) has no integer form; there are Dense, ReLU, Flatten")
     return compiled
@@ -266,6 +274,6 @@ def compare_integer(model: Any, X: Any, precision: Any) -> Comparison:
     layers = []
     for dot, mac in zip(*runs, strict=True):
         f = max(dot.output.f, mac.output.f)
-        distance = np.abs(_shifted(dot.output, f) - _shifted(mac.output, f)).astype(np.float64)
+        distance = np.abs(shifted(dot.output, f) - shifted(mac.output, f)).astype(np.float64)
         layers.append(LayerDifference(dot.name, float(distance.max(initial=0.0)), float(distance.mean()), mac.overflows))
     return Comparison(tuple(layers), next((layer.name for layer in layers if layer.max_lsb > 0), None))

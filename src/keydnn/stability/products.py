@@ -39,6 +39,12 @@ def loss_of(prediction: Tensor, target: Tensor, loss_mode: Any) -> Tensor:
     return squares / (2.0 * target.shape[0]) if loss_mode == "half_mse" else squares / float(np.prod(target.shape))
 
 
+def check_shapes(prediction: Tensor, target: Tensor) -> None:
+    """Raise ValueError unless the network gives what the targets are."""
+    if prediction.shape != target.shape:
+        raise ValueError(f"the network gives {prediction.shape}, Y has {target.shape}; both need the same shape")
+
+
 def _finite(name: str, a: Any) -> np.ndarray:
     """A float64 copy."""
     array = np.array(a.numpy() if isinstance(a, Tensor) else a, np.float64)
@@ -142,7 +148,10 @@ class Hessian:
 
     def loss(self) -> Tensor:
         """The loss, in its graph."""
-        return loss_of(self.output(), self.y, self.loss_mode)
+        prediction = self.output()
+        if not callable(self.loss_mode):
+            check_shapes(prediction, self.y)
+        return loss_of(prediction, self.y, self.loss_mode)
 
     def gradient(self) -> np.ndarray:
         """The flat gradient."""

@@ -18,8 +18,8 @@ from keydnn._tensor import Tensor
 from keydnn.autograd.backward import grad
 from keydnn.nn.layers.norm import BatchNorm1d, BatchNorm2d
 from keydnn.stability.keys import key_of
-from keydnn.stability.nn.program import check_shapes, squares_of
-from keydnn.stability.products import loss_of
+from keydnn.stability.nn.program import squares_of
+from keydnn.stability.products import check_shapes, loss_of
 
 GROWTH_STEPS = 200
 FIRST_SCALE, SMALLEST_SCALE, LARGEST_SCALE = 2.0**15, 2.0**-24, 2.0**40

@@ -26,17 +26,11 @@ from keydnn.stability.laws import Kind, Knobs, State, control, sense
 from keydnn.stability.nn.forward import layer_forward
 from keydnn.stability.nn.quantisers import FLOAT64, Formats
 from keydnn.stability.precision import layer_names
-from keydnn.stability.products import loss_of
+from keydnn.stability.products import check_shapes, loss_of
 from keydnn.training import Sequential
 
 _PLAIN = (int, float, bool, str, tuple, np.dtype, type(None))
 _IGNORED = ("training", "initializer", "device", "_stamp", "_parameters", "_buffers", "_modules", "_transient")
-
-
-def check_shapes(prediction: Tensor, target: Tensor) -> None:
-    """Raise ValueError unless the network gives what the targets are."""
-    if prediction.shape != target.shape:
-        raise ValueError(f"train_instrumented: the network gives {prediction.shape}, Y has {target.shape}")
 
 
 def squares_of(prediction: Tensor, target: Tensor) -> Tensor:

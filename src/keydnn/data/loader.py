@@ -247,39 +247,13 @@ _END = object()
 
 def _read_ahead(items: Iterator[Any], n: int) -> Iterator[Any]:
     """``items``, read by a thread up to ``n`` ahead; an error of theirs is raised here, in its place."""
-    import queue
-    import threading
+    from concurrent.futures import ThreadPoolExecutor
 
-    found: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(n)
-    stop = threading.Event()
-
-    def put(item: Any, error: BaseException | None = None) -> None:
-        while not stop.is_set():
-            try:
-                return found.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
+    with ThreadPoolExecutor(1, "keydnn-data") as reader:
+        ahead = deque(reader.submit(next, items, _END) for _ in range(n))
         try:
-            for item in items:
-                put(item)
-                if stop.is_set():
-                    return
-            put(_END)
-        except BaseException as error:  # noqa: BLE001  handed to the reader, who raises it
-            put(_END, error)
-
-    thread = threading.Thread(target=work, name="keydnn-data", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = found.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+            while (item := ahead.popleft().result()) is not _END:
+                ahead.append(reader.submit(next, items, _END))
+                yield item
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)

@@ -25,6 +25,7 @@ from keydnn.experiment.results import (
     ExperimentRun,
     ResultsConfig,
 )
+from keydnn.experiment.results.state import write_results
 
 Item = ExperimentPhase | PhaseGroup
 
@@ -202,7 +203,7 @@ class Experiment(Running, InYaml):
         return self._results_config
 
     def add_runs(self, runs: Iterable[ExperimentRun]) -> None:
-        """Add runs that happened elsewhere to the history.
+        """Add runs that happened elsewhere to the history; with a ``results_config`` their results are written to disk.
 
         Raises:
             TypeError: No ExperimentRun.
@@ -211,7 +212,11 @@ class Experiment(Running, InYaml):
         for run in given:
             if not isinstance(run, ExperimentRun):
                 raise TypeError(f"the history holds ExperimentRuns, got {type(run).__name__}")
-        self._history.extend(given)
+        for run in given:
+            folder = self._results_folder(run.label)
+            if folder is not None and run.results is not None:
+                write_results(run.results, folder)
+            self._history.append(run)
 
     def set_results_config(self, results_config: ResultsConfig | None) -> None:
         """Say which results of later runs are written to disk while they occur.

@@ -163,6 +163,15 @@ class Keeping:
         """Told by whoever wrote a checkpoint of this experiment or one of its phases."""
         self._checkpoints[name] = path
 
+    def get_files(self) -> dict[str, Any]:
+        """When checkpoints are written, where, and which there are; see :meth:`set_files`."""
+        return {"checkpointing": self._checkpointing, "directory": self._checkpoint_dir, "checkpoints": dict(self._checkpoints)}
+
+    def set_files(self, files: Mapping[str, Any]) -> None:
+        """Take back :meth:`get_files`."""
+        self._checkpointing, self._checkpoint_dir = files["checkpointing"], files["directory"]
+        self._checkpoints = dict(files["checkpoints"])
+
     def save_checkpoint(self, name: str, *, overwrite: bool = False, meta: Mapping[str, Any] | None = None) -> Path:
         """Write the full state: graph, optimizers, splits, scalers, history, callbacks and random numbers.
 

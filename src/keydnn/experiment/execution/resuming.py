@@ -11,12 +11,10 @@ Every checkpoint of a run says the run's id and a number that rises.  A run goes
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import uuid
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ from keydnn.experiment.data import SampleCollection
 from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.execution import experiment_file, experiment_state, run_state
 from keydnn.experiment.execution.cursor import DONE, FINISHED, Cursor
+from keydnn.experiment.execution.subfolders import known_directories
 from keydnn.experiment.io import Checkpoint
 from keydnn.experiment.phases import ExperimentPhase, PhaseGroup, TrainPhase
 
@@ -180,7 +179,7 @@ def taken_up(cls: Any, path: str | os.PathLike[str], *, allow_packaged_code: boo
     active = ExperimentContext.get_active()
     is_free = not active.available_nodes and active.model_graph is None and active.get_experiment() is None
     ctx = active if is_free else ExperimentContext()
-    with ctx.activate(), _quiet():
+    with ctx.activate(), known_directories():
         experiment = _read(cls, home, start, allow_packaged_code)
         if start.entries["checkpoint_dir"] is not None:
             experiment.set_checkpoint_dir(start.entries["checkpoint_dir"])
@@ -206,15 +205,6 @@ def _read(cls: Any, home: Path, start: Checkpoint, allow_packaged_code: bool) ->
         overwrite=False,
         data=lambda label: SampleCollection.load(home / DATA / tables[label]),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Directories of checkpoints hold files by now, and those of before the run stay where they are, which is no news."""
-    with warnings.catch_warnings():
-        for told in ("the checkpoint directory", ".* holds checkpoints already", ".* brings .* checkpoints"):
-            warnings.filterwarnings("ignore", message=told, category=UserWarning)
-        yield
 
 
 def _item(experiment: Any, told: Mapping[str, Any]) -> Item:

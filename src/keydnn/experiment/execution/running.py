@@ -17,6 +17,7 @@ from keydnn.experiment.execution.keeping import Keeping
 from keydnn.experiment.execution.plan_running import PlanRun, check_keywords
 from keydnn.experiment.execution.run_record import Span, machine_facts, sampler_seeds
 from keydnn.experiment.execution.snapshot import restoring
+from keydnn.experiment.execution.subfolders import in_subfolder
 from keydnn.experiment.phases import Checkpointing, EvalPhase, ExperimentPhase, PhaseGroup
 from keydnn.experiment.random_states import Stream
 from keydnn.experiment.results import (
@@ -129,6 +130,8 @@ class Running(Keeping):
     ) -> Any:
         """Run a phase or group for itself: what it changes is put back afterwards, also after an exception, but it stands in the history.
 
+        Checkpoints go into a folder named like the run, inside of the folder where they go otherwise.
+
         Args:
             item: The phase or group.
             label: Of the run in the history; it also names the stream of random numbers that the run draws from.
@@ -149,7 +152,8 @@ class Running(Keeping):
                         self._ctx.register_experiment_node(fs)
                 if reset_weights and self._ctx.model_graph is not None:
                     self._ctx.model_graph.reset_state()
-                return self._recorded(item, kwargs, label=label)
+                with in_subfolder(self, [item, self._plan], label):
+                    return self._recorded(item, kwargs, label=label)
             finally:
                 self._stream = stream
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from keydnn.experiment.execution.executors import IExecutor
 from keydnn.experiment.execution.shipping import Classes, check_parts, heard, packed
+from keydnn.experiment.execution.subfolders import files_told
 from keydnn.experiment.execution.worker import perform
 from keydnn.experiment.io.classes import REGISTRIES, import_string
 from keydnn.experiment.results.state import run_from_state
@@ -67,6 +69,9 @@ def perform_elsewhere(executor: IExecutor, experiment: Any, item: Any, tasks: Se
         with experiment.ctx.activate():
             runs = {i: run_from_state(answer["run"]) for i, answer in sorted(answers.items()) if answer["run"] is not None}
         experiment.add_runs(runs.values())
+        for _, answer in sorted(answers.items()):
+            for name, path in answer["checkpoints"].items():
+                experiment.checkpoint_written(name, Path(path))
     for i in sorted(answers):
         if answers[i]["error"] is not None:
             raise answers[i]["error"]
@@ -78,7 +83,8 @@ def _base(experiment: Any, item: Any, classes: Classes) -> bytes:
     ctx = experiment.ctx
     parts = {
         "class": type(experiment),
-        "experiment": {**experiment.get_config(), "checkpointing": None, "results_config": None},
+        "experiment": {**experiment.get_config(), "results_config": None},
+        "files": files_told(experiment),
         "item": item.get_config(),
         "graph": None if ctx.model_graph is None else (ctx.model_graph.get_config(), ctx.model_graph.get_state()),
         **surroundings(ctx),

@@ -16,6 +16,7 @@ from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.data import FeatureSet, SampleCollection
 from keydnn.experiment.data.resplitting import resplit
 from keydnn.experiment.execution.shipping import answered, unpacked
+from keydnn.experiment.execution.subfolders import keep_files_as_told, known_directories
 from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.io.classes import REGISTRIES, import_string
 from keydnn.experiment.optional import is_installed, need
@@ -35,15 +36,17 @@ def perform(base: bytes, task: bytes, threads: int, names: Sequence[str], *table
         *tables: Their tables.
 
     Returns:
-        The record of the run, and the error that ended it.
+        The record of the run, the error that ended it, and the checkpoints that were written.
     """
     told, asked = unpacked(base), unpacked(task)
     with threads_of(threads), working(told, dict(zip(names, tables, strict=True))) as ctx:
         if told["graph"] is not None:
             config, state = told["graph"]
             ModelGraph.from_config(config).set_state(state)
-        experiment = told["class"].from_config(told["experiment"])
-        item = PhaseGroup.from_config({**told["item"], "label": asked["group"]})
+        with known_directories():
+            experiment = told["class"].from_config(told["experiment"])
+            item = PhaseGroup.from_config({**told["item"], "label": asked["group"]})
+        keep_files_as_told(experiment, [item, experiment.execution_plan], told["files"])
         changed = [resplit(ctx.available_nodes[name], rows) for name, rows in asked["rows"].items()]
         options = {"featuresets": changed, "label": asked["label"], **asked["options"]}
         return answer(lambda: experiment.run_apart(item, **options), [experiment])
@@ -65,7 +68,8 @@ def answer(run: Callable[[], Any], experiments: Sequence[Any]) -> bytes:
     with in_memory():
         last = experiments[-1].last_run if experiments else None
         record = None if last is None else run_state(last)
-    return answered({"run": record, "error": error})
+        files = {name: str(path) for one in experiments for name, path in one.available_checkpoints.items()}
+    return answered({"run": record, "error": error, "checkpoints": files})
 
 
 @contextlib.contextmanager

@@ -89,6 +89,16 @@ class Checkpointing:
         if mode == "disk" and self._directory is not None and self._directory.is_dir() and any(self._directory.iterdir()):
             warnings.warn(f"the checkpoint directory {self._directory} holds files already", UserWarning, stacklevel=2)
 
+    def moved(self, directory: str | Path | None) -> Checkpointing:
+        """The same with another directory; nothing is counted or kept yet.
+
+        Args:
+            directory: Where files go, which may be there.
+        """
+        made = Checkpointing(**{**self.get_config(), "directory": None})
+        made._directory = None if directory is None else Path(directory)
+        return made
+
     # -- what was asked for
 
     @property

@@ -16,6 +16,7 @@ from keydnn.experiment.documents.files import document_of, experiment_of
 from keydnn.experiment.execution.executors import IExecutor, make_executor
 from keydnn.experiment.execution.run_record import final_metrics
 from keydnn.experiment.execution.shipping import Classes, heard, packed, unpacked
+from keydnn.experiment.execution.subfolders import files_told, keep_files_as_told, known_directories
 from keydnn.experiment.execution.tasks import surroundings, tables_of
 from keydnn.experiment.execution.worker import answer, threads_of, working
 from keydnn.experiment.experiment import Experiment
@@ -147,7 +148,7 @@ class Sweep:
         """Run trials; they enter the list and the file in the order of their numbers."""
         ctx, first = self.experiment.ctx, len(trials)
         classes: Classes = {}
-        base = packed({**surroundings(ctx), "metric": self.metric}, classes)
+        base = packed({**surroundings(ctx), "files": files_told(self.experiment)}, classes)
         tasks = [packed({"document": overridden(self._document, point), "number": first + i}, classes) for i, point in enumerate(points)]
         tables, waiting = tables_of(ctx), {}
 
@@ -185,7 +186,10 @@ def perform_trial(base: bytes, task: bytes, threads: int | None, names: Sequence
         made: list[Experiment] = []
 
         def run() -> None:
-            made.append(experiment_of(asked["document"], f"trial {asked['number']}"))
+            name = f"trial_{asked['number']}"
+            with known_directories():
+                made.append(experiment_of(asked["document"], name.replace("_", " ")))
+            keep_files_as_told(made[0], [made[0].execution_plan], told["files"], name)
             made[0].run(**_QUIET)
 
         return answer(run, made)

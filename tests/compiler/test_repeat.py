@@ -8,7 +8,7 @@ import pytest
 
 import keydnn
 from keydnn.kernels import native
-from keydnn.nn import BatchNorm1d, Dropout, Linear, ReLU
+from keydnn.nn import BatchNorm1d, Dropout, Linear, Module, ReLU
 from keydnn.optim import SGD, Adam
 from keydnn.training import Sequential
 from tests.compiler.steps import assert_same
@@ -176,6 +176,39 @@ def test_a_prediction_after_a_change_is_the_eager_one(change):
         change(model, x)
         np.testing.assert_array_equal(model.predict(x).numpy(), model.predict(x, compile=False).numpy())
     assert [module.training for module in model.modules()][: len(flags)] == flags
+
+
+def test_looking_at_a_model_leaves_its_gradients_alone():
+    model, x = predictor()
+    y = keydnn.ones((4, 2))
+    compiled = keydnn.compile(model)
+    looks = (lambda: model.predict(x), lambda: model.evaluate(x, y, loss="mse"), lambda: compiled(x))
+    with keydnn.no_grad():
+        for _ in range(4):  # their plans are made while no parameter has a gradient
+            [look() for look in looks]
+    model(x).sum().backward()
+    gradients = [p.grad for p in model.parameters()]
+    assert None not in gradients
+    with keydnn.no_grad():
+        for look in looks * 4:
+            look()
+            assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
+
+
+def test_a_gradient_from_outside_of_a_parameter_that_the_loss_does_not_reach():
+    class Half(Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = Linear(6, 1), Linear(6, 1)
+
+        def forward(self, x):
+            return self.used(x)
+
+    def between(i, model, optimizer):
+        if i in (4, 5):
+            model[0].idle.weight.grad = keydnn.ones((1, 6))  # zero_grad takes it away before the update
+
+    assert_same(lambda: Sequential(Half()), lambda p: Adam(p, lr=0.01), batches(8), loss="mse", between=between)
 
 
 def test_predictions_of_other_inputs():

@@ -46,20 +46,19 @@ class Gradients:
 
     Args:
         plan: The plan.
-        entries: Tensors with the view of their gradient, or None for a gradient that is None after the step.
+        entries: The tensors whose gradient the step makes, and the view of each.
     """
 
-    def __init__(self, plan: Plan, entries: list[tuple[Any, View | None]]) -> None:
+    def __init__(self, plan: Plan, entries: list[tuple[Any, View]]) -> None:
         self.plan = plan
-        self.tensors = [t for t, view in entries if view is not None]
-        self.views = [view for _, view in entries if view is not None]
-        self.none = [t for t, view in entries if view is None]
+        self.tensors = [t for t, _ in entries]
+        self.views = [view for _, view in entries]
         self.lazy: list[PlanGradient | None] = [None] * len(self.tensors)
         self._only_ours: Callable[..., bool] = native.load().only_ours
 
     def are_only_ours(self) -> bool:
         """Whether nobody read, holds or replaced a gradient since the last step: then before() and after() have nothing to do."""
-        return not self.none and self._only_ours(self.tensors, self.lazy, PlanGradient)
+        return self._only_ours(self.tensors, self.lazy, PlanGradient)
 
     def before(self) -> None:
         """Copy out what somebody still holds, before the memory is written again."""
@@ -78,5 +77,3 @@ class Gradients:
             g = lazy[i]
             if g is None or tensor.grad is not g or "_source" not in g.__dict__:
                 tensor.grad = lazy[i] = PlanGradient(self.plan, self.views[i])
-        for tensor in self.none:
-            tensor.grad = None

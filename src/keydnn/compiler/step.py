@@ -220,9 +220,9 @@ class RecordedStep:
         if None in views:
             return "a result was not made by a kernel of the step"
         entries, held = self._grads_of(recorder)
-        if self.graph and any(t.requires_grad for t in outputs) and not any(view is not None for _, view in entries):
+        if self.graph and any(t.requires_grad for t in outputs) and not entries:
             return "the result belongs to a graph; call backward() inside the function, or compute under keydnn.no_grad()"
-        step = Step(recorder.ops, recorder.inputs, views, [v for _, v in entries if v is not None], len(recorder.drawn))  # type: ignore[arg-type]
+        step = Step(recorder.ops, recorder.inputs, views, [v for _, v in entries], len(recorder.drawn))  # type: ignore[arg-type]
         self.calls, self.key_names = [_call(op) for op in recorder.ops], recorder.key_names
         try:
             step, notes = improve(step, self.fuse)
@@ -242,9 +242,13 @@ class RecordedStep:
         self.cells = _written_cells(recorder)
         return None
 
-    def _grads_of(self, recorder: Recorder) -> tuple[list[tuple[Any, View | None]], list[Any]]:
-        """What becomes of ``.grad`` of each watched tensor: made by the step, or None; and those that hold one from outside."""
-        entries: list[tuple[Any, View | None]] = []
+    def _grads_of(self, recorder: Recorder) -> tuple[list[tuple[Any, View]], list[Any]]:
+        """The tensors whose ``.grad`` the step made, with its view; and those whose ``.grad`` must be what it is now.
+
+        The latter have a gradient from outside that the step uses, or none: a step that leaves None may have left it alone (a
+        prediction) or have set it (``zero_grad``), which makes no difference as long as it is None before.
+        """
+        entries: list[tuple[Any, View]] = []
         held = []
         seen = set()
         for t in [*self.watched, *recorder.tensors]:
@@ -252,9 +256,9 @@ class RecordedStep:
                 continue
             seen.add(id(t))
             view = None if t.grad is None else recorder.view(t.grad._data)
-            if t.grad is None or (view is not None and view.buffer.kind == "made"):
+            if view is not None and view.buffer.kind == "made":
                 entries.append((t, view))
-            elif view is not None:
+            elif t.grad is None or view is not None:
                 held.append(t)
         return entries, held
 

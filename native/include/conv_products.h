@@ -17,6 +17,9 @@ namespace keydnn::KEYDNN_NS {
 namespace {
 
 constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
+constexpr double kNsPerOutput = 0.6; // to store a result, and to finish it
+constexpr double kNsPerPlane = 0.3;  // to copy an element into its plane
+constexpr double kNsPerBlock = 6e3;  // of a chunk of a product, at least
 constexpr int64_t kImagesApart = 8;  // from so many images on, each is a chunk of its own
 constexpr int64_t kLeastTaps = 32;   // for outputs side by side
 constexpr int64_t kTapsAtOnce = 144; // of packed weights: they and the stage stay in the first cache
@@ -188,8 +191,9 @@ struct Cut {
     const int64_t blocks = p.is_packed ? (p.rows * p.cols + positions / 2) / positions : p.rows * p.pitch >> 8;
     rows = ceil_div(p.rows, greater(int64_t(1), blocks));
     if (p.finish.pooled) rows = round_up(rows, 2);
-    const double macs_per_out = double(rows) * p.pitch * greater(p.n_k, int64_t(1));
-    outs = lesser(round_up(p.n_out, unit), round_up(int64_t(2e5 / macs_per_out) + 1, unit));
+    const double ns_per_out = double(rows) * p.pitch * (greater(p.n_k, int64_t(1)) / kMacsPerNs + (is_shared ? kNsPerOutput : 0));
+    outs = lesser(round_up(p.n_out, unit), round_up(int64_t(kNsPerBlock / ns_per_out) + 1, unit));
+    if (is_shared) outs = round_up(ceil_div(p.n_out, ceil_div(p.n_out, outs)), unit);  // evenly
     down = ceil_div(p.rows, rows);
     across = ceil_div(p.n_out, outs);
     stage = p.is_packed ? rows * p.cols * unit : kTileRows * stage_row(p, rows);
@@ -212,8 +216,22 @@ struct Problem {
   int64_t images, groups, channels;   // channels to fill per image
   int64_t channel_size;               // elements of one channel's planes
   int64_t n_products;                 // per image and group
-  double macs;                        // of everything
+  double macs, outputs;               // of everything
+  double cost() const { return (macs / kMacsPerNs + outputs * kNsPerOutput) * (sizeof(T) / 4); }
+  double fill_cost() const { return kNsPerPlane * images * channels * channel_size; }
 };
+
+// What has to be done before the first product, piece by piece: beside the planes where there are few images.
+template <class Piece>
+struct Before {
+  int64_t pieces;
+  double cost;
+  Piece piece;
+};
+inline auto nothing_before() {
+  auto piece = [](int64_t) {};
+  return Before<decltype(piece)>{0, 0, piece};
+}
 
 // fill(image, channel, to) makes a channel's planes; product(image, group, index, planes, own) describes a product on the
 // image's planes.  Where own_size is not 0, an image's results go to `own` memory of so many elements.
@@ -223,9 +241,8 @@ template <class T, class Fill, class MakeProduct>
 int solve_images(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size) {
   constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
   const int64_t image_size = q.channels * q.channel_size;
-  const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
   int status = KEYDNN_OK;
-  parallel_for(q.images, cost + fill_cost, [&](int64_t image) {
+  parallel_for(q.images, q.cost() + q.fill_cost(), [&](int64_t image) {
     Scratch<T> planes(image_size + slack), own(own_size);
     if (!planes || (own_size && !own)) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
     for (int64_t channel = 0; channel < q.channels; ++channel) fill(image, channel, planes.data + channel * q.channel_size);
@@ -241,17 +258,25 @@ int solve_images(const Problem<T>& q, Fill fill, MakeProduct product, int64_t ow
   return status;
 }
 
-template <class T, class Fill, class MakeProduct>
-int solve(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size) {
-  if (q.images >= kImagesApart) return solve_images(q, fill, product, own_size);
+template <class T, class Fill, class MakeProduct, class Piece>
+int solve(const Problem<T>& q, const Before<Piece>& before, Fill fill, MakeProduct product, int64_t own_size) {
+  if (q.images >= kImagesApart) {
+    parallel_for(before.pieces, before.cost, [&](int64_t i) { before.piece(i); });
+    return solve_images(q, fill, product, own_size);
+  }
   constexpr int64_t slack = kLanes<T>;  // the last vector of the last plane may read past it
-  const int64_t image_size = q.channels * q.channel_size;
-  const double cost = q.macs * (sizeof(T) / 4) / kMacsPerNs, fill_cost = 0.3 * q.images * image_size;
+  constexpr int64_t filled = 2048;      // elements of planes that are worth claiming
+  const int64_t image_size = q.channels * q.channel_size, planes_in_all = q.images * q.channels;
+  const int64_t together = greater(int64_t(1), filled / greater(q.channel_size, int64_t(1)));
   int status = KEYDNN_OK;
   Scratch<T> planes(q.images * image_size + slack), own(q.images * own_size);
   if (!planes || (own_size && !own)) return KEYDNN_NO_MEMORY;
-  parallel_for(q.images * q.channels, fill_cost, [&](int64_t i) {
-    fill(i / q.channels, i % q.channels, planes.data + i * q.channel_size);
+  // cost of the products too: they need the threads anyway, which so are awake in time
+  parallel_for(before.pieces + ceil_div(planes_in_all, together), before.cost + q.fill_cost() + q.cost(), [&](int64_t piece) {
+    if (piece < before.pieces) return before.piece(piece);
+    const int64_t first = (piece - before.pieces) * together;
+    for (int64_t i = first; i < lesser(first + together, planes_in_all); ++i)
+      fill(i / q.channels, i % q.channels, planes.data + i * q.channel_size);
   });
   for (int64_t i = 0; i < slack; ++i) planes.data[q.images * image_size + i] = T(0);
   for (int64_t i = 0; i < q.n_products; ++i) {
@@ -260,7 +285,7 @@ int solve(const Problem<T>& q, Fill fill, MakeProduct product, int64_t own_size)
       return product(image, item % q.groups, i, static_cast<const T*>(planes.data + image * image_size), own.data + image * own_size);
     };
     const Cut<T> cut(at(0), true);
-    parallel_for(q.images * q.groups * cut.count(), cost / q.n_products, [&](int64_t chunk) {
+    parallel_for(q.images * q.groups * cut.count(), q.cost() / q.n_products, [&](int64_t chunk) {
       const Product<T> p = at(chunk / cut.count());
       Scratch<T> stage(cut.stage);
       if (!stage) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);

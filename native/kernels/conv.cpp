@@ -40,14 +40,14 @@ int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv
   Scratch<T> packed(pack ? s.groups * group_w : 0);
   if (!offset || (pack && !packed)) return KEYDNN_NO_MEMORY;
   planes.offsets(in_c, offset.data);
-  if (pack)
-    parallel_for(s.groups * lanes.count, 0.3 * s.groups * group_w, [&](int64_t i) {
-      const int64_t group = i / lanes.count, block = i % lanes.count, o = lanes.first(block);
-      pack_planes<T>(weight + (group * out_c + o) * n_k, n_k, lanes.size(block), n_k, lanes.vecs(block),
-                     packed.data + group * group_w + o * n_k, nullptr);
-    });
+  auto pack_block = [&](int64_t i) {
+    const int64_t group = i / lanes.count, block = i % lanes.count, o = lanes.first(block);
+    pack_planes<T>(weight + (group * out_c + o) * n_k, n_k, lanes.size(block), n_k, lanes.vecs(block),
+                   packed.data + group * group_w + o * n_k, nullptr);
+  };
+  const Before<decltype(pack_block)> before{pack ? s.groups * lanes.count : 0, kNsPerPlane * s.groups * group_w, pack_block};
   const T* const w = pack ? packed.data : weight;
-  const Problem<T> problem{s.n, s.groups, s.c, planes.channel(), 1, double(s.n) * s.o * out * n_k};
+  const Problem<T> problem{s.n, s.groups, s.c, planes.channel(), 1, double(s.n) * s.o * out * n_k, double(s.n) * s.o * out};
   auto fill = [&](int64_t image, int64_t channel, T* to) { planes.fill(x + (image * s.c + channel) * s.h * s.w, to); };
   auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T* own) {
     return Product<T>{image_planes + group * in_c * planes.channel(), offset.data, n_k, w + group * group_w,
@@ -55,7 +55,7 @@ int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv
                       (finish.pooled ? own : y + image * s.o * out) + group * out_c * out, out, s.ow, 1, pack, nullptr,
                       finish_of(finish, group, image, s)};
   };
-  return solve(problem, fill, product, finish.pooled ? s.o * out : 0);
+  return solve(problem, before, fill, product, finish.pooled ? s.o * out : 0);
 }
 
 template <class T>
@@ -274,7 +274,8 @@ template <class T>
 int by_phases(GradX<T>& q, const T* g, const T* weight, T* dx) {
   const keydnn_conv_shape& s = q.s;
   q.prepare(weight);
-  const Problem<T> problem{s.n, s.groups, s.o, q.size, q.n_phases, double(s.n) * s.o * s.oh * s.ow * q.in_c * q.taps};
+  const double macs = double(s.n) * s.o * s.oh * s.ow * q.in_c * q.taps;
+  const Problem<T> problem{s.n, s.groups, s.o, q.size, q.n_phases, macs, double(s.n) * s.c * s.h * s.w};
   auto fill = [&](int64_t image, int64_t channel, T* to) { fill_g(q, g, image, channel, to); };
   auto product = [&](int64_t image, int64_t group, int64_t i, const T* image_planes, T*) {
     const Phase& f = q.phases.data[i];
@@ -283,7 +284,7 @@ int by_phases(GradX<T>& q, const T* g, const T* weight, T* dx) {
                       dx + ((image * s.c + group * q.in_c) * s.h + f.r) * s.w + f.q, s.h * s.w, s.sh * s.w, s.sw, f.pack, nullptr,
                       Finish<T>{}};
   };
-  return solve(problem, fill, product, 0);
+  return solve(problem, nothing_before(), fill, product, 0);
 }
 
 template <class T>
@@ -293,14 +294,15 @@ int joined_phases(const GradX<T>& q, const T* g, const T* weight, T* dx) {
   if (!all) return KEYDNN_NO_MEMORY;
   all.prepare(weight);
   const int64_t rows = q.down.count(0), cols = q.across.count(0);
-  const Problem<T> problem{s.n, s.groups, s.o, q.size, 1, double(s.n) * s.groups * all.n_out * all.n_k * rows * cols};
+  const double outputs = double(s.n) * s.groups * all.n_out * rows * cols;
+  const Problem<T> problem{s.n, s.groups, s.o, q.size, 1, outputs * all.n_k, outputs};
   auto fill = [&](int64_t image, int64_t channel, T* to) { fill_g(q, g, image, channel, to); };
   auto product = [&](int64_t image, int64_t group, int64_t, const T* image_planes, T*) {
     return Product<T>{image_planes + group * q.out_c * q.size, all.offset.data, all.n_k, all.w.data + group * all.n_out * all.n_k,
                       nullptr, all.n_out, rows, cols, q.pitch, dx + (image * s.c + group * q.in_c) * s.h * s.w, 0, s.sh * s.w, s.sw,
                       false, all.place.data, Finish<T>{}};
   };
-  return solve(problem, fill, product, 0);
+  return solve(problem, nothing_before(), fill, product, 0);
 }
 
 template <class T>

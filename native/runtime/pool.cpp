@@ -1,11 +1,14 @@
 // The threads behind parallel_for.
 //
-// One word, (generation << 32 | next chunk), is both the announcement of a job and the counter that chunks are claimed
-// from.  A thread reads the word, then the job's fields, then claims by compare-and-swap: success proves that the job
-// was still open, so the fields belonged to it.  (The caller closes the word before it changes the fields, and a thread
-// that has read a new field cannot find an older word: release and acquire on the fields.)  Whoever runs claims; the
-// caller waits only for chunks that others have claimed and not finished.  Idle workers spin for a moment (steps come
-// in quick succession), then sleep.
+// One word, (generation, chunks taken from the front, chunks taken from the back), is both the announcement of a job and
+// the counter that chunks are claimed from.  A thread reads the word, then the job's fields, then claims by
+// compare-and-swap: success proves that the job was still open, so the fields belonged to it.  (The caller closes the word
+// before it changes the fields, and a thread that has read a new field cannot find an older word: release and acquire on
+// the fields.)  Whoever runs claims; the caller waits only for chunks that others have claimed and not finished.  Idle
+// workers spin for a moment (steps come in quick succession), then sleep.
+//
+// Half of the threads, the caller among them, claim from the front, the others from the back: so a thread mostly meets
+// the chunks that it met the last time, and finds what it read and wrote there in its own cache.
 #include "parallel.h"
 
 #include <stdlib.h>
@@ -87,7 +90,12 @@ const char* const kBackend = "pool";
 constexpr auto kWorkerSpin = std::chrono::microseconds(40);
 constexpr auto kCallerSpin = std::chrono::microseconds(40);
 
-constexpr uint64_t kClosed = 0xffffffffu;  // as next chunk: nothing to claim
+constexpr int kFrontBits = 20, kBackBits = 20, kGeneration = kFrontBits + kBackBits;
+constexpr int64_t kMostChunks = (int64_t(1) << kFrontBits) - 1;  // of a job; more are joined to groups
+constexpr uint64_t kFront = 1, kBack = uint64_t(1) << kFrontBits;  // one chunk taken
+
+int64_t taken_from_front(uint64_t word) { return static_cast<int64_t>(word & kMostChunks); }
+int64_t taken_from_back(uint64_t word) { return static_cast<int64_t>(word >> kFrontBits & kMostChunks); }
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -113,7 +121,7 @@ bool spin(std::chrono::nanoseconds limit, Ready ready) {
 class Pool {
  public:
   explicit Pool(int n_workers) {
-    for (int i = 0; i < n_workers; ++i) workers_.emplace_back([this] { work(); });
+    for (int i = 0; i < n_workers; ++i) workers_.emplace_back([this, i] { work(i % 2 == 0); });
   }
 
   ~Pool() {
@@ -126,18 +134,18 @@ class Pool {
   }
 
   void run(int64_t chunks, Body body, void* context) {
-    const uint64_t generation = word_.load(std::memory_order_relaxed) >> 32;
-    word_.store(generation << 32 | kClosed, std::memory_order_relaxed);
+    const uint64_t generation = word_.load(std::memory_order_relaxed) >> kGeneration;
+    word_.store(generation << kGeneration | kMostChunks, std::memory_order_relaxed);  // nothing to claim
     chunks_.store(chunks, std::memory_order_release);
     body_.store(body, std::memory_order_release);
     context_.store(context, std::memory_order_release);
     done_.store(0, std::memory_order_relaxed);
-    word_.store((generation + 1) << 32, std::memory_order_seq_cst);
+    word_.store((generation + 1) << kGeneration, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
       { std::lock_guard<std::mutex> lock(mutex_); }  // a worker on its way to sleep is either asleep or sees the word
       wake_.notify_all();
     }
-    while (claim_one()) {}
+    while (claim_one(false)) {}
     auto finished = [&] { return done_.load(std::memory_order_seq_cst) == chunks; };
     if (spin(kCallerSpin, finished)) return;
     std::unique_lock<std::mutex> lock(mutex_);
@@ -147,17 +155,18 @@ class Pool {
   }
 
  private:
-  // Claims and runs one chunk of the open job; false if there is none.
-  bool claim_one() {
+  // Claims and runs one chunk of the open job, the first or the last that is left; false if there is none.
+  bool claim_one(bool from_back) {
     uint64_t word = word_.load(std::memory_order_acquire);
     for (;;) {
       const int64_t chunks = chunks_.load(std::memory_order_acquire);
       const Body body = body_.load(std::memory_order_acquire);
       void* const context = context_.load(std::memory_order_acquire);
-      const int64_t chunk = static_cast<int64_t>(word & kClosed);
-      if (chunk >= chunks) return false;
-      if (!word_.compare_exchange_weak(word, word + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      body(context, chunk);
+      const int64_t front = taken_from_front(word), back = taken_from_back(word);
+      if (front + back >= chunks) return false;
+      const uint64_t next = word + (from_back ? kBack : kFront);
+      if (!word_.compare_exchange_weak(word, next, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      body(context, from_back ? chunks - 1 - back : front);
       if (done_.fetch_add(1, std::memory_order_seq_cst) + 1 == chunks && caller_sleeps_.load(std::memory_order_seq_cst)) {
         std::lock_guard<std::mutex> lock(mutex_);
         finished_.notify_one();
@@ -166,9 +175,9 @@ class Pool {
     }
   }
 
-  void work() {
+  void work(bool from_back) {
     uint64_t seen = 0;  // generation of the last job looked at
-    auto news = [&] { return (word_.load(std::memory_order_seq_cst) >> 32) != seen || stop_.load(std::memory_order_relaxed); };
+    auto news = [&] { return (word_.load(std::memory_order_seq_cst) >> kGeneration) != seen || stop_.load(std::memory_order_relaxed); };
     for (;;) {
       if (!spin(kWorkerSpin, news)) {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -177,8 +186,8 @@ class Pool {
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
       }
       if (stop_.load()) return;
-      seen = word_.load(std::memory_order_acquire) >> 32;
-      while (claim_one()) {}
+      seen = word_.load(std::memory_order_acquire) >> kGeneration;
+      while (claim_one(from_back)) {}
     }
   }
 
@@ -215,9 +224,24 @@ Shared* state() {
   return shared;
 }
 
+// More chunks than the word can count, several at a time.
+struct Groups {
+  int64_t chunks, size;
+  Body body;
+  void* context;
+  static void run(void* groups, int64_t group) {
+    const Groups& g = *static_cast<const Groups*>(groups);
+    for (int64_t chunk = group * g.size; chunk < (group + 1) * g.size && chunk < g.chunks; ++chunk) g.body(g.context, chunk);
+  }
+};
+
 void run(int64_t chunks, Body body, void* context) {
+  if (chunks > kMostChunks) {
+    Groups groups{chunks, (chunks + kMostChunks - 1) / kMostChunks, body, context};
+    return run((chunks + groups.size - 1) / groups.size, Groups::run, &groups);
+  }
   Shared* const s = state();
-  if (threads() < 2 || chunks > INT32_MAX || s->busy.test_and_set(std::memory_order_acquire)) {
+  if (threads() < 2 || s->busy.test_and_set(std::memory_order_acquire)) {
     return walk(chunks, body, context);
   }
   if (!s->pool) s->pool = new Pool(threads() - 1);

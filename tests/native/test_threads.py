@@ -103,6 +103,16 @@ def test_the_pool_survives_many_changes_of_its_size():
             assert big_convolution(table).tobytes() == want
 
 
+@needs_native
+def test_more_chunks_than_the_pool_counts_one_by_one():
+    """With a weight that is not finite this gradient goes plane by plane, each a chunk: 1.2 million."""
+    g = np.random.default_rng(0).standard_normal((1_200_000, 1, 1, 1), np.float32)
+    w = np.full((1, 1, 1, 1), np.inf, np.float32)
+    with using_threads(3):
+        dx = native_table().conv2d_grad_x(g, w, (1, 1), (1, 1), (0, 0), (1, 1), 1)
+    np.testing.assert_array_equal(dx, g * np.inf)
+
+
 def wait_for(pid, timeout_s):
     """Exit code of a child, or None if it still runs after the time (then it is killed)."""
     end = time.monotonic() + timeout_s

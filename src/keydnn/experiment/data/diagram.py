@@ -13,10 +13,10 @@ def feature_set_diagram(fs: Any, options: FeatureSetDisplayOptions | None = None
     """The diagram; nested splits hang on the split they were cut from."""
     shown = FeatureSetDisplayOptions() if options is None else options
     diagram, registry = Diagram(), fs.split_registry
-    places = {None: diagram.add(Node("FeatureSet", "FeatureSet", fs.label, _lines(fs, shown, len(fs), is_root=True)))}
+    places = {None: diagram.add(Node("FeatureSet", "FeatureSet", fs.label, lines_of(fs, shown, len(fs), is_root=True)))}
     for name in registry.names:
         rows = registry.rows(name)
-        lines = [*_lines(fs, shown, len(rows), is_root=False), *(_overlaps(registry, name) if shown.show_overlaps else ())]
+        lines = [*lines_of(fs, shown, len(rows), is_root=False), *(_overlaps(registry, name) if shown.show_overlaps else ())]
         places[name] = diagram.add(Node("Split", "Split", name, tuple(lines)))
     for name in registry.names:
         parent = registry.parent(name)
@@ -25,7 +25,8 @@ def feature_set_diagram(fs: Any, options: FeatureSetDisplayOptions | None = None
     return diagram
 
 
-def _lines(fs: Any, shown: FeatureSetDisplayOptions, n: int, *, is_root: bool) -> tuple[str, ...]:
+def lines_of(fs: Any, shown: FeatureSetDisplayOptions, n: int, *, is_root: bool) -> tuple[str, ...]:
+    """Number of rows and columns, of a feature set or of a split with ``n`` rows."""
     tags = is_root if shown.show_tags == "root" else bool(shown.show_tags)
     wanted = {DOMAIN_FEATURES: shown.show_features, DOMAIN_TARGETS: shown.show_targets, DOMAIN_TAGS: tags}
     names = [name for name in fs.get_all_keys() if name != DOMAIN_SAMPLE_UUIDS and wanted[name.split(".")[0]]]

@@ -11,6 +11,7 @@ from typing import Any, Self
 from keydnn.compiler.report import report
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.graph import graph_file
+from keydnn.experiment.graph.diagram import graph_diagram
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode
 from keydnn.experiment.graph.optimizer_rule import Optimizers
@@ -18,8 +19,10 @@ from keydnn.experiment.graph.stepping import Stepping
 from keydnn.experiment.graph.wiring import Wiring
 from keydnn.experiment.io import InYaml, Saved
 from keydnn.experiment.random_states import forked
+from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.training import Optimizer
 from keydnn.experiment.visualization.summary import summary_box
+from keydnn.experiment.visualization.visualizer import ModelGraphDisplayOptions, Visualizer
 
 
 class ModelGraph(Stepping, Saved, InYaml):
@@ -169,6 +172,31 @@ class ModelGraph(Stepping, Saved, InYaml):
     def plan_report(self) -> str:
         """What became of the latest step of engine nodes: fused operations, memory, time, or why it runs eagerly."""
         return report(self._plans.latest)
+
+    def diagram(self, options: Any = None) -> Any:
+        """The nodes and what they read as a diagram; see :class:`~keydnn.experiment.visualization.Visualizer`."""
+        return graph_diagram(self, options)
+
+    def visualize(
+        self,
+        *,
+        show_features: bool = False,
+        show_targets: bool = False,
+        show_tags: bool = False,
+        show_frozen: bool = True,
+        show_splits: bool = False,
+    ) -> None:
+        """Show the graph: drawn in a notebook, as Mermaid text elsewhere.
+
+        Args:
+            show_features: Feature columns, on feature sets and on nodes that read them.
+            show_targets: Target columns, there too.
+            show_tags: Tag columns, there too.
+            show_frozen: Which models do not learn.
+            show_splits: Names of the splits, on feature sets.
+        """
+        options = ModelGraphDisplayOptions(show_features, show_targets, show_tags, show_frozen, show_splits)
+        Visualizer(self, options).show(in_notebook())
 
     def summary(self, max_width: int = 88) -> str:
         """A box of text: every node with what it reads, its shape and whether it is frozen."""

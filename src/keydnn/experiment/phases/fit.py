@@ -8,6 +8,7 @@ from typing import Any, Self
 from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.phases.once import OncePhase, bindings_of
 from keydnn.experiment.training import AppliedLoss
 
@@ -103,6 +104,12 @@ class FitPhase(OncePhase):
             RuntimeError: There are no rows.
         """
         yield from self._contexts(None, results)
+
+    def _held(self, graph: ModelGraph) -> dict[str, str]:
+        mine = (graph.get_node(node_id) for node_id in self.active_nodes)
+        fitted = [node for node in mine if isinstance(node, ModelNode) and node.can_fit and not node.is_frozen]
+        told = "fit, then frozen" if self.freeze_after_fit else "fit"
+        return {**super()._held(graph), **{node.node_id: told for node in fitted}}
 
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments, and ``phase_type``."""

@@ -10,13 +10,16 @@ from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.io import InYaml
 from keydnn.experiment.phases.checkpointing import Checkpointing
+from keydnn.experiment.phases.diagram import group_diagram
 from keydnn.experiment.phases.eval import EvalPhase
 from keydnn.experiment.phases.fit import FitPhase
 from keydnn.experiment.phases.phase import ExperimentPhase
 from keydnn.experiment.phases.recording import ResultRecording
 from keydnn.experiment.phases.schedule import BatchSchedulingPolicy
 from keydnn.experiment.phases.train import TrainPhase
+from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.training import AppliedLoss
+from keydnn.experiment.visualization.visualizer import Visualizer
 
 _ITEM_TYPES = ("phase", "group")
 
@@ -141,6 +144,16 @@ class PhaseGroup(InYaml):
         if not isinstance(item, PhaseGroup):
             raise ValueError(f"{item.label!r} in group {self.label!r} is a {type(item).__name__}, not a group")
         return item
+
+    # -- looking
+
+    def diagram(self, options: Any = None) -> Any:
+        """The phases in the order in which they run, framed by their groups; ``options`` change nothing here."""
+        return group_diagram(self)
+
+    def visualize(self) -> None:
+        """Show the phases in their order: drawn in a notebook, as Mermaid text elsewhere."""
+        Visualizer(self).show(in_notebook())
 
     # -- edits
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.data import ExecutionContext
+from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.graph.diagram import FROZEN
 from keydnn.experiment.phases.feeding import PassFeeding
 from keydnn.experiment.phases.phase import ExperimentPhase, active_graph, bindings_for_split
 
@@ -33,6 +35,9 @@ class OncePhase(ExperimentPhase):
         if len(sources) > 1:
             names = ", ".join(sorted({f"{one.upstream_ref.node_label!r} split {one.split!r}" for one in self.input_sources}))
             raise ValueError(f"phase {label!r} passes over one feature set and split, its bindings name several: {names}")
+
+    def _held(self, graph: ModelGraph) -> dict[str, str]:
+        return {node.node_id: FROZEN for node in graph.executed_nodes(self.active_nodes) if isinstance(node, ModelNode)}
 
     def _contexts(self, batch_size: int | None, results: Any) -> Iterator[ExecutionContext]:
         """The contexts of the pass; each is given to the results when its step was made."""

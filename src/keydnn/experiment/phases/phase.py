@@ -18,10 +18,13 @@ from keydnn.experiment.contracts import ICallback
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.equality import same_values
 from keydnn.experiment.graph import ComputeNode, ModelGraph
+from keydnn.experiment.graph.diagram import Scene, graph_diagram
 from keydnn.experiment.io import InYaml
 from keydnn.experiment.phases.callback_configs import callback_config, callback_from_config
 from keydnn.experiment.references import FeatureSetReference
+from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.training import AppliedLoss
+from keydnn.experiment.visualization.visualizer import Visualizer
 
 
 class ExperimentPhase(InYaml, abc.ABC):
@@ -119,6 +122,27 @@ class ExperimentPhase(InYaml, abc.ABC):
     @abc.abstractmethod
     def iter_execution(self, *, results: Any = None) -> Iterator[ExecutionContext]:
         """The contexts of the steps, with inputs; the caller makes each step before it asks for the next."""
+
+    # -- looking
+
+    def diagram(self, options: Any = None) -> Any:
+        """The graph of the active context, and what this phase runs of it; see :class:`~keydnn.experiment.visualization.Visualizer`."""
+        graph = active_graph()
+        bindings = {(binding.node_id, binding.upstream_ref): binding for binding in self.check_bindings(graph)}
+        running = frozenset(node.node_id for node in graph.executed_nodes(self.active_nodes))
+        return graph_diagram(graph, options, Scene(running, self._held(graph), bindings, self.losses))
+
+    @abc.abstractmethod
+    def _held(self, graph: ModelGraph) -> dict[str, str]:
+        """Ids of the models that do not learn by steps to the word for it."""
+
+    def visualize(self, display_options: Any = None) -> None:
+        """Show the phase: drawn in a notebook, as Mermaid text elsewhere.
+
+        Args:
+            display_options: A :class:`~keydnn.experiment.visualization.ModelGraphDisplayOptions`; None takes the defaults.
+        """
+        Visualizer(self, display_options).show(in_notebook())
 
     # -- config
 

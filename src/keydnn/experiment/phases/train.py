@@ -11,10 +11,11 @@ from keydnn.experiment.backends.torch_precision import PRECISION, computing_in
 from keydnn.experiment.bindings import InputBinding
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.graph.diagram import FROZEN
 from keydnn.experiment.names import STREAM_DEFAULT
 from keydnn.experiment.phases.checkpointing import Checkpointing
 from keydnn.experiment.phases.feeding import PREFETCH, RESAMPLE, TrainFeeding
-from keydnn.experiment.phases.holding import held
+from keydnn.experiment.phases.holding import bystanders, held
 from keydnn.experiment.phases.phase import ExperimentPhase, active_graph, bindings_for_split
 from keydnn.experiment.phases.recording import RECORDABLE, ResultRecording, checked_keep
 from keydnn.experiment.phases.schedule import BatchSchedulingPolicy
@@ -264,6 +265,9 @@ class TrainPhase(ExperimentPhase):
                 results.metric_store.log(name=TRAIN_LOSS, value=sum(values) / len(values), epoch_idx=epoch)
             if self._stop:
                 return
+
+    def _held(self, graph: ModelGraph) -> dict[str, str]:
+        return {node.node_id: FROZEN for node in bystanders(graph, self.active_nodes)}
 
     # -- config
 

@@ -32,12 +32,32 @@ class FeatureSetDisplayOptions:
     show_n_samples: bool = True
 
 
+@dataclass(frozen=True)
+class ModelGraphDisplayOptions:
+    """What the diagram of a model graph, or of a phase, shows.
+
+    Attributes:
+        show_features: Feature columns, on feature sets and on nodes that read them.
+        show_targets: Target columns, there too.
+        show_tags: Tag columns, there too.
+        show_frozen: Which models do not learn.
+        show_splits: Names of the splits, on feature sets.
+    """
+
+    show_features: bool = False
+    show_targets: bool = False
+    show_tags: bool = False
+    show_frozen: bool = True
+    show_splits: bool = False
+
+
 class Visualizer:
     """Draws an object.
 
     Args:
-        obj: A FeatureSet, or anything else with a method ``diagram(options)``.
-        display_options: What to show; None takes the defaults.
+        obj: A FeatureSet, a ModelGraph, a phase, a PhaseGroup, or anything else with a method ``diagram(options)``.
+        display_options: What to show: :class:`FeatureSetDisplayOptions` for a feature set, :class:`ModelGraphDisplayOptions` for the
+            others; None takes the defaults.
 
     Raises:
         NotImplementedError: The object cannot be drawn.

@@ -1,18 +1,29 @@
-"""The examples of README, docs and docstrings are tests: each runs with ``keydnn`` and ``np`` at hand, in an empty folder, from seed 0."""
+"""The examples of README, docs and docstrings are tests: each runs with ``keydnn`` and ``np`` at hand, in an empty folder, from seed 0.
+
+Tutorials of experiments show what came out of a training: there a number with a point in it is compared to the digits that are shown.
+Their pictures are drawn by the pages; `KEYDNN_PICTURES=docs/tutorial/experiment pytest docs/tutorial/experiment` puts them there anew.
+"""
 
 import os
 import random
+import shutil
+import sys
 import tempfile
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from sybil import Sybil
+from sybil.evaluators.doctest import NUMBER
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 from sybil.parsers.rest import SkipParser as DocstringSkipParser
+from sybil.sybil import SybilCollection
 
 OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
+ROOT = Path(__file__).parent
+TUTORIALS = "docs/tutorial/experiment/*.md"
 
 
 def setup(namespace):
@@ -30,6 +41,12 @@ def setup(namespace):
 
 
 def teardown(namespace):
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
+    if "KEYDNN_PICTURES" in os.environ:
+        for picture in Path().glob("*.png"):
+            shutil.copy(picture, ROOT / os.environ["KEYDNN_PICTURES"])
     os.chdir(namespace["_home"])
     namespace["_folder"].cleanup()
 
@@ -42,6 +59,13 @@ def at_any_depth(folder, suffix):
 documents = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=OPTIONS), SkipParser()],
     patterns=["README.md", *at_any_depth("docs", "md")],
+    excludes=[TUTORIALS],
+    setup=setup,
+    teardown=teardown,
+)
+tutorials = Sybil(
+    parsers=[PythonCodeBlockParser(doctest_optionflags=OPTIONS | NUMBER), SkipParser()],
+    patterns=[TUTORIALS],
     setup=setup,
     teardown=teardown,
 )
@@ -53,4 +77,4 @@ docstrings = Sybil(
     teardown=teardown,
 )
 
-pytest_collect_file = (documents + docstrings).pytest()
+pytest_collect_file = SybilCollection([documents, tutorials, docstrings]).pytest()

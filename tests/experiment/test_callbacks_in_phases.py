@@ -402,3 +402,18 @@ def test_the_node_at_the_end_of_a_chain_is_meant():
     world.graph.add_node(ModelNode("head", keydnn.Sequential(keydnn.nn.Linear(1, 1)), world.net))
     (default, named, inner), _ = evaluated([MAE(), MAE("head"), MAE("net")])
     assert default == named != inner
+
+
+def test_a_metric_among_the_callbacks_of_an_evaluation_is_its_metric():
+    world = World("keydnn")
+    phase = world.val_phase(callbacks=[EvalLossMetric(loss=world.loss(), name="error"), MAE(name="mae")])
+    results = world.experiment.run_phase(phase)
+    outputs, targets = (results.stacked_tensors("net", domain, fmt="np").ravel() for domain in ("outputs", "targets"))
+    told = {entry.name: (entry.epoch_idx, entry.value) for entry in results.metrics().values()}
+    assert told["error"] == (None, pytest.approx(np.mean((outputs - targets) ** 2)))
+    assert told["mae"] == (None, pytest.approx(np.abs(outputs - targets).mean()))
+    assert EvalPhase.from_config(phase.get_config()).get_config() == phase.get_config()
+    train = world.train_phase()
+    with pytest.raises(TypeError, match=r"metrics=\[MAE\(...\)\]"):
+        train.add_callback(MAE())
+    assert train.callbacks == []

@@ -70,3 +70,10 @@ def test_every_name_is_shown(name):
 def test_every_name_says_what_it_is(name):
     module = importlib.import_module(name)
     assert [n for n in names_of(module) if callable(getattr(module, n)) and not inspect.getdoc(getattr(module, n))] == []
+
+
+@pytest.mark.parametrize("page", sorted((REFERENCE.parent / "tutorial" / "experiment").glob("*.md")), ids=lambda page: page.stem)
+def test_pictures_of_a_tutorial_are_drawn_by_it(page):
+    text = page.read_text(encoding="utf-8")
+    shown, drawn = set(re.findall(r"!\[.+\]\((.+)\)", text)), set(re.findall(r'savefig\("(.+?)"', text))
+    assert shown == drawn and all((page.parent / name).exists() for name in shown)

@@ -11,6 +11,7 @@ from typing import Any
 from keydnn.experiment.callbacks.callback import Callback
 from keydnn.experiment.callbacks.results import MetricResult
 from keydnn.experiment.equality import same_values
+from keydnn.experiment.phases import TrainPhase
 from keydnn.experiment.training import AppliedLoss
 
 RESERVED = ("train_loss",)
@@ -41,7 +42,10 @@ class MetricCallback(Callback):
 
 
 class EvaluationMetric(MetricCallback):
-    """Base of metrics read from the results of an :class:`Evaluation`.
+    """Base of metrics read from the results of an evaluation.
+
+    In ``Evaluation(metrics=[...])`` it is read after every evaluation in the course of training; among the callbacks of an EvalPhase or a
+    FitPhase when that phase is over.
 
     Args:
         name: Of the metric.
@@ -60,6 +64,24 @@ class EvaluationMetric(MetricCallback):
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
+
+    def attach(self, phase: Any) -> None:
+        """Told by a phase that took this metric among its callbacks.
+
+        Raises:
+            TypeError: A training phase, which has nothing to read from.
+        """
+        if isinstance(phase, TrainPhase):
+            raise TypeError(
+                f"metric {self.name!r} is read from an evaluation, and {phase.label!r} trains: give it an Evaluation with"
+                f" metrics=[{type(self).__name__}(...)], or put the metric among the callbacks of an EvalPhase"
+            )
+        super().attach(phase)
+        self.prepare(phase)
+
+    def on_phase_end(self, *, experiment: Any, phase: Any, results: Any) -> Any:
+        """Read from the results of the phase that took it among its callbacks."""
+        return self.extract(eval_result=results)
 
     def prepare(self, eval_phase: Any) -> None:
         """Told the phase that will be evaluated; a metric that needs something of it asks for it here."""

@@ -115,9 +115,9 @@ class ExperimentPhase(InYaml, abc.ABC):
         _listed([cb], ICallback, "callbacks")
         if any(type(other) is type(cb) and other.label == cb.label for other in self.callbacks):
             raise ValueError(f"phase {self.label!r} has a {type(cb).__name__} {cb.label!r} already")
+        cb.attach(self)
         self.callbacks.append(cb)
         self.callbacks.sort(key=lambda callback: callback.execution_order)
-        cb.attach(self)
 
     @abc.abstractmethod
     def iter_execution(self, *, results: Any = None) -> Iterator[ExecutionContext]:

@@ -12,7 +12,6 @@ import pytest
 
 import keydnn
 from keydnn.experiment import AppliedLoss, EvalPhase, FeatureSet, FitPhase, Loss, ModelGraph, ModelNode, Optimizer, PhaseGroup, TrainPhase
-from keydnn.experiment.callbacks import EarlyStopping
 from keydnn.experiment.graph import ConcatNode
 from keydnn.experiment.phases import InputBinding
 from keydnn.experiment.samplers import PairedSampler, SimilarityCondition, SimpleSampler
@@ -98,9 +97,9 @@ subgraph g0["<b>PhaseGroup</b> 'plan'"]
 direction LR
 subgraph g1["<b>PhaseGroup</b> 'first'"]
 direction LR
-n0@{ label: "<b>TrainPhase</b><br>'train'<br>split: train<br>epochs: 3<br>nodes: head<br>losses: mse, more<br>callbacks: end", shape: rect }
+n0@{ label: "<b>TrainPhase</b><br>'train'<br>epochs: 3<br>reads: parts<br>split: train<br>nodes: head<br>losses: mse, more", shape: rect }
 end
-n1@{ label: "<b>EvalPhase</b><br>'eval'<br>split: val<br>losses: mse", shape: rect }
+n1@{ label: "<b>EvalPhase</b><br>'eval'<br>reads: parts<br>split: val<br>losses: mse", shape: rect }
 n2@{ label: "<b>PhaseGroup</b><br>'later'<br>empty", shape: rect }
 end
 n0 e0@--> n1
@@ -142,7 +141,7 @@ def graph(parts):
 
 
 def train_phase(**options):
-    arguments = {"active_nodes": ["head"], "n_epochs": 3, "callbacks": [EarlyStopping(label="end")], **options}
+    arguments = {"active_nodes": ["head"], "n_epochs": 3, **options}
     losses = [mse("head"), mse("aside", weight=0.5, label="more")]
     return TrainPhase.from_split("train", split="train", sampler=SimpleSampler(batch_size=2, seed=1), losses=losses, **arguments)
 

@@ -26,6 +26,7 @@ from keydnn.experiment.results import (
     ResultsConfig,
 )
 from keydnn.experiment.results.state import write_results
+from keydnn.experiment.visualization.summary import summary_box
 
 Item = ExperimentPhase | PhaseGroup
 
@@ -233,6 +234,17 @@ class Experiment(Running, InYaml):
         """
         return run_table(self._history)
 
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text: seed, feature sets with their splits, the graph, the plan, and what became of the runs."""
+        sets = [(fs.label, _set_rows(fs)) for fs in self._ctx.available_featuresets.values()]
+        graph = self._ctx.model_graph
+        nodes = [] if graph is None else [(node.label, _node_text(node)) for node in graph.executed_nodes()]
+        rows: list[tuple[str, Any]] = [("label", self.label), ("seed", self._seed), ("feature sets", sets or "none")]
+        with self._ctx.activate():  # where phases look up the labels of nodes
+            rows += [("graph", nodes or "none"), ("plan", self._plan.summary_rows() or "empty")]
+        runs = [(run.label, run.status) for run in self._history]
+        return summary_box(type(self).__name__, [*rows, ("runs", runs or "none")], max_width)
+
     # -- callbacks
 
     def add_callback(self, cb: ExperimentCallback) -> None:
@@ -299,6 +311,14 @@ class Experiment(Running, InYaml):
 
     def __repr__(self) -> str:
         return f"Experiment({self.label!r}, {len(self._plan)} items, {len(self._history)} runs)"
+
+
+def _set_rows(fs: Any) -> list[tuple[str, Any]]:
+    return [("n_samples", fs.n_samples), *((f"split {name}", len(fs.get_split(name))) for name in fs.available_splits)]
+
+
+def _node_text(node: Any) -> str:
+    return f"{type(node).__name__} ({node.backend.value}) of {', '.join(str(one.node_label) for one in node.get_upstream_refs())}"
 
 
 def _checked_callback(callback: Any) -> ExperimentCallback:

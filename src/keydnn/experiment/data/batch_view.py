@@ -183,6 +183,11 @@ class BatchView:
                 weights[role] = weights[role] * masks[role]
         return weights, masks
 
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with source, size and roles."""
+        rows: list[tuple[str, Any]] = [("source", self._source.label), ("n_samples", self.n_samples), ("roles", ", ".join(self.roles))]
+        return summary_box("BatchView", rows, max_width)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BatchView):
             return NotImplemented

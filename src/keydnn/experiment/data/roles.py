@@ -8,6 +8,7 @@ from typing import Any, Self
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data.formats import DataFormat
 from keydnn.experiment.data.sample_data import SampleData, SampleShapes
+from keydnn.experiment.visualization.summary import summary_box
 
 
 class ByRole:
@@ -215,6 +216,11 @@ class RoleData(ByRole, Mapping[str, SampleData]):
     def concat_with(self, *others: RoleData, fmt: DataFormat | str | None = None) -> RoleData:
         """This and others, joined; see :meth:`concat`."""
         return RoleData.concat(self, *others, fmt=fmt)
+
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with the shapes of every role."""
+        rows = [(role, [("n_samples", samples.n_samples), *samples.shapes.shapes.items()]) for role, samples in self.items()]
+        return summary_box("RoleData", rows, max_width)
 
     def __repr__(self) -> str:
         return f"RoleData({', '.join(f'{role}={samples!r}' for role, samples in self.items())})"

@@ -102,6 +102,14 @@ class MergeNode(ComputeNode):
         if not self.is_built:
             raise RuntimeError(f"merge node {self.label!r} is not built: its shapes come with the graph's build()")
 
+    def _summary_rows(self) -> list[tuple[str, Any]]:
+        shape = str(self.output_shape) if self.is_built else "not built"
+        inputs = ", ".join(str(reference.node_label) for reference in self._upstream)
+        return [*super()._summary_rows(), ("backend", self.backend.value), ("inputs", inputs), ("output", shape)]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.label!r}, {[reference.node_label for reference in self._upstream]})"
+
     # -- merging
 
     @abc.abstractmethod

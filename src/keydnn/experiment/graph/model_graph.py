@@ -12,16 +12,15 @@ from keydnn.compiler.report import report
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.graph import graph_file
 from keydnn.experiment.graph.diagram import graph_diagram
-from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode
 from keydnn.experiment.graph.optimizer_rule import Optimizers
 from keydnn.experiment.graph.stepping import Stepping
+from keydnn.experiment.graph.summary import graph_summary
 from keydnn.experiment.graph.wiring import Wiring
 from keydnn.experiment.io import InYaml, Saved
 from keydnn.experiment.random_states import forked
 from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.training import Optimizer
-from keydnn.experiment.visualization.summary import summary_box
 from keydnn.experiment.visualization.visualizer import ModelGraphDisplayOptions, Visualizer
 
 
@@ -199,14 +198,8 @@ class ModelGraph(Stepping, Saved, InYaml):
         Visualizer(self, options).show(in_notebook())
 
     def summary(self, max_width: int = 88) -> str:
-        """A box of text: every node with what it reads, its shape and whether it is frozen."""
-        rows: list[tuple[str, Any]] = [("label", self._label), ("optimizer", repr(self.optimizer)), ("built", self._is_built)]
-        for node in self._wiring.order:
-            sources = ", ".join(str(reference.node_label) for reference in self._wiring.dag.inputs[node.node_id])
-            shape = node.output_shape if node.is_built else "?"
-            frozen = ", frozen" if isinstance(node, ModelNode) and node.is_frozen else ""
-            rows.append((node.label, f"{sources} -> {shape} ({node.backend.value}{frozen})"))
-        return summary_box("ModelGraph", rows, max_width)
+        """A box of text: facts, and a table of the nodes: what they read, their shapes, parameters and backends."""
+        return graph_summary(self, max_width)
 
     def __repr__(self) -> str:
         return f"ModelGraph({self._label!r}, {len(self._wiring.nodes)} nodes, {'built' if self._is_built else 'not built'})"

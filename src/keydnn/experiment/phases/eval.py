@@ -108,6 +108,10 @@ class EvalPhase(OncePhase):
         """
         yield from self._contexts(self.batch_size, results)
 
+    def summary_rows(self) -> list[tuple[str, Any]]:
+        """What :meth:`summary` says, as pairs."""
+        return [*([] if self.batch_size is None else [("batch_size", self.batch_size)]), *super().summary_rows()]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments, and ``phase_type``."""
         return {**super().get_config(), "batch_size": self.batch_size}

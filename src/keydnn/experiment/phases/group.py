@@ -19,6 +19,7 @@ from keydnn.experiment.phases.schedule import BatchSchedulingPolicy
 from keydnn.experiment.phases.train import TrainPhase
 from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.training import AppliedLoss
+from keydnn.experiment.visualization.summary import summary_box
 from keydnn.experiment.visualization.visualizer import Visualizer
 
 _ITEM_TYPES = ("phase", "group")
@@ -154,6 +155,14 @@ class PhaseGroup(InYaml):
     def visualize(self) -> None:
         """Show the phases in their order: drawn in a notebook, as Mermaid text elsewhere."""
         Visualizer(self).show(in_notebook())
+
+    def summary_rows(self) -> list[tuple[str, Any]]:
+        """What :meth:`summary` says, as pairs of labels and what stands behind them."""
+        return [(item.label, [("type", type(item).__name__), *item.summary_rows()]) for item in self._items]
+
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with the phases of this group, in order, and those of groups inside."""
+        return summary_box(type(self).__name__, [("label", self.label), *self.summary_rows()], max_width)
 
     # -- edits
 

@@ -24,6 +24,7 @@ from keydnn.experiment.phases.callback_configs import callback_config, callback_
 from keydnn.experiment.references import FeatureSetReference
 from keydnn.experiment.registration import in_notebook
 from keydnn.experiment.training import AppliedLoss
+from keydnn.experiment.visualization.summary import summary_box
 from keydnn.experiment.visualization.visualizer import Visualizer
 
 
@@ -144,6 +145,23 @@ class ExperimentPhase(InYaml, abc.ABC):
         """
         Visualizer(self, display_options).show(in_notebook())
 
+    def summary_rows(self) -> list[tuple[str, Any]]:
+        """What :meth:`summary` says, as pairs; nodes are left out if they are all of the graph."""
+        sources = dict.fromkeys(str(binding.upstream_ref.node_label) for binding in self.input_sources)
+        splits = dict.fromkeys(binding.split for binding in self.input_sources if binding.split is not None)
+        told = {
+            "reads": sources,
+            "split": splits,
+            "nodes": _labels(self.active_nodes),
+            "losses": [loss.label for loss in self.losses],
+            "callbacks": [callback.label for callback in self.callbacks],
+        }
+        return [(name, ", ".join(words)) for name, words in told.items() if words]
+
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with the facts of this phase."""
+        return summary_box(type(self).__name__, [("label", self.label), *self.summary_rows()], max_width)
+
     # -- config
 
     def get_config(self) -> dict[str, Any]:
@@ -251,6 +269,14 @@ def _nodes(graph: ModelGraph, active_nodes: Sequence[Any] | None) -> list[Comput
     if not found:
         raise ValueError("active_nodes is empty: leave it out to run all nodes")
     return list(found.values())
+
+
+def _labels(node_ids: Sequence[str]) -> list[str]:
+    """Labels of nodes, and ids of those that are not there any more; none if they are all nodes of the graph."""
+    ctx = ExperimentContext.get_active()
+    if ctx.model_graph is not None and set(node_ids) == set(ctx.model_graph.nodes):
+        return []
+    return [ctx.get_node(node_id).label if ctx.has_node(node_id=node_id) else node_id for node_id in node_ids]
 
 
 def _checked_bindings(label: str, input_sources: Sequence[InputBinding]) -> list[InputBinding]:

@@ -269,6 +269,10 @@ class TrainPhase(ExperimentPhase):
     def _held(self, graph: ModelGraph) -> dict[str, str]:
         return {node.node_id: FROZEN for node in bystanders(graph, self.active_nodes)}
 
+    def summary_rows(self) -> list[tuple[str, Any]]:
+        """What :meth:`summary` says, as pairs."""
+        return [("epochs", self.n_epochs), *super().summary_rows()]
+
     # -- config
 
     def get_config(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_OUTPUTS, DOMAIN_TAGS
 from keydnn.experiment.references import FeatureSetColumnReference, ModelOutputReference, parse_column
 from keydnn.experiment.registration import kinds_of
 from keydnn.experiment.training.loss import Loss
+from keydnn.experiment.visualization.summary import summary_box
 
 _DOMAINS = (DOMAIN_OUTPUTS, DOMAIN_TARGETS, DOMAIN_TAGS, DOMAIN_FEATURES)
 
@@ -254,6 +255,12 @@ class AppliedLoss:
     def from_config(cls, config: Mapping[str, Any]) -> AppliedLoss:
         """The applied loss a config describes; its node is looked for in the active context."""
         return cls(**{**config, "loss": Loss.from_config(config["loss"])})
+
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with the loss, its node and what it compares."""
+        inputs = [(name, one if isinstance(one, str) else one.to_string()) for name, one in self.inputs.items()]
+        rows: list[tuple[str, Any]] = [("label", self.label), ("loss", self.loss.name), ("node", self._node.label)]
+        return summary_box(type(self).__name__, [*rows, ("inputs", inputs), ("weight", f"{self.weight:g}")], max_width)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AppliedLoss) and same_values(self.get_config(), other.get_config())

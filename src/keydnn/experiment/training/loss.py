@@ -14,6 +14,7 @@ from keydnn.experiment.equality import same_values
 from keydnn.experiment.errors import LossError, LossNotSetError
 from keydnn.experiment.io import Saved
 from keydnn.experiment.training.optimizer import named
+from keydnn.experiment.visualization.summary import summary_box
 
 _ENDINGS = ("", "loss")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -221,6 +222,12 @@ class Loss(Saved):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The loss a config describes, not built."""
         return cls(**config)
+
+    def summary(self, max_width: int = 88) -> str:
+        """A box of text with what the user chose."""
+        backend = None if self._backend is None else self._backend.value
+        rows: list[tuple[str, Any]] = [("loss", self.name), ("backend", backend), ("reduction", self.reduction)]
+        return summary_box(type(self).__name__, [*rows, ("built", self.is_built), ("arguments", list(self._kwargs.items()))], max_width)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Loss) and same_values(self.get_config(), other.get_config())

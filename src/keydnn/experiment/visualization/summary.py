@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 Rows = list[tuple[str, Any]]
 
 
-def summary_box(title: str, rows: Rows, max_width: int = 88) -> str:
+def summary_box(title: str, rows: Rows, max_width: int = 88, table: Sequence[Sequence[str]] = ()) -> str:
     """The box.
 
     Args:
@@ -21,6 +22,7 @@ def summary_box(title: str, rows: Rows, max_width: int = 88) -> str:
         rows: Pairs of key and value; a value may be such a list again: it is inlined as ``key : [a=1, b=2]`` where that
             fits, and indented by two spaces where it does not.
         max_width: Of the whole box, at least 16; longer lines are cut with ``...``.
+        table: Rows of cells, the heads first, below the pairs.
 
     Raises:
         ValueError: ``max_width`` below 16.
@@ -35,7 +37,8 @@ def summary_box(title: str, rows: Rows, max_width: int = 88) -> str:
     """
     if max_width < 16:
         raise ValueError(f"max_width must be at least 16, got {max_width}")
-    lines = [_cut(line, max_width - 4) for line in _lines(rows, max_width - 4, 0)]
+    below = ["", *_columns(table)] if table else []
+    lines = [_cut(line, max_width - 4) for line in (*_lines(rows, max_width - 4, 0), *below)]
     title = _cut(title, max_width - 6)
     inner = max([len(line) for line in lines] + [len(title) + 2])
     body = [f"│ {line.ljust(inner)} │" for line in lines]
@@ -52,6 +55,11 @@ def _lines(rows: Rows, width: int, depth: int) -> list[str]:
         inline = f"{pad}{key} : {_inline(value)}"
         lines += [inline] if len(inline) <= width else [f"{pad}{key} :", *_lines(value, width, depth + 1)]
     return lines
+
+
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def _is_nested(value: Any) -> bool:

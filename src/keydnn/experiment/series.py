@@ -178,7 +178,7 @@ class AxisSeries:
 
     def values(self) -> list[Any]:
         """The objects."""
-        return [_opened(value) for value in self._data.values()]
+        return [value.open() if type(value) is Later else value for value in self._data.values()]
 
     def keys(self) -> list[Key]:
         """The keys."""

@@ -47,4 +47,4 @@ class Backend(str, Choice):
     @property
     def needs_optimizer(self) -> bool:
         """Whether models of this backend are trained by an optimizer."""
-        return self in (Backend.TORCH, Backend.TENSORFLOW, Backend.KEYDNN)
+        return self is Backend.TORCH or self is Backend.TENSORFLOW or self is Backend.KEYDNN

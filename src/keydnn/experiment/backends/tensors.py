@@ -49,6 +49,11 @@ def backend_of(value: Any) -> Backend:
     raise TypeError(f"a tensor of NumPy, torch, TensorFlow or keydnn is expected, got {type(value).__name__}")
 
 
+def owner_of(value: Any) -> Backend | None:
+    """Whose tensor a value is; None if it is none."""
+    return _OWNERS.get(type(value)) or (backend_of(value) if is_tensor(value) else None)
+
+
 def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor of any framework."""
     return type(value) in _OWNERS or any(adapter(backend).is_tensor(value) for backend in _TENSOR_BACKENDS)
@@ -69,8 +74,12 @@ def to_backend(value: Any, backend: Backend) -> Any:
         TypeError: Text, which no framework holds.
         ImportError: The framework is not installed.
     """
+    if _OWNERS.get(type(value)) is backend:
+        return value
     goal = adapter(backend)
     if goal.is_tensor(value):
+        if backend in _TENSOR_BACKENDS:
+            _OWNERS[type(value)] = backend
         return value
     array = to_numpy(value)
     if goal.is_tensor(array):

@@ -1,4 +1,4 @@
-"""PyTorch: tensors, models, optimizers, losses and gradients, under the names that every adapter uses (``contracts.IBackend``)."""
+"""PyTorch: models and losses, under the names that every adapter uses (``contracts.IBackend``), and the rest from files of their own."""
 
 from __future__ import annotations
 
@@ -10,120 +10,88 @@ from typing import Any
 import numpy as np
 
 from keydnn.experiment.backends.known import Known, subclass_of
-from keydnn.experiment.backends.state import plain
 from keydnn.experiment.backends.tensors import with_reduction
-from keydnn.experiment.backends.torch_precision import casting, single
+from keydnn.experiment.backends.torch_precision import single
 from keydnn.experiment.backends.torch_random import OwnNumbers, random_state, seed_random, set_random_state
+from keydnn.experiment.backends.torch_tensors import (
+    beside,
+    concat,
+    constant,
+    cut,
+    detach,
+    from_bits,
+    is_tensor,
+    is_whole,
+    mean,
+    reshape,
+    row_means,
+    take,
+    to_bits,
+    to_numpy,
+    to_tensor,
+    to_whole,
+    total,
+    weighted_sum,
+)
+from keydnn.experiment.backends.torch_training import (
+    Recording,
+    carry_over,
+    clip,
+    follow,
+    gradients,
+    limit,
+    optimize,
+    optimizer_state,
+    optimizers,
+    rates,
+    scale,
+    set_optimizer_state,
+    set_rates,
+    squared_norm,
+    zero_grad,
+)
 from keydnn.experiment.optional import need
 
-__all__ = ["OwnNumbers", "random_state", "seed_random", "set_random_state"]  # that stand in files of their own
+__all__ = [  # that stand in files of their own
+    "OwnNumbers",
+    "Recording",
+    "beside",
+    "carry_over",
+    "clip",
+    "concat",
+    "constant",
+    "cut",
+    "detach",
+    "follow",
+    "from_bits",
+    "gradients",
+    "is_tensor",
+    "is_whole",
+    "limit",
+    "mean",
+    "optimize",
+    "optimizer_state",
+    "optimizers",
+    "random_state",
+    "rates",
+    "reshape",
+    "row_means",
+    "scale",
+    "seed_random",
+    "set_optimizer_state",
+    "set_random_state",
+    "set_rates",
+    "squared_norm",
+    "take",
+    "to_bits",
+    "to_numpy",
+    "to_tensor",
+    "to_whole",
+    "total",
+    "weighted_sum",
+    "zero_grad",
+]
 _WHOLE_TARGETS = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
-
-# -- tensors ----------------------------------------------------------------------------------------------------------
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether a value is a torch tensor; torch is not imported for the question."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def to_tensor(array: np.ndarray) -> Any:
-    """A tensor with the values and dtype of an array, in memory of its own if the array is read-only."""
-    torch = need("torch", "a torch tensor")
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-
-
-def to_numpy(tensor: Any) -> np.ndarray:
-    """The values as an array on the host."""
-    return tensor.detach().cpu().numpy()
-
-
-def to_bits(tensor: Any) -> tuple[np.ndarray, str | None]:
-    """The values as an array on the host; those of a dtype that NumPy lacks as integers, with the dtype's name."""
-    torch = need("torch", "a torch tensor")
-    host = tensor.detach().cpu().contiguous()
-    try:
-        return host.numpy(), None
-    except TypeError:  # bfloat16 and its like
-        whole = {1: torch.uint8, 2: torch.int16}[host.element_size()]
-        return host.view(whole).numpy(), str(host.dtype).removeprefix("torch.")
-
-
-def from_bits(array: np.ndarray, dtype: str | None) -> Any:
-    """The tensor that :func:`to_bits` told of.
-
-    Raises:
-        ValueError: No dtype of torch.
-    """
-    torch = need("torch", "a torch tensor")
-    if dtype is None:
-        return to_tensor(array)
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"torch has no dtype {dtype!r}")
-    return to_tensor(array).view(found)
-
-
-def detach(tensor: Any) -> Any:
-    """A copy without history."""
-    return tensor.detach().clone()
-
-
-def cut(tensor: Any) -> Any:
-    """The same values without history, not copied."""
-    return tensor.detach()
-
-
-def concat(tensors: Sequence[Any], axis: int = 0) -> Any:
-    """Tensors joined along an axis."""
-    return need("torch", "joining torch tensors").cat(list(tensors), dim=axis)
-
-
-def reshape(tensor: Any, shape: Sequence[int]) -> Any:
-    """The values under another shape."""
-    return tensor.reshape(tuple(shape))
-
-
-def take(tensor: Any, places: Sequence[int], axis: int) -> Any:
-    """The entries at some places of an axis."""
-    return tensor.index_select(axis, need("torch", "indexing").as_tensor(list(places), device=tensor.device))
-
-
-def constant(like: Any, shape: Sequence[int], value: float) -> Any:
-    """A tensor full of one value, of the dtype and device of another."""
-    return like.new_full(tuple(shape), value)
-
-
-def is_whole(tensor: Any) -> bool:
-    """Whether a tensor holds integers."""
-    return not tensor.is_floating_point() and not tensor.is_complex()
-
-
-def to_whole(tensor: Any) -> Any:
-    """The values as int64."""
-    return tensor.long()
-
-
-def row_means(tensor: Any) -> Any:
-    """Mean over all axes but the first."""
-    return tensor.reshape(tensor.shape[0], -1).mean(1)
-
-
-def weighted_sum(values: Any, weights: np.ndarray) -> Any:
-    """``sum_i weights[i] values[i]`` as a scalar with history."""
-    return (values * values.new_tensor(weights)).sum()
-
-
-def mean(tensor: Any) -> Any:
-    """Mean of all values as a scalar with history."""
-    return tensor.mean()
-
-
-def total(tensor: Any) -> Any:
-    """Sum of all values as a scalar with history."""
-    return tensor.sum()
-
 
 # -- models -----------------------------------------------------------------------------------------------------------
 
@@ -190,9 +158,13 @@ def set_modes(model: Any, training: bool | Sequence[bool]) -> None:
 
 def _is_in_mode(model: Any, training: bool) -> bool:
     """Whether all modules are in a mode; asking is much quicker than setting it."""
-    if model.training is not training:
-        return False
-    return all(_is_in_mode(child, training) for child in model._modules.values() if child is not None)
+    waiting = [model]
+    for module in waiting:  # which grows
+        if module is not None:
+            if module.training is not training:
+                return False
+            waiting += module._modules.values()
+    return True
 
 
 def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
@@ -231,11 +203,6 @@ def place(tensor: Any, accelerator: Any) -> Any:
     return accelerator.move_torch_tensor(tensor)
 
 
-def beside(tensor: Any, other: Any) -> Any:
-    """A tensor where another one is."""
-    return tensor if tensor.device == other.device else tensor.to(other.device)
-
-
 def place_model(model: Any, accelerator: Any) -> bool:
     """Move a module to a device, unless its first parameter is there; whether it moved."""
     first = next(model.parameters(), None)
@@ -244,135 +211,6 @@ def place_model(model: Any, accelerator: Any) -> bool:
         return False
     accelerator.setup_torch_model(model)
     return True
-
-
-def follow(optimizer: Any) -> None:
-    """Move what an optimizer learned to where its parameters are; step counts stay, as torch wants them."""
-    for parameter, learned in optimizer.state.items():
-        moved = {name: beside(value, parameter) for name, value in learned.items() if is_tensor(value) and name != "step"}
-        learned.update(moved)
-
-
-# -- gradients --------------------------------------------------------------------------------------------------------
-
-
-class Recording:
-    """A block whose results keep their history; torch keeps it on the tensors."""
-
-    _casting: Any = None
-
-    def __enter__(self) -> Recording:
-        self._casting = casting()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._casting is not None:
-            self._casting.close()
-
-    def leaf(self, tensor: Any) -> Any:
-        """A tensor whose gradient will be asked for."""
-        return tensor.detach().requires_grad_(True)
-
-    def backward(self, roots: Sequence[Any], seeds: Sequence[Any], sources: Sequence[Any]) -> list[Any]:
-        """Gradients of ``sum_k <seeds[k], roots[k]>`` by the sources, added to their ``.grad``; a seed None stands for 1."""
-        torch = need("torch", "a backward pass")
-        wanted = [(root, seed) for root, seed in zip(roots, seeds, strict=True) if root.requires_grad]
-        if wanted:
-            torch.autograd.backward([root for root, _ in wanted], [seed for _, seed in wanted])
-        return [source.grad for source in sources]
-
-
-# -- optimizers -------------------------------------------------------------------------------------------------------
-
-
-def optimizers() -> dict[str, type]:
-    """Name to optimizer class."""
-    module = need("torch.optim", "a torch optimizer")
-    found = {name: value for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, module.Optimizer)}
-    return {name: value for name, value in found.items() if value is not module.Optimizer}
-
-
-def optimize(optimizer: Any, grads: Sequence[Any] | None = None, variables: Sequence[Any] | None = None) -> None:
-    """One step of an optimizer."""
-    optimizer.step()
-
-
-def zero_grad(optimizer: Any) -> None:
-    """Forget the gradients."""
-    optimizer.zero_grad(set_to_none=True)
-
-
-def rates(optimizer: Any) -> list[float]:
-    """The learning rates, one per group."""
-    return [group["lr"] for group in optimizer.param_groups]
-
-
-def set_rates(optimizer: Any, values: Sequence[float]) -> None:
-    """Set the learning rates."""
-    for group, value in zip(optimizer.param_groups, values, strict=True):
-        group["lr"] = value
-
-
-def optimizer_state(optimizer: Any) -> dict[str, Any]:
-    """What an optimizer has learned, as plain values and arrays."""
-    state = optimizer.state_dict()
-    slots = {str(place): plain(entries, is_tensor, _copied) for place, entries in state["state"].items()}
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
-    return {"slots": slots, "groups": plain(groups, is_tensor, _copied)}
-
-
-def set_optimizer_state(optimizer: Any, state: Mapping[str, Any]) -> None:
-    """Take back :func:`optimizer_state`."""
-    here = optimizer.state_dict()["param_groups"]
-    groups = [{**group, "params": own["params"]} for group, own in zip(state["groups"], here, strict=True)]
-    for group in groups:
-        group["betas"] = tuple(group["betas"]) if "betas" in group else None
-        if group["betas"] is None:
-            del group["betas"]
-    slots = {int(place): {name: _tensor(value) for name, value in entries.items()} for place, entries in state["slots"].items()}
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-
-
-def _copied(tensor: Any) -> np.ndarray:
-    return to_numpy(tensor).copy()
-
-
-def _tensor(value: Any) -> Any:
-    return to_tensor(np.array(value)) if isinstance(value, np.ndarray) else value
-
-
-def carry_over(old: Any, new: Any) -> None:
-    """Give a new optimizer what an old one learned about the parameters that both have."""
-    for group in new.param_groups:
-        for parameter in group["params"]:
-            if parameter in old.state:
-                new.state[parameter] = old.state[parameter]
-    set_rates(new, [old.param_groups[0]["lr"]] * len(new.param_groups))
-
-
-def gradients(parameters: Sequence[Any]) -> list[Any]:
-    """The gradients of the parameters that have one."""
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
-def squared_norm(grads: Sequence[Any]) -> float:
-    """Sum of all squares, in float64."""
-    return float(sum(float(grad.double().square().sum()) for grad in grads))
-
-
-def scale(grads: Sequence[Any], factor: float) -> list[Any]:
-    """The gradients times a number, in place."""
-    return [grad.mul_(factor) for grad in grads]
-
-
-def clip(grads: Sequence[Any], bound: float) -> list[Any]:
-    """The gradients, in place, scaled so that their common norm is at most ``bound``."""
-    return scale(grads, min(1.0, bound / (squared_norm(grads) ** 0.5 + 1e-6)))
-
-
-def limit(grads: Sequence[Any], bound: float) -> list[Any]:
-    """The gradients limited to [-bound, bound], in place."""
-    return [grad.clamp_(-bound, bound) for grad in grads]
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------

@@ -60,12 +60,11 @@ class Batch(ByRole):
     def with_samples(self, samples: dict[str, SampleData]) -> Batch:
         """The batch with other samples in the same roles, all as long as these; weights and masks are the same objects."""
         made = type(self).__new__(type(self))
-        mine = self.__dict__
         made.__dict__.update(
-            batch_size=mine["batch_size"],
+            batch_size=self.batch_size,
             role_data=RoleData.trusted(samples),
-            role_weights=mine["role_weights"],
-            role_masks=mine["role_masks"],
+            role_weights=self.role_weights,
+            role_masks=self.role_masks,
             is_plain=self.is_plain,
             ready=self.ready,
         )

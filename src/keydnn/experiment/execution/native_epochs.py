@@ -34,6 +34,9 @@ class NativeEpochs:
         results: Where steps are recorded.
         where: The place of the phase.
         is_watched: Whether hooks are called at the end of an epoch.
+
+    Attributes:
+        can: Whether steps may be served; what was not for a while is left alone.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class NativeEpochs:
         self._phase, self._graph, self._feeding, self._results, self._where = phase, graph, feeding, results, where
         self._nodes = graph.executed_nodes(phase.active_nodes)
         engine = all(node.backend is Backend.KEYDNN for node in self._nodes)
-        self._can = engine and phase.accumulate == 1
+        self.can = engine and phase.accumulate == 1
         self._is_watched = is_watched
         self._tries = 0
         self._of: Any = None
@@ -59,7 +62,7 @@ class NativeEpochs:
             Their training losses; None if the step has to be made by itself.
         """
         first, last = ctx.batch_idx, self._feeding.n_steps - self._is_watched
-        if not self._can or last - first < 2 - self._is_watched:
+        if not self.can or last - first < 2 - self._is_watched:
             return None
         rows = self._feeding.block(first, last)
         keep = self._results.records_steps
@@ -69,7 +72,7 @@ class NativeEpochs:
             made = self._graph.train_steps(ctx, phase.losses, rows, active_nodes=phase.active_nodes, accelerator=self._where, keep=outputs)
         if made is None:
             self._tries += 1
-            self._can = self._tries < _TRIES
+            self.can = self._tries < _TRIES
             return None
         self._tries = 0
         if keep:

@@ -10,14 +10,13 @@ Everything that does not depend on the step is worked out before the loop.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
-from keydnn.experiment.backends.torch_precision import computing_in
+from keydnn.experiment.backends.torch_precision import PRECISION, computing_in
 from keydnn.experiment.callbacks.checkpoints import CheckpointHooks
 from keydnn.experiment.callbacks.dispatch import PhaseHooks
 from keydnn.experiment.context import in_notebook
@@ -29,14 +28,13 @@ from keydnn.experiment.execution.run_state import PhasePlace
 from keydnn.experiment.graph import ModelGraph
 from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.phases import EvalPhase, ExperimentPhase, FitPhase, ResultRecording, TrainPhase
-from keydnn.experiment.phases.feeding import PassFeeding, StepInput, TrainFeeding
+from keydnn.experiment.phases.feeding import PassFeeding, TrainFeeding
 from keydnn.experiment.phases.holding import bystanders, still
 from keydnn.experiment.phases.train import TRAIN_LOSS
 from keydnn.experiment.progress_bars import evaluation_progress, training_progress
 from keydnn.experiment.results import EvalResults, FitResults, PhaseResults, TrainResults
 from keydnn.experiment.results.scalars import on_host
 
-_NOTHING = contextlib.nullcontext()
 _PLACE: ContextVar[Accelerator | None] = ContextVar("keydnn_experiment_place", default=None)  # of the phase around
 
 
@@ -86,14 +84,16 @@ class _Run:
 
     def make(self, run: Callable[..., None], flags: dict[str, Any]) -> None:
         """Run, tell of exceptions, and leave results in order."""
-        try:
-            with _placed(self.phase, self.graph) as self.where:
-                run(self, **flags)
-        except BaseException as error:
+        with contextlib.ExitStack() as ends:
+            ends.callback(self.results.finish)
+            ends.push(self._tell)
+            self.where = ends.enter_context(_placed(self.phase, self.graph))
+            run(self, **flags)
+
+    def _tell(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Hooks are told how the run ended, if it failed."""
+        if error is not None:
             self.hooks.exception(self.ctx, error)
-            raise
-        finally:
-            self.results.finish()
 
 
 @contextlib.contextmanager
@@ -173,11 +173,8 @@ class _Values:
     def __init__(self, store: Any, epoch: int, is_begun: bool) -> None:
         self._store, self._epoch = store, epoch
         self._waiting: list[Any] = []
+        self.add = self._waiting.append  # one more, where it was computed
         self._known: list[float] = [entry.value for entry in store.of_epoch(TRAIN_LOSS, epoch)] if is_begun else []
-
-    def add(self, value: Any) -> None:
-        """One more, where it was computed."""
-        self._waiting.append(value)
 
     def add_many(self, values: Any) -> None:
         """An array of several more."""
@@ -187,7 +184,8 @@ class _Values:
     def log(self) -> None:
         """Log those that were not yet."""
         if self._waiting:
-            found, self._waiting = on_host(self._waiting).tolist(), []
+            found = on_host(self._waiting).tolist()
+            self._waiting.clear()
             self._put(found)
 
     def _put(self, found: list[float]) -> None:
@@ -201,33 +199,6 @@ class _Values:
         return sum(self._known) / len(self._known)
 
 
-class _Source:
-    """Steps with their numbers, one after the other; of a sequence some can be left out."""
-
-    def __init__(self, steps: Sequence[StepInput] | Iterator[StepInput]) -> None:
-        self._steps = steps if isinstance(steps, Sequence) else None
-        self._rest = iter(steps) if self._steps is None else iter(())
-        self._at = 0
-
-    def __iter__(self) -> _Source:
-        return self
-
-    def __next__(self) -> tuple[int, StepInput]:
-        i = self._at
-        self._at += 1
-        if self._steps is None:
-            return i, next(self._rest)
-        if i >= len(self._steps):
-            raise StopIteration
-        return i, self._steps[i]
-
-    def skip(self, n: int) -> None:
-        """Leave out the next steps."""
-        self._at += n
-        if self._steps is None:
-            deque(itertools.islice(self._rest, n), maxlen=0)
-
-
 class _Training:
     """The epochs of a training phase."""
 
@@ -239,12 +210,14 @@ class _Training:
         self.bystanders = bystanders(run.graph, phase.active_nodes)
         self.around_batches = run.hooks.has_batch_hooks or self.checkpoints.has_batch_hooks
         self.accumulation = Accumulation(phase.accumulate) if phase.accumulate > 1 else None
+        self.is_bare = not self.bystanders and self.accumulation is None and phase.precision == PRECISION[0]
         self.native = NativeEpochs(phase, run.graph, feeding, run.results, run.where, is_watched=run.hooks.has_any)
         self.restoring = [cb for cb in phase.callbacks if isinstance(cb, IRestoring) and cb.restore_best]
 
     def epoch(self, epoch: int, bars: Any) -> float:
         """One epoch; the mean of its training loss."""
         run, phase, results, begun = self.run, self.run.phase, self.run.results, self.run.begun
+        records = results.records_steps
         if not begun.epoch(epoch):
             results.start_epoch(epoch)
         ctx: ExecutionContext | None = None
@@ -252,9 +225,9 @@ class _Training:
         values = _Values(results.metric_store, epoch, begun.epoch(epoch))
         with contextlib.closing(values):
             steps = self.feeding.epoch(epoch)
-            source = _Source(steps)
-            source.skip(begun.first_step(epoch))
-            for i, (inputs, views) in source:
+            i, end = begun.first_step(epoch), len(steps)
+            while i < end:
+                inputs, views = steps[i]
                 run.ctx = ctx = ExecutionContext(phase.label, epoch, i, inputs, views)
                 if i == 0 and not begun.epoch(epoch):
                     run.hooks.epoch_start(ctx)
@@ -262,13 +235,13 @@ class _Training:
                 if self.around_batches and not begun.batch(epoch, i):
                     run.hooks.batch_start(ctx)
                     self.checkpoints.at("batch_start", epoch, i)
-                many = self._many(ctx, steps)
+                many = self._many(ctx, steps) if self.native.can and not self.around_batches else None
                 if many is not None:
                     values.add_many(many)
-                    source.skip(len(many) - 1)  # these are made
+                    i += len(many)
                     continue
                 self._step(ctx)
-                if results.records_steps:
+                if records:
                     results.add_execution_context(ctx)
                 value = _total(ctx)
                 values.add(value)
@@ -277,6 +250,7 @@ class _Training:
                     run.hooks.batch_end(ctx)
                     self.checkpoints.at("batch_end", epoch, i)
                 show(value)
+                i += 1
         mean = values.mean()
         results.metric_store.log(name=TRAIN_LOSS, value=mean, epoch_idx=epoch)
         run.hooks.epoch_end(self._last(epoch) if ctx is None else ctx)
@@ -296,19 +270,19 @@ class _Training:
     def _step(self, ctx: ExecutionContext) -> None:
         """A training step in which nodes that run only because others read them stay as they are."""
         run, phase = self.run, self.run.phase
-        options: dict[str, Any] = {"active_nodes": phase.active_nodes, "accelerator": run.where}
-        with still(self.bystanders) if self.bystanders else _NOTHING, computing_in(phase.precision):
+        if self.is_bare:
+            run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
+            return
+        with still(self.bystanders), computing_in(phase.precision):
             if self.accumulation is None:
-                run.graph.train_step(ctx, phase.losses, **options)
+                run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
                 return
             self.accumulation.start(ctx.batch_idx, self.feeding.n_steps)
-            run.graph.accumulate_step(ctx, phase.losses, self.accumulation, **options)
+            run.graph.accumulate_step(ctx, phase.losses, self.accumulation, active_nodes=phase.active_nodes, accelerator=run.where)
 
     def _many(self, ctx: ExecutionContext, steps: Any) -> Any:
         """The losses of this step and some that follow, made in one call; None if it has to be made by itself."""
-        if self.around_batches:
-            return None
-        with still(self.bystanders) if self.bystanders else _NOTHING:
+        with still(self.bystanders):
             return self.native.advance(ctx, steps)
 
 

@@ -1,49 +1,70 @@
-"""A training step of a graph on one backend under one optimizer: the short way of :func:`steps.train_graph_wise`, with the same bits."""
+"""DirectStep: a training step of a graph on one backend under one optimizer, with the bits of :func:`steps.train_graph_wise`.
+
+It is made once per kind of step and holds the passes of the nodes; each step then does what a loop by hand would do:
+
+    forget the gradients, all nodes forward, the losses, backward, the update
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.graph.accumulation import Accumulation
-from keydnn.experiment.graph.flow import as_batch
-from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
-
-if TYPE_CHECKING:
-    from keydnn.experiment.graph.steps import Executed
+from keydnn.experiment.graph.executed import Executed
+from keydnn.experiment.graph.passes import pass_of
+from keydnn.experiment.training import AppliedLoss, LossCollection, Optimizer
 
 DIRECT = (Backend.TORCH, Backend.KEYDNN)  # backends that keep gradients with the parameters
 
 
-def train_directly(
-    run: Executed,
-    ctx: ExecutionContext,
-    losses: Sequence[AppliedLoss],
-    optimizer: Optimizer,
-    backend: Backend,
-    accumulation: Accumulation | None = None,
-) -> None:
-    """All nodes forward, the losses backward, one step of the optimizer unless the group goes on; the caller has set the modes."""
-    if accumulation is None or accumulation.is_first:
-        optimizer.zero_grad()
-    outputs, face = ctx.outputs, adapter(backend)
-    with face.Recording() as recording:
-        for node in run.nodes:
-            data = node.get_input_data(ctx.inputs, outputs, accelerator=run.accelerator)
-            ctx.set_output(node_id=node.node_id, batch=as_batch(node.forward(data)))
-        values: list[Any] = [loss.compute(ctx) for loss in losses]
-    roots = values if accumulation is None else accumulation.weighted(values, outputs[losses[0].node_id].batch_size)
-    recording.backward(roots, [None] * len(roots), [])
-    if accumulation is not None and accumulation.is_last:
-        face.scale(face.gradients(optimizer.parameters), 1.0 / accumulation.rows)
-    if accumulation is None or accumulation.is_last:
-        optimizer.step()
-    ctx.add_losses(
-        LossCollection([LossRecord(loss.label, loss.node_id, trainable=value) for loss, value in zip(losses, values, strict=True)])
-    )
-    for node in run.nodes:
-        for samples in outputs[node.node_id].role_data.values():
-            samples.change_features(face.cut)
+class DirectStep:
+    """Steps of one kind.
+
+    Args:
+        run: What runs, all on one backend.
+        losses: On nodes that run; at least one.
+        optimizer: Of all nodes.
+        backend: The backend.
+    """
+
+    def __init__(self, run: Executed, losses: Sequence[AppliedLoss], optimizer: Optimizer, backend: Backend) -> None:
+        self._passes = [(node.node_id, pass_of(node, run.accelerator)) for node in run.nodes]
+        self._losses, self._optimizer, self._face = losses, optimizer, adapter(backend)
+
+    def make(self, ctx: ExecutionContext, accumulation: Accumulation | None = None) -> None:
+        """All nodes forward, the losses backward, one step of the optimizer unless the group goes on.
+
+        Args:
+            ctx: The step, with the inputs of the head nodes; outputs and losses are put into it.
+            accumulation: Where the step stands in its group.
+        """
+        optimizer, face, losses = self._optimizer, self._face, self._losses
+        for _, one in self._passes:
+            one.set_mode()
+        if accumulation is None or accumulation.is_first:
+            optimizer.zero_grad()
+        with face.Recording() as recording:
+            for node_id, one in self._passes:
+                ctx.set_output(node_id=node_id, batch=one.batch(ctx))
+            values: list[Any] = [loss.compute(ctx) for loss in losses]
+        if accumulation is None:
+            recording.backward(values, [None] * len(values), [])
+            optimizer.step()
+        else:
+            self._accumulate(ctx, accumulation, recording, values)
+        ctx.add_losses(LossCollection.of_step(losses, values))
+        for node_id, _ in self._passes:
+            for samples in ctx.outputs[node_id].role_data.parts.values():
+                samples.change_features(face.cut)
+
+    def _accumulate(self, ctx: ExecutionContext, accumulation: Accumulation, recording: Any, values: list[Any]) -> None:
+        """The backward pass of a step of a group, and the update if it is the last."""
+        roots = accumulation.weighted(values, ctx.outputs[self._losses[0].node_id].batch_size)
+        recording.backward(roots, [None] * len(roots), [])
+        if accumulation.is_last:
+            self._face.scale(self._face.gradients(self._optimizer.parameters), 1.0 / accumulation.rows)
+            self._optimizer.step()

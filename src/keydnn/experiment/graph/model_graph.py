@@ -101,7 +101,7 @@ class ModelGraph(Stepping, Saved, InYaml):
         states = {backend.value: told for backend in self._optimizers} if self._optimizer is not None else told
         for backend, optimizer in self._optimizers.items():
             optimizer.set_state(states.get(backend.value, {"internal": None}))
-        self._contributing = set(state["opt_built_from_node_ids"])
+        self._learning, self._contributing = [], set(state["opt_built_from_node_ids"])
 
     @classmethod
     def load(cls, filepath: str | os.PathLike[str], *, allow_packaged_code: bool = False, overwrite: bool = False) -> Self:

@@ -93,8 +93,9 @@ class ModelHolder(ComputeNode):
 
     def set_mode(self, training: bool) -> None:
         """Training or evaluation mode of the framework's model."""
-        if self.has_gradients and self._model.module is not None:
-            self.face.set_modes(self._model.module, training)
+        model = self._model
+        if model.backend.needs_optimizer and model.module is not None:
+            adapter(model.backend).set_modes(model.module, training)
 
     # -- devices
 

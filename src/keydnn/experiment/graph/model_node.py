@@ -159,15 +159,21 @@ class ModelNode(ModelHolder):
         data = checked(x, f"the input of node {self.label!r}")
         if not self.is_built:
             self._build_from_upstream()
-        with of_node(self.label, self.backend, self._model.module if self.has_gradients else None):
-            if isinstance(data, Batch):
-                return data.with_samples({role: self._run(samples, kwargs) for role, samples in data.role_data.items()})
+        if isinstance(data, Batch):
+            return self.batch_through(data, **kwargs)
+        with of_node(self._label, self._model.backend, self._model.module if self.has_gradients else None):
             return mapped(data, lambda samples: self._run(samples, kwargs))
+
+    def batch_through(self, batch: Batch, **kwargs: Any) -> Batch:
+        """:meth:`forward_single` for a batch, when the model is built."""
+        model = self._model
+        with of_node(self._label, model.backend, model.module if model.backend.needs_optimizer else None):
+            return batch.with_samples({role: self._run(samples, kwargs) for role, samples in batch.role_data.parts.items()})
 
     def _run(self, samples: SampleData, kwargs: Mapping[str, Any]) -> SampleData:
         if samples.features is None:
             raise ValueError(f"node {self.label!r} needs features, the data have {', '.join(samples.domains)}")
-        features = to_backend(samples.features, self.backend)
+        features = to_backend(samples.features, self._model.backend)
         return samples.with_outputs(self._model(features, **kwargs))
 
     def __call__(self, x: Flow, **kwargs: Any) -> Flow:

@@ -169,6 +169,10 @@ class GraphNode(ExperimentNode, abc.ABC):
         """The inputs, in order."""
         return list(self._upstream)
 
+    def reads(self, reference: Reference) -> bool:
+        """Whether this very reference is the only input."""
+        return len(self._upstream) == 1 and self._upstream[0] is reference
+
     def get_downstream_refs(self) -> list[Reference]:
         """The consumers."""
         return list(self._downstream)

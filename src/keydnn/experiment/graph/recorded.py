@@ -16,6 +16,7 @@ from keydnn.compiler.step import RecordedStep, usable
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data import Batch, ExecutionContext, RoleData, SampleData
 from keydnn.experiment.graph import steps
+from keydnn.experiment.graph.executed import Executed
 from keydnn.experiment.graph.flow import as_batch, by_role
 from keydnn.experiment.graph.merge_node import MergeNode
 from keydnn.experiment.graph.model_node import ModelNode
@@ -68,7 +69,7 @@ class GraphPlans:
         self._steps: dict[Any, RecordedStep] = {}
         self.latest: RecordedStep | None = None
 
-    def train(self, run: steps.Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> bool:
+    def train(self, run: Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> bool:
         """A graph-wise step by a plan, or by the eager call that is recorded; False if it has to run outside."""
         data = _inputs(run, ctx) if run.backend is Backend.KEYDNN and usable() else None
         if data is None or not all(_is_local(loss) for loss in losses):
@@ -89,7 +90,7 @@ class GraphPlans:
         _deliver(run, ctx, data, losses, [_tensor(value, tensors[0]) for value in found])
         return True
 
-    def warm(self, run: steps.Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> Warm | None:
+    def warm(self, run: Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> Warm | None:
         """The plan that serves steps like this one, if it has been checked against eager steps and holds.
 
         Args:
@@ -111,16 +112,14 @@ class GraphPlans:
         return Warm(step, slots, tensors, _output_keys(run, data), [(loss.node_id, loss.label) for loss in _distinct(losses)])
 
     @staticmethod
-    def _key(
-        run: steps.Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer
-    ) -> Any:
+    def _key(run: Executed, slots: Sequence[Slot], tensors: Sequence[Any], losses: Sequence[AppliedLoss], optimizer: Optimizer) -> Any:
         nodes = tuple((node.node_id, node.label, isinstance(node, ModelNode) and node.is_frozen) for node in run.nodes)
         shapes = tuple((tuple(t.shape), t.dtype) for t in tensors)
         applied = tuple((id(loss), loss.weight) for loss in losses)
         return nodes, tuple(slots), shapes, applied, id(optimizer.instance), optimizer.clip_norm, optimizer.clip_value
 
 
-def _output_keys(run: steps.Executed, data: dict[Any, Batch]) -> list[tuple[str, str] | None]:
+def _output_keys(run: Executed, data: dict[Any, Batch]) -> list[tuple[str, str] | None]:
     """(node id, role) of every result that is an output, in the order of the plan; None for targets that a merge made."""
     found: list[tuple[str, str] | None] = []
     roles: dict[str, dict[str, bool]] = {}  # of each node: role to whether there are targets
@@ -142,7 +141,7 @@ def _is_local(loss: AppliedLoss) -> bool:
     return all(isinstance(one, str) and one.split(".")[0] in ("outputs", "targets") for one in loss.inputs.values())
 
 
-def _inputs(run: steps.Executed, ctx: ExecutionContext) -> dict[Any, Batch] | None:
+def _inputs(run: Executed, ctx: ExecutionContext) -> dict[Any, Batch] | None:
     """(node id, reference) to the batch each head reads, as tensors of the engine; None if some weight or mask is not 1."""
     found: dict[Any, Batch] = {}
     for node in run.nodes:
@@ -192,7 +191,7 @@ def _flat(data: dict[Any, Batch]) -> tuple[list[Slot], list[Any]]:
     return slots, tensors
 
 
-def _recorded(run: steps.Executed, slots: Sequence[Slot], losses: Sequence[AppliedLoss], optimizer: Optimizer) -> RecordedStep:
+def _recorded(run: Executed, slots: Sequence[Slot], losses: Sequence[AppliedLoss], optimizer: Optimizer) -> RecordedStep:
     optimizers: Any = {Backend.KEYDNN: _Update(optimizer)}
 
     def function(*tensors: Any) -> Sequence[Any]:
@@ -222,7 +221,7 @@ def _results(node: ComputeNode, output: Batch) -> list[Any]:
     return [value for value in values if value is not None]
 
 
-def _deliver(run: steps.Executed, ctx: ExecutionContext, data: dict[Any, Batch], losses: Sequence[AppliedLoss], found: list[Any]) -> None:
+def _deliver(run: Executed, ctx: ExecutionContext, data: dict[Any, Batch], losses: Sequence[AppliedLoss], found: list[Any]) -> None:
     """Losses and outputs of a step into its context, with the ids and tags of this batch."""
     rest = iter(found)
     records = [LossRecord(loss.label, loss.node_id, trainable=next(rest)) for loss in _distinct(losses)]

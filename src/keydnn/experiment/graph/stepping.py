@@ -11,7 +11,8 @@ from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.graph import steps
 from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.graph.building import build_nodes
-from keydnn.experiment.graph.direct import DIRECT, train_directly
+from keydnn.experiment.graph.direct import DIRECT
+from keydnn.experiment.graph.executed import Executed
 from keydnn.experiment.graph.flow import Flow
 from keydnn.experiment.graph.kinds import StepKind, kind_of
 from keydnn.experiment.graph.many import ManySteps, Rows, run_many
@@ -54,12 +55,12 @@ class Stepping(Structure):
         for backend, optimizer in self._optimizers.items():
             optimizer.rebuild([parameter for node in self._learners_of(backend) for parameter in node.parameters()], keep=keep)
 
-    def _executed(self, active_nodes: Sequence[Any] | None, accelerator: Accelerator | str | None) -> steps.Executed:
+    def _executed(self, active_nodes: Sequence[Any] | None, accelerator: Accelerator | str | None) -> Executed:
         wiring, where = self._wiring, Accelerator.from_value(accelerator)
         wanted = set(wiring.nodes)
         if active_nodes is not None:
             wanted = wiring.dag.needed_for(wiring.find(node).node_id for node in _listed(active_nodes))
-        return steps.Executed([node for node in wiring.order if node.node_id in wanted], wiring.parents, where)
+        return Executed([node for node in wiring.order if node.node_id in wanted], wiring.parents, where)
 
     def place(self, *, active_nodes: Sequence[Any] | None = None, accelerator: Accelerator | str | None = None) -> None:
         """Put the models of what runs on their devices now, as every step does.
@@ -73,7 +74,7 @@ class Stepping(Structure):
         """
         self._placed(self._executed(active_nodes, accelerator))
 
-    def _placed(self, run: steps.Executed) -> steps.Executed:
+    def _placed(self, run: Executed) -> Executed:
         """The same, with every model on its device."""
         moved = [node for node in run.models if node.stand(run.accelerator)]
         if moved:
@@ -137,24 +138,31 @@ class Stepping(Structure):
             ValueError: No loss on an executed node, or no executed node that learns.
             RuntimeError: A device is not available; the message names node and device.
         """
-        self.build()
+        if not self._is_built:
+            self.build()
         kind = self._kind(ctx, losses, active_nodes, accelerator)
         run, mine = self._placed(kind.run), kind.losses
         if kind.silent:
             ctx.add_losses(kind.zeros())
             if not mine:
                 return
-        learning = {node.node_id for node in run.models if not node.is_frozen}
         if not mine:
             raise ValueError(f"no loss sits on an executed node of {self._label!r}")
+        learning = [node for node in run.models if not node.is_frozen]
         if not learning:
             raise ValueError(f"every executed node of {self._label!r} is frozen: unfreeze one, or run an eval step")
         if not self._optimizers:
             steps.train_stage_wise(run, ctx, mine)
             return
-        self._contributing = {node_id for node_id in learning if self._wiring.nodes[node_id].backend in self._optimizers}
-        if self._optimizer is None or not self._plans.train(run, ctx, mine, self._optimizer):
+        if learning != self._learning:
+            self._learning = learning
+            self._contributing = {node.node_id for node in learning if node.backend in self._optimizers}
+        if run.backend is Backend.KEYDNN and self._optimizer is not None and self._plans.train(run, ctx, mine, self._optimizer):
+            return
+        if kind.direct is None:
             steps.train_graph_wise(run, ctx, mine, self._optimizers)
+        else:
+            kind.direct.make(ctx)
 
     def accumulate_step(
         self,
@@ -180,14 +188,12 @@ class Stepping(Structure):
         """
         self.build()
         kind = self._kind(ctx, losses, active_nodes, accelerator)
-        run, optimizer = self._placed(kind.run), self._optimizer
-        if optimizer is None or run.backend is None or run.backend not in DIRECT:
+        run = self._placed(kind.run)
+        if self._optimizer is None or run.backend is None or run.backend not in DIRECT:
             raise RuntimeError(f"{self._label!r} cannot accumulate: its nodes must be torch's alone, or keydnn's, under one optimizer")
-        if not kind.losses:
+        if kind.direct is None:
             raise ValueError(f"no loss sits on an executed node of {self._label!r}")
-        for node in run.models:
-            node.set_mode(not node.is_frozen)
-        train_directly(run, ctx, kind.losses, optimizer, run.backend, accumulation)
+        kind.direct.make(ctx, accumulation)
 
     def train_steps(
         self,
@@ -225,14 +231,14 @@ class Stepping(Structure):
 
     def _kind(self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any) -> StepKind:
         """What a training step runs; worked out once for each set of nodes, losses and masked inputs."""
-        masked = tuple(key[0] for key, batch in ctx.inputs.items() if isinstance(batch, Batch) and batch.is_masked)
+        masked = tuple([key[0] for key, batch in ctx.inputs.items() if isinstance(batch, Batch) and batch.is_masked])
         active = None if active_nodes is None else tuple(_listed(active_nodes))
         key = (active, tuple(map(id, losses)), accelerator, masked)
         found = self._kinds.get(key)
         if found is None:
             if len(self._kinds) >= _MOST_KINDS:
                 self._kinds.clear()
-            found = self._kinds[key] = kind_of(self._executed(active_nodes, accelerator), losses, set(masked))
+            found = self._kinds[key] = kind_of(self._executed(active_nodes, accelerator), losses, set(masked), self._optimizers)
         return found
 
     def eval_step(

@@ -7,7 +7,6 @@ for the sum of its losses and, for each output it exported, from the sum of the 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from keydnn.experiment.backends.accelerator import Accelerator
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import adapter, backend_of, to_backend
 from keydnn.experiment.data import Batch, ExecutionContext
-from keydnn.experiment.graph.direct import DIRECT, train_directly
+from keydnn.experiment.graph.direct import DIRECT, DirectStep
+from keydnn.experiment.graph.executed import Executed
 from keydnn.experiment.graph.flow import as_batch, by_role, cut, rebuilt
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.node_steps import partial_fit, training_argument
@@ -26,32 +26,6 @@ from keydnn.experiment.names import DOMAIN_FEATURES
 from keydnn.experiment.training import AppliedLoss, LossCollection, LossRecord, Optimizer
 
 Export = tuple[str, str]  # node id, role
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What a step runs.
-
-    Attributes:
-        nodes: In order: every node behind all that it reads.
-        parents: Node id to ids of the nodes it reads.
-        accelerator: Of the phase.
-    """
-
-    nodes: Sequence[ComputeNode]
-    parents: Mapping[str, Sequence[str]]
-    accelerator: Accelerator | None = None
-
-    @functools.cached_property
-    def backend(self) -> Backend | None:
-        """The backend of all nodes; None if there are several."""
-        found = {node.backend for node in self.nodes}
-        return found.pop() if len(found) == 1 else None
-
-    @functools.cached_property
-    def models(self) -> list[ModelNode]:
-        """The model nodes."""
-        return [node for node in self.nodes if isinstance(node, ModelNode)]
 
 
 @dataclass
@@ -80,11 +54,11 @@ def train_stage_wise(run: Executed, ctx: ExecutionContext, losses: Sequence[Appl
 
 def train_graph_wise(run: Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizers: Mapping[Backend, Optimizer]) -> None:
     """All nodes forward, the sum of all losses backward, one step of each optimizer."""
+    if run.backend in DIRECT and run.backend in optimizers:
+        DirectStep(run, losses, optimizers[run.backend], run.backend).make(ctx)
+        return
     for node in run.models:
         node.set_mode(not node.is_frozen)
-    if run.backend in DIRECT and run.backend in optimizers:
-        train_directly(run, ctx, losses, optimizers[run.backend], run.backend)
-        return
     for optimizer in optimizers.values():
         optimizer.zero_grad()
     islands = _islands(run)

@@ -41,7 +41,8 @@ class Structure:
         self._is_built = False
         self._plans = GraphPlans()
         self._kinds: dict[Any, StepKind] = {}
-        self._contributing: set[str] = set()
+        self._learning: list[ModelNode] = []  # nodes of the latest training step that learned
+        self._contributing: set[str] = set()  # ids of those of them that an optimizer for several nodes updates
         if register:
             self._ctx.register_model_graph(self)
         optimizer_rule.take_over(self._optimizers, chosen)
@@ -194,6 +195,7 @@ class Structure:
         self._optimizers = optimizer_rule.checked(given, wiring.nodes, wiring.dag)
         self._wiring, self._is_built = wiring, False
         self._kinds.clear()
+        self._learning = []
         optimizer_rule.take_over(self._optimizers, wiring.nodes.values())
         for node in wiring.nodes.values():
             if isinstance(node, MergeNode):

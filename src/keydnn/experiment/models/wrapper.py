@@ -169,7 +169,7 @@ class ModuleWrapper(BaseModel):
             x: Tensor of the framework, (B, ...).
             training: Whether dropout and batch statistics are on; Keras takes it here, the others from ``train()``.
         """
-        if not self.is_built:
+        if self._input_shape is None or self._output_shape is None:
             self.build(tuple(int(n) for n in x.shape[1:]))
         return self._face.call(self._model, x, training)
 

@@ -69,6 +69,7 @@ class AppliedLoss:
         self._by_position = not isinstance(inputs, Mapping)
         self.label = loss.name if label is None else label
         self._warned = False
+        self._checked: Any = None  # what the loss calls, when its backend was last compared with that of the node
         own = [one for one in self.inputs.values() if isinstance(one, str) and one in _DOMAINS]
         self._local = own if self._by_position and len(own) == len(self.inputs) else None  # domains of the node's own samples
         self._check_backend()
@@ -106,21 +107,41 @@ class AppliedLoss:
             BackendMismatchError: The loss is of another backend than the node.
             LossError: The loss failed, or gives neither a value per row nor one number.
         """
+        if self._checked is None or self.loss.fn is not self._checked:
+            self._check_built()
         backend = self._node.backend
+        output = ctx.outputs.get(self._node.node_id)
+        if self._local is None or output is None or not output.is_plain or len(output.role_data.parts) != 1:
+            return self._of_any(ctx, backend, adapter(backend))
+        (samples,) = output.role_data.parts.values()
+        told = []
+        for domain in self._local:
+            tensor = samples.get_domain_data(domain)
+            if tensor is None:
+                return self._of_any(ctx, backend, adapter(backend))
+            told.append(to_backend(tensor, backend))
+        return self._of_plain(told, output.batch_size, adapter(backend))
+
+    def _check_built(self) -> None:
+        """Build the loss, if it is not, and compare its backend with that of the node."""
         if not self.loss.is_built:
-            self.loss.build(backend=backend)
+            self.loss.build(backend=self._node.backend)
         self._check_backend()
-        face = adapter(backend)
-        output = ctx.outputs.get(self.node_id)
-        if self._local is not None and output is not None and output.is_plain and len(output.role_data) == 1:
-            (samples,) = output.role_data.values()
-            told = [samples.get_domain_data(domain) for domain in self._local]
-            if not any(tensor is None for tensor in told):
-                tensors = self._aligned([to_backend(tensor, backend) for tensor in told], face)
-                mean = self.loss.mean(*tensors) if tensors[0].shape and tensors[0].shape == tensors[-1].shape else None
-                if mean is not None:
-                    return mean if self.weight == 1 else mean * self.weight
-                return self._value(self.loss(*tensors), None, output.batch_size, face)
+        self._checked = self.loss.fn
+
+    def _of_plain(self, tensors: list[Any], size: int, face: Any) -> Any:
+        """The value for samples of the node's own that all count once."""
+        first, last = tensors[0], tensors[-1]
+        if len(tensors) != 2 or self.loss.wants_classes or first.shape != last.shape:
+            tensors = self._aligned(tensors, face)
+            first, last = tensors[0], tensors[-1]
+        mean = self.loss.mean(*tensors) if first.shape and first.shape == last.shape else None
+        if mean is not None:
+            return mean if self.weight == 1 else mean * self.weight
+        return self._value(self.loss(*tensors), None, size, face)
+
+    def _of_any(self, ctx: ExecutionContext, backend: Backend, face: Any) -> Any:
+        """The value for inputs of any kind, with weights and masks."""
         values = [self._read(one, ctx) for one in self.inputs.values()]
         own = [to_backend(value.tensor, backend) for value in values]
         tensors = self._aligned([face.beside(tensor, own[0]) for tensor in own], face)

@@ -64,6 +64,7 @@ class Loss(Saved):
         self._backend = Backend.from_value(backend) if backend is not None else None if isinstance(loss, str) else infer_backend(loss)
         self._fn: Any = None
         self._mean: Any = None
+        self._wants_classes = False
         if self._backend is None and (isinstance(loss, str) or factory is not None):
             raise LossError(f"{self!r} has no backend; give backend=")
         if isinstance(loss, str):
@@ -132,8 +133,7 @@ class Loss(Saved):
     @property
     def wants_classes(self) -> bool:
         """Whether the targets are class numbers (B,) beside outputs (B, C)."""
-        face = adapter(self._backend or Backend.NONE)
-        return self._fn is not None and hasattr(face, "wants_classes") and face.wants_classes(self._fn)
+        return self._wants_classes
 
     # -- building and use
 
@@ -168,6 +168,8 @@ class Loss(Saved):
         except (TypeError, ValueError) as error:
             raise LossError(f"{self!r} cannot be constructed: {error}") from error
         self._mean = mean_of(self._fn)
+        face = adapter(self._backend or Backend.NONE)
+        self._wants_classes = hasattr(face, "wants_classes") and face.wants_classes(self._fn)
         return self
 
     def _made(self) -> Any:

@@ -243,10 +243,11 @@ class Optimizer(Saved):
             OptimizerNotSetError: Not built.
             ValueError: TensorFlow without gradients and variables.
         """
-        self._built()
         if self._backend is Backend.TENSORFLOW and (grads is None or variables is None):
+            self._built()
             raise ValueError(f"{self!r}: a TensorFlow step needs grads and variables")
-        self.before_update()
+        if self.schedule is not None:
+            self.before_update()
         self.update(grads, variables, norm=norm)
         self.after_update()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from keydnn.experiment.backends.tensors import adapter, backend_of, is_tensor, to_numpy
+from keydnn.experiment.backends.tensors import adapter, backend_of, is_tensor, owner_of, to_numpy
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.series import ENDS, AxisSeries, Reducer
+
+_AXES = ("node", "label")  # of the losses of a step
 
 
 def _number(value: Any) -> float:
@@ -16,9 +18,10 @@ def _number(value: Any) -> float:
 
 
 def _kept(value: Any) -> Any:
-    if value is None or type(value) is float or not is_tensor(value):
+    if value is None or type(value) is float:
         return value
-    return adapter(backend_of(value)).cut(value)
+    owner = owner_of(value)
+    return value if owner is None else adapter(owner).cut(value)
 
 
 def _sum(a: Any, b: Any) -> Any:
@@ -50,7 +53,8 @@ class LossRecord:
 
     def __init__(self, label: str, node_id: str | None = None, trainable: Any = None, auxiliary: Any = None) -> None:
         self.label, self.node_id = label, node_id
-        self.trainable, self.auxiliary = _kept(trainable), _kept(auxiliary)
+        self.trainable = None if trainable is None else _kept(trainable)
+        self.auxiliary = None if auxiliary is None else _kept(auxiliary)
 
     @property
     def total(self) -> Any:
@@ -152,7 +156,23 @@ class LossCollection(LossSums):
                 raise TypeError(f"a LossCollection holds LossRecords, got {type(record).__name__}")
             key = (record.node_id, record.label)
             data[key] = data[key] + record if key in data else record
-        super().__init__(("node", "label"), data)
+        super().__init__(_AXES, data)
+
+    @classmethod
+    def of_step(cls, losses: Sequence[Any], values: Sequence[Any]) -> LossCollection:
+        """The training losses of a step.
+
+        Args:
+            losses: AppliedLosses.
+            values: What each gave, a scalar tensor.
+        """
+        records = [LossRecord(loss.label, loss.node_id, value) for loss, value in zip(losses, values, strict=True)]
+        data = {(record.node_id, record.label): record for record in records}
+        if len(data) < len(records):
+            return cls(records)
+        made = cls.__new__(cls)
+        made._axes, made._data = _AXES, data
+        return made
 
     def where(self, **coords: Any) -> Self:
         """The part that fits; ``node`` may be an id, a label or a node, or a collection of these."""

@@ -122,6 +122,20 @@ class IRestoring(Protocol):
 
 
 @runtime_checkable
+class IProbe(Protocol):
+    """Measures a model on a batch of inputs and targets."""
+
+    def measure(self, model: Any, batch: Any, loss: Any) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class IForgetful(Protocol):
+    """Can start anew."""
+
+    def reset(self) -> None: ...
+
+
+@runtime_checkable
 class IPlace(Protocol):
     """Where a phase stands in its run."""
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, Self
+
+import numpy as np
 
 from keydnn.stability.curvature import lanczos
 from keydnn.stability.precision import ensure_precision_dict
 from keydnn.stability.products import Hessian
 from keydnn.stability.quantization import rail_stats
-from keydnn.stability.rules import UpdateRule, stability_limit
+from keydnn.stability.rules import AdamRule, MomentumRule, RMSPropRule, SGDRule, UpdateRule, stability_limit
+
+_RULES: dict[str, type[UpdateRule]] = {cls.__name__: cls for cls in (SGDRule, MomentumRule, AdamRule, RMSPropRule)}
 
 
 class CurvatureProbe:
@@ -28,6 +33,10 @@ class CurvatureProbe:
 
     def __init__(self, tol: float = 1e-3, max_iter: int = 50, seed: int = 0) -> None:
         self.tol, self.max_iter, self.seed = tol, max_iter, seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the latest measurement."""
         self._vector: Any = None
 
     def measure(self, model: Any, batch: Any, loss: Any) -> dict[str, float]:
@@ -44,6 +53,23 @@ class CurvatureProbe:
         self._vector = found.vectors[0]
         return {"curvature_lambda_max": found.lambda_max, "curvature_products": float(found.products)}
 
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {"tol": self.tol, "max_iter": self.max_iter, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The probe that a config describes."""
+        return cls(**config)
+
+    def get_state(self) -> dict[str, Any]:
+        """The vector that the next measurement starts from, or None."""
+        return {"vector": None if self._vector is None else np.array(self._vector)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take back `get_state`."""
+        self._vector = state["vector"]
+
 
 class MarginProbe:
     """Curvature relative to the limit of an update rule: above 1 is unstable.
@@ -55,13 +81,51 @@ class MarginProbe:
     """
 
     def __init__(self, learning_rate: float, rule: UpdateRule | None = None, curvature: CurvatureProbe | None = None) -> None:
+        self.learning_rate, self.rule = learning_rate, rule
         self.limit = stability_limit(rule, learning_rate)
         self.curvature = CurvatureProbe() if curvature is None else curvature
+
+    def reset(self) -> None:
+        """Forget the latest measurement."""
+        self.curvature.reset()
 
     def measure(self, model: Any, batch: Any, loss: Any) -> dict[str, float]:
         """``margin_to_limit`` and ``stability_limit``; arguments as for `CurvatureProbe`."""
         value = self.curvature.measure(model, batch, loss)["curvature_lambda_max"]
         return {"margin_to_limit": value / self.limit, "stability_limit": self.limit}
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments; of rule and curvature probe their own, the rule's with its name under ``rule``.
+
+        Raises:
+            TypeError: A rule that is none of KeyDNN's.
+        """
+        rule = None
+        if self.rule is not None:
+            name = type(self.rule).__name__
+            if _RULES.get(name) is not type(self.rule):
+                raise TypeError(f"MarginProbe: expected one of the rules {', '.join(_RULES)}, got {self.rule!r}")
+            rule = {"rule": name, **{key: getattr(self.rule, key) for key in inspect.signature(type(self.rule)).parameters}}
+        return {"learning_rate": self.learning_rate, "rule": rule, "curvature": self.curvature.get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The probe that a config describes.
+
+        Raises:
+            KeyError: An unknown rule.
+        """
+        told = config["rule"]
+        rule = None if told is None else _RULES[told["rule"]](**{key: value for key, value in told.items() if key != "rule"})
+        return cls(config["learning_rate"], rule, CurvatureProbe.from_config(config["curvature"]))
+
+    def get_state(self) -> dict[str, Any]:
+        """That of the curvature probe."""
+        return self.curvature.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take back `get_state`."""
+        self.curvature.set_state(state)
 
 
 class RailProbe:
@@ -84,3 +148,12 @@ class RailProbe:
                 stats = rail_stats(parameter.numpy(), dtype)
                 found[f"{path}.saturation"], found[f"{path}.near_rail"] = stats.saturation_fraction, stats.near_rail_fraction
         return found
+
+    def get_config(self) -> dict[str, Any]:
+        """The formats, as texts."""
+        return {"precision": None if self.precision is None else self.precision.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The probe that a config describes."""
+        return cls(**config)

@@ -4,6 +4,7 @@ from keydnn.experiment.callbacks.callback import Callback, ExperimentCallback
 from keydnn.experiment.callbacks.early_stopping import EarlyStopping
 from keydnn.experiment.callbacks.evaluation import Evaluation
 from keydnn.experiment.callbacks.metrics import EvalLossMetric, EvaluationMetric, MetricCallback
+from keydnn.experiment.callbacks.probe_logger import ProbeLogger, probe_registry
 from keydnn.experiment.callbacks.results import (
     ArtifactResult,
     CallbackResult,
@@ -34,6 +35,8 @@ __all__ = [
     "MetricCallback",
     "MetricResult",
     "PayloadResult",
+    "ProbeLogger",
     "Score",
     "callback_registry",
+    "probe_registry",
 ]

@@ -97,7 +97,7 @@ def _of_a_framework(path: str) -> Any:
 
 
 def _registered(path: str) -> Any:
-    for registry in ("sampler", "splitter", "callback"):
+    for registry in ("sampler", "splitter", "callback", "probe"):
         for symbol in import_string(REGISTRIES[registry]).values():
             if f"{symbol.__module__}.{symbol.__qualname__}" == path:
                 return symbol

@@ -80,6 +80,7 @@ REGISTRIES: dict[str, str] = {
     "splitter": f"{_HERE}.splitters:splitter_registry",
     "sampler": f"{_HERE}.samplers:sampler_registry",
     "callback": f"{_HERE}.phases.callback_configs:callback_registry",
+    "probe": f"{_HERE}.callbacks.probe_logger:probe_registry",
 }
 _TRUSTED_MODULES = {"math": math}  # whose functions cannot touch anything
 _RUN: dict[str, tuple[str, bytes]] = {}  # modules made from packaged sources: where these stood, and they themselves, to be packaged again

@@ -18,6 +18,7 @@ callback_registry = Registry(
         "Evaluation": f"{_HERE}.evaluation:Evaluation",
         "EarlyStopping": f"{_HERE}.early_stopping:EarlyStopping",
         "EvalLossMetric": f"{_HERE}.metrics:EvalLossMetric",
+        "ProbeLogger": f"{_HERE}.probe_logger:ProbeLogger",
         "Accuracy": f"{_HERE}.scores:Accuracy",
         "F1": f"{_HERE}.scores:F1",
         "MAE": f"{_HERE}.scores:MAE",

@@ -94,7 +94,31 @@ class AppliedLoss:
                 received=mine,
             )
 
+    @property
+    def compares_targets(self) -> bool:
+        """Whether it compares outputs and targets of its node, in this order, and nothing else."""
+        return self._local == [DOMAIN_OUTPUTS, DOMAIN_TARGETS]
+
+    @property
+    def is_mean_square(self) -> bool:
+        """Whether its value is the mean of the squared differences of outputs and targets."""
+        told = self.loss.get_config()["loss"]  # a function may be called so, too
+        plain = isinstance(told, str) and told.lower() == "mse" and self.loss.reduction in ("none", "mean")
+        return self.compares_targets and plain and self.weight == 1
+
     # -- value
+
+    def of_tensors(self, *inputs: Any) -> Any:
+        """The value of tensors of the node's framework, in the order of the inputs, all rows counting the same; with history.
+
+        Raises:
+            LossError: The loss failed, or gives neither a value per row nor one number.
+        """
+        if not self.loss.is_built:
+            self.loss.build(backend=self._node.backend)
+        face = adapter(self._node.backend)
+        tensors = self._aligned(list(inputs), face)
+        return self._value(self.loss(*tensors), None, int(tensors[0].shape[0]), face)
 
     def compute(self, ctx: ExecutionContext) -> Any:
         """The value in one step: a scalar of the backend, with history.

@@ -31,10 +31,11 @@ FLOORS = {
     "training": ("compiler", "optim", "nn", "_tensor", "saving", "random", "threads"),
     "interop": ("training", "saving", "nn", "_tensor"),
     "data": ("training", "_tensor", "random", "domain"),
-    "stability": ("training", "compiler", "optim", "nn", "_tensor", "ops", "autograd", "domain"),
+    "_page": (),
+    "stability": ("training", "compiler", "optim", "nn", "_tensor", "ops", "autograd", "domain", "_page"),
     FRONT_DOOR: ("data", "interop", "training"),
     "testing": (FRONT_DOOR, "experiment"),
-    "experiment": (FRONT_DOOR, "training", "saving", "domain"),
+    "experiment": (FRONT_DOOR, "training", "saving", "domain", "_page"),
     "cli": (FRONT_DOOR, "experiment", "stability"),
 }
 

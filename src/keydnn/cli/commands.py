@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import keydnn
-from keydnn.cli import convert, digits, doctor, experiment, images, inspect_file, stability, summary
+from keydnn.cli import convert, digits, digits_experiment, doctor, experiment, images, inspect_file, stability, summary
 from keydnn.cli.job import config, train, use
 from keydnn.cli.table import table
 from keydnn.domain.errors import KeyDNNError
@@ -41,13 +41,20 @@ def commands() -> None:
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Splits the data, draws the first weights, shuffles."
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.  [default: runs/digits-seed<N>]")
-@click.option("--epochs", type=click.IntRange(1), default=40, show_default=True, help="Stop after so many passes at the latest.")
+@click.argument("what", type=click.Choice(["digits", "experiment"]), default="digits")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.  [default: runs/<WHAT>-seed<N>]")
+@click.option("--epochs", type=click.IntRange(1), help="Stop after so many passes at the latest.  [default: 40; of the experiment 8]")
 @click.option("--verbose", type=click.IntRange(0, 2), default=1, show_default=True, help="0: no progress.")
-def run_command(seed: int, out: Path | None, epochs: int, verbose: int) -> None:
-    """Train a convolutional network on real handwritten digits and leave curves and a checkpoint."""
+def run_command(what: str, seed: int, out: Path | None, epochs: int | None, verbose: int) -> None:
+    """Learn real handwritten digits.
+
+    \b
+    digits      a convolutional network; leaves curves and a checkpoint (default)
+    experiment  a scikit-learn and a keydnn branch joined, five folds; leaves a file that proves its numbers, and a page
+    """
+    job, most = {"digits": (digits.run, 40), "experiment": (digits_experiment.run, 8)}[what]
     with plain_errors():
-        digits.run(seed=seed, folder=out or Path("runs") / f"digits-seed{seed}", epochs=epochs, verbose=verbose)
+        job(seed=seed, folder=out or Path("runs") / f"{what}-seed{seed}", epochs=epochs or most, verbose=verbose)
 
 
 @commands.command("test")
@@ -227,6 +234,18 @@ def experiment_show_command(file: Path, as_json: bool) -> None:
     """Show what is in FILE (.exp.mml, .fs.mml, .mg.mml, .ckpt.mml, ..); no code in it is run."""
     with plain_errors():
         click.echo(experiment.show(file, as_json))
+
+
+@experiment_group.command("report")
+@click.argument("file", type=File)
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: FILE's name with .html]")
+def experiment_report_command(file: Path, out: Path | None) -> None:
+    """Make one HTML page on the experiment in FILE (.exp.mml): graph, data and audit, curves, metrics per fold, evaluations, runs.
+
+    The page loads nothing and runs no script.  No code in FILE is run, and the frameworks of its models need not be installed.
+    """
+    with plain_errors():
+        click.echo(experiment.report(file, out))
 
 
 @experiment_group.command("sweep")

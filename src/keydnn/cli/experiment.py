@@ -1,5 +1,5 @@
-"""``keydnn experiment show|sweep|reproduce|compare``: what an artifact holds, read without running anything it brings; sweeps from YAML
-files; whether a file proves its own numbers."""
+"""``keydnn experiment show|report|sweep|reproduce|compare``: what an artifact holds, read without running anything it brings; a page on it;
+sweeps from YAML files; whether a file proves its own numbers."""
 
 from __future__ import annotations
 
@@ -79,6 +79,23 @@ def _splits(splits: dict[str, int]) -> str:
 
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+
+
+def report(path: Path, out: Path | None) -> str:
+    """Write the page on an experiment and say where it is.
+
+    Raises:
+        ImportError: The extra ``experiment`` is not installed.
+        ClickException: No experiment, or a damaged or hostile file.
+    """
+    from keydnn.experiment.errors import ExperimentError
+    from keydnn.experiment.report import report_file
+
+    try:
+        page = report_file(path, path.with_name(f"{path.name.split('.')[0]}.html") if out is None else out)
+    except ExperimentError as error:
+        raise click.ClickException(str(error)) from error
+    return f"wrote {page}"
 
 
 # -- sweeps -----------------------------------------------------------------------------------------------------------------

@@ -6,27 +6,21 @@ A folder holds what ``keydnn stability run`` and ``keydnn stability sweep`` leav
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keydnn import _page
+from keydnn._page import escaped
 from keydnn.stability._history_plots import pyplot
 from keydnn.stability.explain import VERDICTS, explain
 from keydnn.stability.history import FitHistory
 from keydnn.stability.sweep import phase_diagram, read_table
 
-_STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}img{max-width:100%}"
-    "table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #ccc;padding:1px 8px;text-align:right;white-space:nowrap}"
-    "th{background:#f3f3f3;position:sticky;top:0}.scroll{max-height:28em;overflow:auto}summary{cursor:pointer;margin:.5em 0}"
-    ".verdict{background:#f3f3f3;padding:.5em 1em}"
-)
 _MOST_ROWS = 2000
 COLORS = {
     "curvature": "tab:red",
@@ -61,14 +55,8 @@ def write_report(folder: Any, out: Any = None) -> Path:
             f"{folder} holds no history (*.npz) and no sweep (*.jsonl); make one with `keydnn stability run` or `sweep`"
         )
     parts = [_sweep(path) for path in sweeps] + [_run(path) for path in runs]
-    title = f"Stability report: {html.escape(folder.resolve().name)}"
-    head = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style></head>"
-    page = f"{head}<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
-    target = folder / "report.html" if out is None else Path(out)
-    beside = target.with_name(target.name + ".new")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, target)
-    return target
+    page = _page.document(f"Stability report: {folder.resolve().name}", parts)
+    return _page.write(folder / "report.html" if out is None else Path(out), page)
 
 
 def _picture(fig: Any, alt: str) -> str:
@@ -76,13 +64,13 @@ def _picture(fig: Any, alt: str) -> str:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=90)
     plt.close(fig)
-    return f"<p><img alt='{html.escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'></p>"
+    return f"<p><img alt='{escaped(alt)}' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'></p>"
 
 
 def _run(path: Path) -> str:
     history = FitHistory.from_npz(path)
-    verdict = html.escape(str(explain(history)))
-    parts = [f"<h2>{html.escape(path.stem)}</h2><p class='verdict'><b>Verdict:</b> {verdict}</p>"]
+    verdict = escaped(str(explain(history)))
+    parts = [f"<h2>{escaped(path.stem)}</h2><p class='verdict'><b>Verdict:</b> {verdict}</p>"]
     parts.append(_picture(history.plot_results(show=False)[0], "metrics over the steps"))
     if history.meta.get("precision") is not None:
         parts.append(_picture(history.plot_quantization(show=False)[0], "what finite precision does"))
@@ -93,13 +81,13 @@ def _run(path: Path) -> str:
 
 def _sweep(path: Path) -> str:
     rows = read_table(path)
-    parts = [f"<h2>{html.escape(path.stem)}</h2><p>{len(rows)} finished cells.</p>"]
+    parts = [f"<h2>{escaped(path.stem)}</h2><p>{len(rows)} finished cells.</p>"]
     if not rows:
         return "".join(parts)
     axes = _axes(path)
     verdicts = Counter(str(row["verdict"]) for row in rows if row.get("verdict") is not None)
     if verdicts:
-        counts = ", ".join(f"{n} {html.escape(name)}" for name, n in verdicts.most_common())
+        counts = ", ".join(f"{n} {escaped(name)}" for name, n in verdicts.most_common())
         parts.append(f"<p class='verdict'><b>Verdicts:</b> {counts}</p>")
     if len(axes) >= 2 and any("rmse" in row for row in rows):
         parts.append(_picture(phase_figure(rows, axes[-1], axes[-2]), "final error over two axes"))
@@ -116,11 +104,8 @@ def _table(rows: list[dict[str, Any]], axes: list[str]) -> str:
     shown = [c for c in columns if c not in same]
     parts = ["<details><summary>All cells</summary>"]
     if same:
-        parts.append("<p>In every cell: " + ", ".join(f"{html.escape(c)} {html.escape(values[c][0])}" for c in same) + ".</p>")
-    parts.append("<div class='scroll'><table><tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in shown) + "</tr>")
-    for i in range(min(len(rows), _MOST_ROWS)):
-        parts.append("<tr>" + "".join(f"<td>{html.escape(values[c][i])}</td>" for c in shown) + "</tr>")
-    parts.append("</table></div>")
+        parts.append("<p>In every cell: " + ", ".join(f"{escaped(c)} {escaped(values[c][0])}" for c in same) + ".</p>")
+    parts.append(_page.table(shown, ([values[c][i] for c in shown] for i in range(min(len(rows), _MOST_ROWS)))))
     if len(rows) > _MOST_ROWS:
         parts.append(f"<p>... and {len(rows) - _MOST_ROWS} more.</p>")
     return "".join([*parts, "</details>"])

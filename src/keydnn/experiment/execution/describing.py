@@ -87,18 +87,24 @@ def _experiment(archive: ArchiveReader, config: Mapping[str, Any]) -> dict[str, 
         "callbacks": [_class_name(one["callback_type"]) for one in config["callbacks"]],
         "feature_sets": [{**one, **known.get(one["node_id"], {})} for one in sets],
         "nodes": nodes,
-        "plan": _items(config["execution_plan"], {node["node_id"]: node["label"] for node in nodes}),
+        "plan": phases_of_config(config["execution_plan"], {node["node_id"]: node["label"] for node in nodes}),
         "runs": facts["runs"],
         "checkpoints": facts["checkpoints"],
     }
 
 
-def _items(group: Mapping[str, Any], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+def phases_of_config(group: Mapping[str, Any], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The phases and groups in the config of a group, in order.
+
+    Args:
+        group: What ``PhaseGroup.get_config`` gives, or that as a file holds it.
+        labels: Id to label of the nodes.
+    """
     return [_group(item["config"], labels) if item["item_type"] == "group" else _phase(item["config"], labels) for item in group["items"]]
 
 
 def _group(config: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    return {"label": config["label"], "type": "PhaseGroup", "items": _items(config, labels)}
+    return {"label": config["label"], "type": "PhaseGroup", "items": phases_of_config(config, labels)}
 
 
 def _phase(config: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -121,13 +127,33 @@ def _graph(archive: Any, config: Mapping[str, Any]) -> dict[str, Any]:
             "node_id": node["node_id"],
             "type": node.get("merge_node_type", node["graph_node_type"]),
             "model": _class_name(node["model"]["model_class"]) if "model" in node else None,
+            "wraps": _wrapped(node["model"]["init_args"]) if "model" in node else None,
             "backend": node["model"]["backend"] if "model" in node else node.get("backend"),
             "reads": [reference["$object"]["config"]["node_label"] for reference in node["upstream_refs"]],
             "frozen": bool(node.get("frozen")),
+            "input_shape": _shape(node.get("model", {}), "input_shape"),
+            "output_shape": _shape(node.get("model", node), "output_shape"),
         }
         for node in config["nodes"]
     ]
     return {"label": config["label"], "nodes": nodes}
+
+
+def _wrapped(arguments: Mapping[str, Any]) -> str | None:
+    """The class of an estimator or a tree of modules inside of a wrapper, without its module; None of other models."""
+    told = arguments.get("model")
+    if not isinstance(told, dict):
+        return None
+    if "$symbol" in told:
+        return _class_name(told).rpartition(".")[2]
+    tree = told["$object"]["config"].get("tree") if "$object" in told else None
+    return str(tree["module"]["type"]) if isinstance(tree, dict) and "module" in tree else None
+
+
+def _shape(config: Mapping[str, Any], name: str) -> list[int] | None:
+    """A shape of a built model or merge, as JSON says it."""
+    told = config.get(name)
+    return None if told is None else [int(n) for n in told["$tuple"]]
 
 
 def _feature_set(archive: Any, config: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -148,9 +174,11 @@ def _checkpoint(archive: ArchiveReader, config: Mapping[str, Any]) -> dict[str, 
 
 
 def _class_name(told: Any) -> str:
-    """What a config calls a class: a registered name, or the spec of a class."""
+    """What a config calls a class: a registered name, the spec of a class, or the class itself."""
     if isinstance(told, str):
         return told
+    if isinstance(told, type):
+        return told.__name__
     spec = told["$symbol"]
     return str(spec.get("key") or spec.get("name") or spec.get("qualname"))
 
@@ -170,8 +198,13 @@ def tree_lines(items: list[dict[str, Any]], above: str = "") -> Iterator[str]:
 
 
 def _item_text(item: Mapping[str, Any]) -> str:
+    return f"{item['label']} (group)" if "items" in item else f"{item['label']}: {item_facts(item)}"
+
+
+def item_facts(item: Mapping[str, Any]) -> str:
+    """What a phase of a plan does, in a line; of a group that it is one."""
     if "items" in item:
-        return f"{item['label']} (group)"
+        return "group"
     parts = [item["type"], *(f"{name} {item[name]}" for name in ("n_epochs", "batch_size", "freeze_after_fit") if name in item)]
     parts += [f"{name} {', '.join(item[name])}" for name in ("nodes", "splits", "losses", "callbacks") if item[name]]
-    return f"{item['label']}: {'; '.join(parts)}"
+    return "; ".join(parts)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from keydnn.experiment import report
 from keydnn.experiment.execution import experiment_checkpoints, experiment_file
 from keydnn.experiment.phases import Checkpointing
 
@@ -102,6 +103,28 @@ class Keeping:
             allow_packaged_code=allow_packaged_code,
             overwrite=overwrite,
         )
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write one HTML page on the experiment: graph, data and audit, plan, curves, metrics, evaluations, runs, environment.
+
+        The page loads nothing and runs no script; what was not recorded it names, with what to do to have it.
+
+        Args:
+            path: The page, usually ``.html``; an existing one is replaced.
+
+        Returns:
+            The page.
+
+        Raises:
+            OSError: It cannot be written.
+
+        Example:
+            >>> from keydnn.experiment import Experiment, ExperimentContext
+            >>> page = Experiment("ageing", ctx=ExperimentContext(), seed=7).report("runs/ageing.html")
+            >>> "Not recorded: runs" in page.read_text(encoding="utf-8")
+            True
+        """
+        return report.write_report(self, path)
 
     # -- checkpoints
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -14,7 +15,7 @@ settings.register_profile("quick", settings.get_profile("ci"), max_examples=8)
 settings.register_profile("search", settings.get_profile("ci"), derandomize=False, max_examples=1000)  # for an idle evening
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-REQUIRE_TORCH = os.environ.get("KEYDNN_REQUIRE_TORCH") == "1"
+REQUIRED = [marker for marker in ("torch", "chromium") if os.environ.get(f"KEYDNN_REQUIRE_{marker.upper()}") == "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,7 @@ def _cuda_is_missing():
 
 
 MISSING = {
+    "chromium": (lambda: shutil.which("chromium") is None, "needs the browser Chromium: apt install chromium"),
     "torch": (lambda: importlib.util.find_spec("torch") is None, "needs the torch extra: pip install torch==2.13.0"),
     "cuda": (_cuda_is_missing, "needs an NVIDIA GPU and the cuda12 or cuda13 extra: pip install '.[cuda13]'"),
 }
@@ -73,14 +75,16 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """With KEYDNN_REQUIRE_TORCH=1 (CI) a torch test that skips is a failure."""
+    """With KEYDNN_REQUIRE_TORCH=1 or KEYDNN_REQUIRE_CHROMIUM=1 (CI) a test so marked that skips is a failure."""
     report = yield
-    if REQUIRE_TORCH and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("torch"):
+    required = [marker for marker in REQUIRED if item.get_closest_marker(marker)]
+    if required and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"KEYDNN_REQUIRE_TORCH=1, yet this test skipped: {report.longrepr}"
+        report.longrepr = f"KEYDNN_REQUIRE_{required[0].upper()}=1, yet this test skipped: {report.longrepr}"
     return report
 
 
 def pytest_configure():
-    if REQUIRE_TORCH and MISSING["torch"][0]():
-        pytest.exit("KEYDNN_REQUIRE_TORCH=1, yet torch is not installed: pip install torch==2.13.0", returncode=1)
+    for marker in REQUIRED:
+        if MISSING[marker][0]():
+            pytest.exit(f"KEYDNN_REQUIRE_{marker.upper()}=1, yet {marker} is not installed: {MISSING[marker][1]}", returncode=1)

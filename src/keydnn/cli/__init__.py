@@ -1,4 +1,5 @@
-"""The command line: ``keydnn run``, ``test``, ``train``, ``evaluate``, ``predict``, ``summary``, ``convert``, ``inspect``, ``doctor``."""
+"""The command line: ``keydnn run``, ``test``, ``train``, ``evaluate``, ``predict``, ``summary``, ``convert``, ``inspect``, ``doctor``,
+``stability ..``, ``experiment ..``."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _place(boxes: list[_Box], layers: list[list[int]]) -> list[float]:
 def _drawn(box: _Box, top: float) -> str:
     node = box.node
     assert node is not None
-    fill, stroke, _ = STYLES.get(node.style, ("#F5F5F5", "#BDBDBD", ""))
+    fill, stroke, _ = STYLES[node.style]
     lines = _text_lines(node)
     radius = box.height / 2 if node.shape in ("circle", "stadium") else 4
     parts = [

@@ -64,7 +64,35 @@ KEYDNN_INLINE void dot_tile(const Product<T>& p, int64_t i, int64_t j) {
     }
 }
 
-// c[i0 .. i1, j0 .. j1) in tiles of 4 and 1.
+// A register's worth of rows from i on, of a single column: their sums are joined side by side, and finished together.
+template <class T>
+KEYDNN_NOINLINE void dot_column(const Product<T>& p, int64_t i) {
+  constexpr int64_t lanes = kLanes<T>;
+  const T *a = p.a.at(i, 0), *b = p.b.data;
+  const int64_t a_row = p.a.row;
+  Vec<T> acc[lanes];
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r) acc[r] = Vec<T>{};
+  int64_t k = p.k;
+  for (; k >= lanes; k -= lanes, a += lanes, b += lanes) {
+    const Vec<T> y = load(b);
+    const T* row = a;
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r, row += a_row) acc[r] += load(row) * y;
+  }
+  if (k > 0) {
+    const Vec<T> y = load_part(b, k, T(0));
+    const T* row = a;
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r, row += a_row) acc[r] += load_part(row, k, T(0)) * y;
+  }
+  Vec<T> c = lane_sums<T>(acc) + splat(p.bias ? *p.bias : T(0));
+  if (p.relu) c = relu<T>(c);
+  if (p.mask) c = load(p.mask + i) > 0 ? c : Vec<T>{};
+  store(p.c + i, c);
+}
+
+// c[i0 .. i1, j0 .. j1) in tiles of 4 and 1, or of a register's worth of rows where c is a single column.
 template <class T>
 void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   auto columns = [&](auto mr, int64_t i) {
@@ -73,6 +101,8 @@ void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t 
     for (; j < j1; ++j) dot_tile<T, mr.value, 1>(p, i, j);
   };
   int64_t i = i0;
+  if (p.n == 1)
+    for (; i + kLanes<T> <= i1; i += kLanes<T>) dot_column(p, i);
   for (; i + 4 <= i1; i += 4) columns(Const<4>{}, i);
   for (; i < i1; ++i) columns(Const<1>{}, i);
 }

@@ -27,6 +27,9 @@ constexpr int64_t kWide = kLanes<double>;
 
 template <class T>
 KEYDNN_INLINE Vec<double> load_wide(const T* p) {
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) return _mm512_cvtps_pd(_mm256_loadu_ps(p));  // GCC makes four instructions of the general form
+#endif
   const typename PartOf<T>::type v = *reinterpret_cast<const typename PartOf<T>::loose*>(p);
   return __builtin_convertvector(v, Vec<double>);
 }

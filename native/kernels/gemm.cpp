@@ -9,6 +9,7 @@
 #include "few.h"
 #include "panels.h"
 #include "row_sums.h"
+#include "small.h"
 #include "thin.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -253,6 +254,7 @@ int product(const Product<T>& p) {
     return KEYDNN_OK;
   }
   if (is_dot(p)) return dots(p);
+  if (is_small(p)) return small_product(p), KEYDNN_OK;
   return is_turned(p) ? turned(p) : by_panels(p);
 }
 

@@ -10,6 +10,7 @@ namespace keydnn::KEYDNN_NS {
 namespace {
 
 constexpr int64_t kPart = 32768;
+constexpr int64_t kNear = 4096;    // elements that stay in the first-level cache, in whatever order they are read
 constexpr int64_t kColumns = 256;  // columns that are summed side by side where r1 is 1
 
 // v as doubles, halves added.
@@ -131,14 +132,38 @@ bool sum_few(const T*, int64_t, int64_t, Acc*) {
   return false;
 }
 
+// Sums of n columns of a few rows, a register's worth of columns after the other; every sum runs in order of the rows.
+template <class T>
+void sum_side_by_side(const T* x, int64_t rows, int64_t row, int64_t n, double* sums) {
+  auto columns = [&](auto count, int64_t j) {
+    Vec<double> sum[count.value];
+#pragma GCC unroll 4
+    for (int c = 0; c < count.value; ++c) sum[c] = load_wide(x + j + c * kWide);
+    for (int64_t i = 1; i < rows; ++i)
+#pragma GCC unroll 4
+      for (int c = 0; c < count.value; ++c) sum[c] += load_wide(x + i * row + j + c * kWide);
+#pragma GCC unroll 4
+    for (int c = 0; c < count.value; ++c) store(sums + j + c * kWide, sum[c]);
+  };
+  int64_t j = 0;
+  for (; j + 4 * kWide <= n; j += 4 * kWide) columns(Const<4>{}, j);
+  for (; j + kWide <= n; j += kWide) columns(Const<1>{}, j);
+  for (; j < n; ++j) {
+    sums[j] = x[j];
+    for (int64_t i = 1; i < rows; ++i) sums[j] += static_cast<double>(x[i * row + j]);
+  }
+}
+template <class T, class Acc>
+void sum_side_by_side(const T*, int64_t, int64_t, int64_t, Acc*) {}
+
 // r1 = 1: k1 neighbouring outputs are reduced side by side, kColumns at a time.
 template <class T, class Rule>
 int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
   using Acc = typename Rule::Acc;
   const int64_t width = lesser(k1, kColumns), blocks = ceil_div(k1, kColumns);
   const int64_t step = greater<int64_t>(1, kPart / width), parts = ceil_div(r0, step);
-  const Scratch<Acc> partial(parts > 1 ? k0 * parts * k1 : 1);
-  if (!partial) return KEYDNN_NO_MEMORY;
+  const Scratch<Acc> partial(parts > 1 ? k0 * parts * k1 : 0);
+  if (parts > 1 && !partial) return KEYDNN_NO_MEMORY;
   Acc* const totals = partial.data;
   parallel_for(k0 * parts * blocks, 0.2 * static_cast<double>(k0 * r0 * k1), [=](int64_t unit) KEYDNN_NOINLINE {
     const int64_t block = unit % blocks, part = unit / blocks % parts, o = unit / blocks / parts;
@@ -146,7 +171,9 @@ int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
     const T* from = x + (o * r0 + part * step) * k1 + column;
     Acc sums[kColumns];
     const int64_t rows = lesser(step, r0 - part * step);
-    if (!(Rule::kIsSum && sum_few(from, rows, k1, sums))) {
+    if (Rule::kIsSum && rows * k1 <= kNear) {
+      if (!sum_few(from, rows, k1, sums)) sum_side_by_side(from, rows, k1, n, sums);
+    } else if (!(Rule::kIsSum && sum_few(from, rows, k1, sums))) {
       for (int64_t j = 0; j < n; ++j) sums[j] = from[j];
       for (int64_t i = 1; i < rows; ++i) {
         const T* row = from + i * k1;

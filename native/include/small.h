@@ -1,0 +1,163 @@
+// Small products: what takes part fits the nearest cache, so that starting must cost less than computing.
+//
+// Rows of a lie in order or are turned; b is read as it lies if its rows are whole registers, else copied to the stack with whole
+// registers per row (turned there, if its columns are contiguous).  Tiles are rows by two registers.
+// Numerics: sums over k run in order from the bias on, as in the tiles of panels.h, so both give the same bits.
+#pragma once
+#include "few.h"
+
+namespace keydnn::KEYDNN_NS {
+namespace {
+
+constexpr int64_t kSmallDepth = 64;        // k
+constexpr int64_t kSmallBytes = 16 << 10;  // of b with whole registers per row
+constexpr double kSmallWork = 3e5;         // multiply-adds: more are cut for threads
+
+template <class T>
+bool is_small(const Product<T>& p) {
+  const bool lies = (p.a.col == 1 || p.a.row == 1) && (p.b.col == 1 || p.b.row == 1) && !p.a.strip && !p.sums;
+  return lies && p.k >= 1 && p.k <= kSmallDepth && p.n <= kSmallBytes && double(p.m) * p.n * p.k < kSmallWork &&
+         round_up(p.n, kLanes<T>) * round_up(p.k, kLanes<T>) * int64_t(sizeof(T)) <= kSmallBytes;
+}
+
+// b with `columns` elements per row, zeros beyond column n; rows beyond k up to a whole register of them may be written.
+template <class T>
+KEYDNN_INLINE void copy_small(const Matrix<T>& b, int64_t n, int64_t k, int64_t columns, T* to) {
+  constexpr int64_t lanes = kLanes<T>;
+  if (b.col == 1) {
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = 0; j < columns; j += lanes) store(to + i * columns + j, load_some(b.data + i * b.row + j, n - j));
+    return;
+  }
+  for (int64_t j = 0; j < columns; j += lanes) {
+    const int64_t live = lesser(n - j, lanes);
+    for (int64_t i = 0; i < k; i += lanes) {
+      const T* const from = b.data + j * b.col + i;
+      Vec<T> v[lanes];
+      if (live == lanes && k - i >= lanes) {
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < lanes; ++r) v[r] = load(from + r * b.col);
+      } else {
+        const int64_t part = lesser(k - i, lanes);
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < lanes; ++r) v[r] = r < live ? load_some(from + r * b.col, part) : Vec<T>{};
+      }
+      transpose<T>(v);
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < lanes; ++r) store(to + (i + r) * columns + j, v[r]);
+    }
+  }
+}
+
+// What is the same for all tiles of a product, in numbers of their own: stores to c do not change them.
+template <class T>
+struct Small {
+  const T *a, *b, *mask;
+  T* c;
+  int64_t a_step, b_row, n, k;  // a_step: from one row of a to the next, or, turned, from one column to the next
+  bool relu;
+};
+
+// MR rows from row i on, NR registers from column j on; `last` lanes of the last register exist.
+template <class T, int MR, int NR, bool TURNED>
+KEYDNN_INLINE void small_tile(const Small<T>& p, int64_t i, int64_t j, int64_t last, const Vec<T> (&start)[NR]) {
+  constexpr int64_t lanes = kLanes<T>;
+  Vec<T> acc[MR][NR];
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < NR; ++v) acc[r][v] = start[v];
+  const int64_t step = p.a_step, three = 3 * step;
+  const T* a = p.a + (TURNED ? i : i * step);
+  const T* a4 = a + 4 * step;
+  const T* b = p.b + j;
+  for (const T* const end = b + p.k * p.b_row; b != end; b += p.b_row) {
+    Vec<T> x[NR];
+#pragma GCC unroll 2
+    for (int v = 0; v < NR; ++v) x[v] = load(b + v * lanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) {
+      const T* const base = r < 4 ? a : a4;
+      const Vec<T> s = splat(TURNED ? a[r] : *(r % 4 == 3 ? base + three : base + r % 4 * step));
+#pragma GCC unroll 2
+      for (int v = 0; v < NR; ++v) acc[r][v] += s * x[v];
+    }
+    a += TURNED ? step : 1;
+    a4 += 1;
+  }
+  const int64_t n = p.n, at = i * n + j;
+  if (p.relu) {
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
+  }
+  auto finish = [&](auto partial) {
+    auto lanes_of = [&](int v) { return partial.value && v == NR - 1 ? last : lanes; };
+    T* c = p.c + at;
+    if (p.mask) {
+      const T* mask = p.mask + at;
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r, mask += n)
+#pragma GCC unroll 2
+        for (int v = 0; v < NR; ++v) acc[r][v] = load_some(mask + v * lanes, lanes_of(v)) > 0 ? acc[r][v] : Vec<T>{};
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r, c += n)
+#pragma GCC unroll 2
+      for (int v = 0; v < NR; ++v) store_some(c + v * lanes, acc[r][v], lanes_of(v));
+  };
+  if (last == lanes) {
+    finish(Const<0>{});
+  } else {
+    finish(Const<1>{});
+  }
+}
+
+template <class T, int NR, bool TURNED>
+KEYDNN_INLINE void small_columns(const Small<T>& p, const T* bias, int64_t m, int64_t j) {
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t last = lesser(p.n - j - (NR - 1) * lanes, lanes);
+  Vec<T> start[NR] = {};
+  for (int v = 0; bias && v < NR; ++v) start[v] = load_some(bias + j + v * lanes, v + 1 < NR ? lanes : last);
+  for_tile_rows(m, [&](auto mr, int64_t i) { small_tile<T, mr.value, NR, TURNED>(p, i, j, last, start); });
+}
+
+template <class T, bool TURNED>
+KEYDNN_NOINLINE void small_panels(const T* a, int64_t a_step, const T* b, int64_t b_row, const T* bias, const T* mask, bool relu, T* c, int64_t m,
+                                  int64_t n, int64_t k) {
+  constexpr int64_t lanes = kLanes<T>;
+  const Small<T> p = {a, b, mask, c, a_step, b_row, n, k, relu};
+  int64_t j = 0;
+  for (; n - j > lanes; j += 2 * lanes) small_columns<T, 2, TURNED>(p, bias, m, j);
+  if (j < n) small_columns<T, 1, TURNED>(p, bias, m, j);
+}
+
+template <class T>
+KEYDNN_INLINE void small_product(const Product<T>& p, const T* b, int64_t b_row) {
+  if (p.a.col == 1) {
+    small_panels<T, false>(p.a.data, p.a.row, b, b_row, p.bias, p.mask, p.relu, p.c, p.m, p.n, p.k);
+  } else {
+    small_panels<T, true>(p.a.data, p.a.col, b, b_row, p.bias, p.mask, p.relu, p.c, p.m, p.n, p.k);
+  }
+}
+
+template <class T>
+KEYDNN_NOINLINE void small_with_copy(const Product<T>& p) {
+  alignas(64) T room[kSmallBytes / sizeof(T)];
+  const int64_t columns = round_up(p.n, kLanes<T>);
+  copy_small(p.b, p.n, p.k, columns, room);
+  small_product(p, room, columns);
+}
+
+template <class T>
+KEYDNN_INLINE void small_product(const Product<T>& p) {
+  if (p.b.col == 1 && p.n % kLanes<T> == 0) {
+    small_product(p, p.b.data, p.b.row);
+  } else {
+    small_with_copy(p);
+  }
+}
+
+}  // namespace
+}  // namespace keydnn::KEYDNN_NS

@@ -2,7 +2,7 @@
 // Meaning: kernels/reference/update.py.
 // Numerics: the arrays' own precision.  Averages are written old + rate * (new - old), which leaves the compiler no choice
 // of what to fuse, so an element's result does not depend on its place.
-#include "kernel.h"
+#include "lanes.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -20,6 +20,38 @@ template <class T>
 KEYDNN_INLINE T kept(T x) {
   constexpr T tiny = sizeof(T) == 4 ? T(1.17549435e-38f) : T(2.2250738585072014e-308);
   return size_of(x) < tiny ? T(0) : x;
+}
+
+// A register of what is kept, in one instruction less where there is one for it.
+template <class T>
+KEYDNN_INLINE Vec<T> kept(Vec<T> x) {
+#if defined(KEYDNN_IS_avx512)
+  constexpr int small = 0x26;  // subnormal, 0, -0
+  if constexpr (sizeof(T) == 4) return _mm512_mask_mov_ps(x, _mm512_fpclass_ps_mask(x, small), _mm512_setzero_ps());
+  else return _mm512_mask_mov_pd(x, _mm512_fpclass_pd_mask(x, small), _mm512_setzero_pd());
+#else
+  constexpr T tiny = sizeof(T) == 4 ? T(1.17549435e-38f) : T(2.2250738585072014e-308);
+  return (x < tiny) & (x > -tiny) ? Vec<T>{} : x;
+#endif
+}
+
+// Square roots of numbers that are not subnormal.  The divider takes as long for one as for a division: beside divisions, roots of
+// float come from an estimate of 14 bits and a step of Newton (y = x r, y + y (1 - y r) / 2; less than a unit in the last place off).
+template <class T>
+KEYDNN_INLINE Vec<T> roots(Vec<T> x) {
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> r = _mm512_rsqrt14_ps(x), y = x * r;
+    const Vec<T> better = y + y * (T(0.5) - y * (T(0.5) * r));
+    return _mm512_mask_mov_ps(better, _mm512_fpclass_ps_mask(x, 0x9f), x);  // 0, infinite, NaN
+  } else {
+    return _mm512_sqrt_pd(x);
+  }
+#else
+  Vec<T> y;
+  for (int i = 0; i < kLanes<T>; ++i) y[i] = root(x[i]);
+  return y;
+#endif
 }
 
 // beta1^t and beta2^t of the latest t: the parameters of a model are mostly at the same step.
@@ -78,15 +110,28 @@ int adam(T* p, const T* g, T* m, T* v, int64_t n, int64_t t, double lr, double b
   const T rate = static_cast<T>(lr / (1.0 - power.first)), root_scale = static_cast<T>(1.0 / sqrt(1.0 - power.second));
   const T to_m = static_cast<T>(1.0 - beta1), to_v = static_cast<T>(1.0 - beta2), small = static_cast<T>(eps);
   const T l2 = static_cast<T>(decoupled ? 0.0 : weight_decay), shrink = static_cast<T>(decoupled ? lr * weight_decay : 0.0);
+  auto update = [=](auto decays, int64_t begin, int64_t end) {
+    auto some = [=](T* p_at, const T* g_at, T* m_at, T* v_at, int64_t live) __attribute__((always_inline)) {
+      auto read = [=](const T* from) { return live == kLanes<T> ? load(from) : load_part(from, live, T(0)); };
+      auto write = [=](T* to, Vec<T> x) { live == kLanes<T> ? store(to, x) : store_part(to, x, live); };
+      Vec<T> w = read(p_at), d = read(g_at);
+      if (decays.value && l2 != 0) d += l2 * w;
+      const Vec<T> m0 = read(m_at), v0 = read(v_at);
+      const Vec<T> first = kept<T>(m0 + to_m * (d - m0)), second = kept<T>(v0 + to_v * (d * d - v0));
+      write(m_at, first);
+      write(v_at, second);
+      if (decays.value && shrink != 0) w -= shrink * w;
+      write(p_at, w - (rate * first) / (roots<T>(second) * root_scale + small));
+    };
+    int64_t i = begin;
+    for (; i + kLanes<T> <= end; i += kLanes<T>) some(p + i, g + i, m + i, v + i, kLanes<T>);
+    if (i < end) some(p + i, g + i, m + i, v + i, end - i);
+  };
   parallel_ranges(n, kGrain, 0.8 * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-#pragma GCC ivdep
-    for (int64_t i = begin; i < end; ++i) {
-      const T d = decayed(g[i], l2, p[i]);
-      const T first = kept<T>(m[i] + to_m * (d - m[i]));
-      const T second = kept<T>(v[i] + to_v * (d * d - v[i]));
-      m[i] = first;
-      v[i] = second;
-      p[i] = decayed(p[i], -shrink, p[i]) - (rate * first) / (root(second) * root_scale + small);
+    if (l2 != 0 || shrink != 0) {
+      update(Const<1>{}, begin, end);
+    } else {
+      update(Const<0>{}, begin, end);
     }
   });
   return KEYDNN_OK;

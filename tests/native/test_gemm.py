@@ -16,6 +16,7 @@ SIZES = [
     (200, 97, 70), (256, 150, 65), (257, 200, 390), (300, 50, 70), (130, 40, 800), (513, 49, 33), (40, 17, 1500), (1030, 100, 20),
     (32, 8, 32), (100, 5, 70), (256, 400, 64), (70, 900, 128), (512, 40, 512),
     (100, 130, 520), (541, 60, 300), (1100, 33, 530), (43, 700, 520),
+    (5, 9, 1), (37, 17, 63), (19, 64, 64), (8, 15, 65), (33, 1, 47),
     (40, 1613, 60), (61, 1552, 128), (36, 785, 40), (64, 1568, 129), (300, 205, 129), (1027, 333, 40), (261, 600, 380),
 ]  # fmt: skip
 
@@ -50,6 +51,18 @@ def test_linear_with_bias(size, dtype):
     x, w = operands(*size, dtype, False, True)
     bias = np.linspace(-3.0, 3.0, size[1]).astype(dtype)
     assert_product(native.load().linear(x, w, bias), x, w.T, bias.astype("f8"))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("n, k", [(32, 32), (47, 20), (9, 64), (64, 31)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_small_products_have_the_bits_of_large_ones(n, k, turned, dtype):
+    """The same rows beside so many others that the product is cut for threads."""
+    m = 300_000 // (n * k) + 1
+    x, w = operands(m, n, k, dtype, False, turned)
+    table, small = native.load(), x[:33].copy()
+    assert np.array_equal(table.matmul(small, w, False, turned), table.matmul(x, w, False, turned)[:33])
+    assert np.array_equal(table.matmul(small.T.copy(), w, True, turned), table.matmul(x, w, False, turned)[:33])
 
 
 THREADED = [

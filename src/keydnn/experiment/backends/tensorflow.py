@@ -177,9 +177,14 @@ def _by_place(model: Any) -> dict[str, Any]:
 
 def renew(model: Any, batch: Any) -> None:
     """Fresh weights: those of a new model with the same config, made ready by a batch."""
+    model.set_weights(_twin(model, batch).get_weights())
+
+
+def _twin(model: Any, batch: Any) -> Any:
+    """A new model with the same config, made ready by a batch."""
     twin = type(model).from_config(model.get_config())
     twin(batch)
-    model.set_weights(twin.get_weights())
+    return twin
 
 
 def modes(model: Any) -> list[bool]:
@@ -197,8 +202,18 @@ def examples(model: Any, shape: Sequence[int], n: int) -> list[Any]:
 
 
 def attempt(model: Any, batch: Any) -> Any:
-    """A forward pass without history in which lazy layers make their parameters."""
-    return model(batch)
+    """A forward pass without history in which lazy layers make their parameters.
+
+    These are drawn here: Keras chose the seeds of their initialisers when the layers were made.
+    """
+    known = {id(variable) for variable in model.variables}
+    out = model(batch)
+    made = [(name, variable) for name, variable in _by_place(model).items() if id(variable) not in known]
+    if made:
+        drawn = _by_place(_twin(model, batch))
+        for name, variable in made:
+            variable.assign(drawn[name])
+    return out
 
 
 def call(model: Any, x: Any, training: bool = False) -> Any:

@@ -192,6 +192,8 @@ class Running(Keeping):
         check_keywords(item, keywords)
         if not self._is_running:
             self._check_files()
+            if self.model_graph is not None:
+                self.model_graph.build()  # the state from which a run begins has its weights
         folder = None if run_dir is None else resuming.RunFolder.begun(run_dir, self, item, whole=whole)
         return self._made(item, keywords, whole, label, folder)
 

@@ -314,7 +314,7 @@ def test_checkpoints_travel_with_the_experiment(bench, tmp_path):
 
 def test_names_that_lead_out_of_the_folder(bench, tmp_path):
     bench.exp.save_checkpoint("mine")
-    for name in ("../out", "/out", "a/b/c", "..", "a\\b", "c:x"):
+    for name in ("../out", "/out", "a/b/c/d", "..", "a\\b", "c:x"):
         bench.exp._checkpoints = {name: bench.exp.checkpoint_dir / "mine.ckpt.mml"}
         path = bench.exp.save(tmp_path / "trial", overwrite=True)
         with ExperimentContext().activate() as ctx:

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from keydnn.experiment import Checkpointing, CrossValidation, ResultsConfig
+from keydnn.experiment import Checkpointing, CrossValidation, Experiment, ExperimentContext, ResultsConfig
 from keydnn.experiment.execution.executors import Processes
 from keydnn.experiment.io import Checkpoint
 from keydnn.experiment.sweeps import Sweep
@@ -68,6 +68,10 @@ def test_every_fold_has_a_folder_for_each_kind_of_checkpoint(place, tmp_path, mo
     with bench.exp.ctx.activate():
         bench.exp.restore_checkpoint("cv_fold_1/train/train_epoch1")
     assert numbers(results) == numbers(expected)
+    path = bench.exp.save("study")
+    with ExperimentContext().activate(), pytest.warns(UserWarning, match="the checkpoint directory own holds files already"):
+        again = Experiment.load(path, checkpoint_dir="again")
+    assert set(again.available_checkpoints) == known and (tmp_path / "again" / "cv_fold_1" / "train" / "train_epoch1.ckpt.mml").is_file()
 
 
 @pytest.mark.parametrize("place", WHERE)

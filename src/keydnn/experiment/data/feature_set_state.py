@@ -40,7 +40,7 @@ def state_of(fs: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
     if _unchanged(fs, kept):
         return state
     missing = sorted(set(kept["raw"]) - set(_raw(fs.collection)))
-    samples = fs.collection.select([name for name in fs.collection.names() if name not in missing and _stays(name, kept)])
+    samples = _samples_of(fs, kept)
     found = None if missing else fingerprint(samples)
     if found != kept["fingerprint"]:
         what = f"no {', '.join(missing)}" if missing else f"fingerprint {found}"
@@ -59,6 +59,16 @@ def state_of(fs: Any, kept: Mapping[str, Any]) -> dict[str, Any]:
         "scaler_records": history.records,
         "label_classes": kept["label_classes"],
     }
+
+
+def fingerprint_of(fs: Any, kept: Mapping[str, Any]) -> str:
+    """The fingerprint of a set, of the columns that it had when :func:`told` was called."""
+    return fs.fingerprint if _raw(fs.collection) == kept["raw"] else fingerprint(_samples_of(fs, kept))
+
+
+def _samples_of(fs: Any, kept: Mapping[str, Any]) -> SampleCollection:
+    found: SampleCollection = fs.collection.select([name for name in fs.collection.names() if _stays(name, kept)])
+    return found
 
 
 def _unchanged(fs: Any, kept: Mapping[str, Any]) -> bool:

@@ -186,13 +186,13 @@ def _write_checkpoints(
 
 
 def _checkpoint_path(folder: Path, name: str, reader: ArtifactReader) -> Path:
-    """Where a checkpoint goes: ``<name>`` or ``<phase>/<name>``.
+    """Where a checkpoint goes: ``<name>`` or ``<phase>/<name>``, of a fold ``<fold>/<name>`` or ``<fold>/<phase>/<name>``.
 
     Raises:
         ArtifactError: The name leads elsewhere.
     """
     parts = name.split("/")
-    if len(parts) > 2 or any(part.strip(". ") == "" or "\\" in part or ":" in part or "\0" in part for part in parts):
+    if len(parts) > 3 or any(part.strip(". ") == "" or "\\" in part or ":" in part or "\0" in part for part in parts):
         raise ArtifactError(f"{reader.archive.path}: a checkpoint is named {name!r}, which leads out of the folder; nothing was written")
     return artifact_path(folder.joinpath(*parts), Checkpoint.kind)
 

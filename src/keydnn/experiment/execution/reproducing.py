@@ -2,7 +2,7 @@
 
 identical   bit for bit        within     rtol 1e-5, atol 1e-8        different        missing   on one side only
 
-Compared are metrics, outputs of evaluations and final weights, by the labels that lead to them; ids, times, host and paths are not.
+Compared are data, metrics, outputs of evaluations and final weights, by the labels that lead to them; ids, times, host and paths are not.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import numpy as np
 
 from keydnn.experiment.backends.tensors import to_numpy
 from keydnn.experiment.context import ExperimentContext
-from keydnn.experiment.data import FeatureSet
+from keydnn.experiment.data import FeatureSet, feature_set_state
+from keydnn.experiment.data.fingerprint import fingerprint
 from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.execution import experiment_file, experiment_state
 from keydnn.experiment.execution.run_record import machine_facts, phase_results_of
+from keydnn.experiment.execution.subfolders import known_directories
+from keydnn.experiment.graph.graph_file import ids_by_label
 from keydnn.experiment.names import DOMAIN_OUTPUTS
 from keydnn.experiment.results import EvalResults
 
@@ -74,10 +77,12 @@ def reproduce(
 ) -> Comparison:
     """Run the plan of an experiment in a file again, from where its latest run began, and compare.
 
+    Neither checkpoints nor results are written.
+
     Args:
         experiment_class: What the file holds.
         path: The file.
-        data: Files of feature sets whose values the file left out.
+        data: Files of feature sets whose values the file left out; of those that it holds they have to be the same.
         allow_packaged_code: Whether code in the files may be run.
 
     Raises:
@@ -92,15 +97,18 @@ def reproduce(
     run = told.history[start["run"]]
     if run.status != "completed":
         raise ArtifactError(f"{path}: the run {run.label!r} ended as {run.status!r}; only a completed run can be compared")
-    expected = values_of(run.results, told.model_graph)
-    if start["run"] == len(told.history) - 1:  # nothing trained since
+    state, expected, found = _data_of(told, start["state"])
+    expected |= values_of(run.results, told.model_graph)
+    has_weights = all(_changes_nothing(later) for later in told.history[start["run"] + 1 :])
+    if has_weights:
         expected |= weights_of(told)
-    with told.ctx.activate():
-        experiment_state.take_full(told, {**start["state"], "history": []})
+    told.set_results_config(None)
+    with told.ctx.activate(), told.disable_checkpointing():
+        experiment_state.take_full(told, {**state, "history": []})
         told.run(**_QUIET)
-    found = values_of(told.last_run.results, told.model_graph) | weights_of(told)
-    if start["run"] != len(told.history) - 1:
-        found = {name: value for name, value in found.items() if name in expected}
+    found |= values_of(told.last_run.results, told.model_graph)
+    if has_weights:
+        found |= weights_of(told)
     return Comparison(tuple(compared(expected, found)), tuple(_versions(run.metadata, machine_facts())))
 
 
@@ -114,28 +122,66 @@ def compare(
         ArtifactError: A file holds no experiment with a run.
         PackagedCodeError: A file brings code, and that is not permitted.
     """
-    sides = [_read(experiment_class, path, (), allow_packaged_code) for path in (a, b)]
+    sides = [_opened(experiment_class, path, None, allow_packaged_code) for path in (a, b)]
     for path, side in zip((a, b), sides, strict=True):
         if side.last_run is None:
             raise ArtifactError(f"{path} holds no run")
-    first, second = (values_of(side.last_run.results, side.model_graph) | weights_of(side) for side in sides)
+    first, second = (_data(side) | values_of(side.last_run.results, side.model_graph) | weights_of(side) for side in sides)
     return Comparison(tuple(compared(first, second)), tuple(_versions(sides[0].last_run.metadata, sides[1].last_run.metadata)))
 
 
 def _read(cls: Any, path: Any, data: Sequence[Any], allow_packaged_code: bool) -> Any:
-    given = {}
-    with ExperimentContext().activate():
-        for file in data:
+    """An experiment with the values of its feature sets, some of which come from other files."""
+    given: dict[str, Any] = {}
+    for file in data:
+        with ExperimentContext().activate():
             fs = FeatureSet.load(file, allow_packaged_code=allow_packaged_code)
             given[fs.label] = fs.collection
 
     def samples(label: str) -> Any:
         if label not in given:
-            raise ArtifactError(f"{path} was saved without the values of feature set {label!r}: give its file (data)")
+            told = f", not of {', '.join(map(repr, given))}" if given else ""
+            raise ArtifactError(f"{path} was saved without the values of feature set {label!r}: give the file of {label!r} (--data){told}")
         return given[label]
 
-    with ExperimentContext().activate():
-        return experiment_file.read_experiment(cls, path, allow_packaged_code=allow_packaged_code, overwrite=False, data=samples)
+    made = _opened(cls, path, samples, allow_packaged_code)
+    known = {fs.label: fs for fs in made.ctx.available_featuresets.values()}
+    for label, collection in given.items():
+        if label not in known:
+            raise ArtifactError(f"{path} has no feature set {label!r}, whose file was given; it has {', '.join(map(repr, known))}")
+        if (found := fingerprint(collection)) != known[label].fingerprint:
+            raise ArtifactError(f"the values given for feature set {label!r} have the fingerprint {found}, not {known[label].fingerprint}")
+    return made
+
+
+def _opened(cls: Any, path: Any, data: Any, allow_packaged_code: bool) -> Any:
+    with ExperimentContext().activate(), known_directories():
+        return experiment_file.read_experiment(cls, path, allow_packaged_code=allow_packaged_code, overwrite=False, data=data)
+
+
+def _changes_nothing(run: Any) -> bool:
+    """Whether a run left the weights as they were: folds do, and evaluations."""
+    return bool(run.metadata.get("apart")) or all(isinstance(phase, EvalResults) for _, phase in phase_results_of(run.results))
+
+
+def _data(experiment: Any) -> Values:
+    """Fingerprints of feature sets."""
+    return {f"data {fs.label}": np.asarray(fs.fingerprint) for fs in experiment.ctx.available_featuresets.values()}
+
+
+def _data_of(experiment: Any, state: Mapping[str, Any]) -> tuple[dict[str, Any], Values, Values]:
+    """The state of a start for the data that are here, the fingerprints that it knows, and those of what is here."""
+    sets: dict[str, Any] = dict(state["feature_sets"])
+    here = experiment.ctx.available_featuresets
+    ids = ids_by_label(sets, here)
+    expected, found = {}, {}
+    for node_id, told in state["feature_sets"].items():
+        fs = here.get(ids.get(node_id, node_id))
+        expected[f"data {told['label']}"] = np.asarray(told["fingerprint"])
+        if fs is not None:
+            sets[node_id] = {**told, "fingerprint": feature_set_state.fingerprint_of(fs, told)}
+            found[f"data {told['label']}"] = np.asarray(sets[node_id]["fingerprint"])
+    return {**state, "feature_sets": sets}, expected, found
 
 
 # -- what came out ------------------------------------------------------------------------------------------------------------
@@ -206,6 +252,8 @@ def _line(name: str, a: np.ndarray, b: np.ndarray) -> Line:
         return Line(name, DIFFERENT, f"{a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}")
     if a.tobytes() == b.tobytes():
         return Line(name, IDENTICAL)
+    if a.dtype.kind == "U":
+        return Line(name, DIFFERENT, f"{a} and {b}")
     if a.dtype.kind not in "fc":
         return Line(name, DIFFERENT, f"{int(np.count_nonzero(a != b))} of {a.size} values differ")
     with np.errstate(all="ignore"):

@@ -192,8 +192,8 @@ class Running(Keeping):
         check_keywords(item, keywords)
         if not self._is_running:
             self._check_files()
-            if self.model_graph is not None:
-                self.model_graph.build()  # the state from which a run begins has its weights
+            if self._ctx.model_graph is not None:
+                self._ctx.model_graph.build()  # the state from which a run begins has its weights
         folder = None if run_dir is None else resuming.RunFolder.begun(run_dir, self, item, whole=whole)
         return self._made(item, keywords, whole, label, folder)
 
@@ -261,6 +261,7 @@ class Running(Keeping):
     def _record(self, item: Item, run: PlanRun, label: str | None, span: Span) -> ExperimentRun:
         phases = item.flatten() if isinstance(item, PhaseGroup) else [item]
         facts = {"seed": self._seed, "sampler_seeds": sampler_seeds(phases), **machine_facts(), **span.metadata}
+        facts |= {} if label is None else {"apart": True}
         return ExperimentRun(
             label=span.label if label is None else label,
             started_at=span.started_at,

@@ -28,16 +28,15 @@ def in_subfolder(experiment: Any, items: Sequence[Any], label: str) -> Iterator[
         items: Phases and groups that run.
         label: Of what runs.
     """
-    before = experiment.get_files()
-    checkpoint_into(experiment, items, lambda directory: directory / file_name(label))
-    written: Mapping[str, Path] = {}
+    before, own = experiment.get_files(), file_name(label)
+    checkpoint_into(experiment, items, lambda directory: directory / own)
     try:
         yield
     finally:
         written = experiment.available_checkpoints
         experiment.set_files(before)
         for name, path in written.items():
-            experiment.checkpoint_written(f"{label}/{name}", path)
+            experiment.checkpoint_written(f"{own}/{name}", path)
 
 
 def checkpoint_into(experiment: Any, items: Sequence[Any], where: Where) -> None:
@@ -74,7 +73,7 @@ def _moved(checkpointing: Checkpointing | None, where: Where) -> Checkpointing |
 def known_directories() -> Iterator[None]:
     """Directories of checkpoints hold files by now, and those of before stay where they are, which is no news."""
     with warnings.catch_warnings():
-        for told in ("the checkpoint directory", ".* holds checkpoints already", ".* brings .* checkpoints"):
+        for told in ("the checkpoint directory", ".* holds checkpoints already", ".* brings (results|.* checkpoints)"):
             warnings.filterwarnings("ignore", message=told, category=UserWarning)
         yield
 

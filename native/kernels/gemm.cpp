@@ -21,6 +21,7 @@ constexpr double kLarge = 3e5;        // multiply-adds from which a product is c
 constexpr int64_t kShort = 128;       // rows of b up to which neighbouring panels are packed together
 constexpr int64_t kNear = 512 << 10;  // bytes of panels that stay in the second-level cache
 constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
+constexpr double kShared = 4e3;       // ns of packing from which threads share it, where they share the product
 
 // ---- how products are cut and packed --------------------------------------------------------------------------------
 
@@ -138,11 +139,19 @@ KEYDNN_NOINLINE int block_with_sums(const Product<T>& p, const Panels& panels, i
   return sums ? block<T>(p, panels, i0, i1, 0, p1, shared, &sums) : KEYDNN_NO_MEMORY;
 }
 
+// What packing for a product costs; from some microseconds on, that of the product too, which needs the threads anyway: so they
+// are awake in time, and each has packed a part of what all read.
+template <class T>
+double packing_ns(const Product<T>& p, int64_t elements) {
+  const double ns = 0.15 * static_cast<double>(elements);
+  return ns < kShared ? ns : ns + cost_ns<T>(double(p.m) * p.n * p.k);
+}
+
 // All panels of b, one after the other.
 template <class T>
-void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, T* to) {
+void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels, double ns, T* to) {
   const int64_t deep = ceil_div(k, kDepth);
-  parallel_for(panels.count() * deep, 0.15 * n * k, [&](int64_t unit) {
+  parallel_for(panels.count() * deep, ns, [&](int64_t unit) {
     const int64_t panel = unit / deep, k0 = unit % deep * kDepth;
     const int64_t j = panels.first(panel) * kLanes<T>, columns = panels.width(panel) * kLanes<T>;
     pack_panel(b, n, k0, lesser(k0 + kDepth, k), j, columns, to + j * k + k0 * columns);
@@ -151,9 +160,9 @@ void pack_panels(const Matrix<T>& b, int64_t n, int64_t k, const Panels& panels,
 
 // All rows of a, whose columns are contiguous, in strips.
 template <class T>
-Matrix<T> pack_all_strips(const Matrix<T>& a, int64_t m, int64_t k, T* to) {
+Matrix<T> pack_all_strips(const Matrix<T>& a, int64_t m, int64_t k, double ns, T* to) {
   const int64_t deep = ceil_div(k, kDepth), pitch = strip_pitch<T>(k);
-  parallel_for(ceil_div(m, kStrips) * deep, 0.15 * m * k, [&](int64_t unit) {
+  parallel_for(ceil_div(m, kStrips) * deep, ns, [&](int64_t unit) {
     const int64_t i = unit / deep * kStrips, k0 = unit % deep * kDepth;
     pack_strips(a, i, lesser(i + kStrips, m), k0, lesser(kDepth, k - k0), pitch, to + i / kTileRows * pitch + k0 * kTileRows);
   });
@@ -167,12 +176,12 @@ int by_panels(Product<T> p) {
   const Scratch<T> stripped(strips ? ceil_div(p.m, int64_t(kTileRows)) * strip_pitch<T>(p.k) : 0);
   if (strips) {
     if (!stripped) return KEYDNN_NO_MEMORY;
-    p.a = pack_all_strips(p.a, p.m, p.k, stripped.data);
+    p.a = pack_all_strips(p.a, p.m, p.k, packing_ns(p, p.m * p.k), stripped.data);
   }
   const Scratch<T> packed(cut.shared ? cut.panels.vecs * kLanes<T> * p.k : 0);
   if (cut.shared) {
     if (!packed) return KEYDNN_NO_MEMORY;
-    pack_panels(p.b, p.n, p.k, cut.panels, packed.data);
+    pack_panels(p.b, p.n, p.k, cut.panels, packing_ns(p, p.n * p.k), packed.data);
   }
   const int64_t across = cut.across();
   int status = KEYDNN_OK;
@@ -229,7 +238,7 @@ int turned(const Product<T>& p) {
   const Scratch<T> packed(packs ? panels.vecs * kLanes<T> * p.k : 0);
   if (packs) {
     if (!packed) return KEYDNN_NO_MEMORY;
-    pack_panels(b, p.m, p.k, panels, packed.data);
+    pack_panels(b, p.m, p.k, panels, packing_ns(p, p.m * p.k), packed.data);
   }
   int status = KEYDNN_OK;
   parallel_ranges(p.n, kTurned, cost_ns<T>(double(p.m) * p.n * p.k), [&](int64_t j0, int64_t j1) {

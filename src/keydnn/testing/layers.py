@@ -96,8 +96,11 @@ def check_layer(case: LayerCase) -> None:
             _computes_its_definition(case, dtype, training)
     _ignores_strides(case)
     _tells_training_from_evaluation(case)
-    for training in (True, False):
-        _differentiates(case, training)
+    _differentiates(case, training=True)
+    if case.train_differs:
+        _differentiates(case, training=False)
+    else:
+        _differentiates_alike(case)
     _keeps_gradient_dtypes(case)
     _leaves_no_graph_unasked(case)
     _frees_its_graph(case)
@@ -203,16 +206,30 @@ def _differentiates(case: LayerCase, training: bool) -> None:
     layer, inputs = _built(case, training=training)
     tensors = [*_wanting(case, inputs), *layer.parameters()]
     gradcheck(lambda *_: _run(layer, inputs), tensors)
-    weights = [np.random.default_rng(2).normal(size=t.shape) for t in tensors]
+    gradcheck(lambda *_: _slope(layer, inputs, tensors), tensors, rtol=1e-4, atol=1e-6)
 
-    @enable_grad()
-    def slope(*_: Tensor) -> Tensor:
-        y = _run(layer, inputs)
-        grads = grad((y * y).sum(), tensors, create_graph=True, allow_unused=True)
-        terms = [(g * Tensor(data=w, dtype=w.dtype)).sum() for g, w in zip(grads, weights, strict=True) if g is not None]
-        return sum(terms[1:], terms[0])
 
-    gradcheck(slope, tensors, rtol=1e-4, atol=1e-6)
+@enable_grad()
+def _slope(layer: Module, inputs: list[Tensor], tensors: list[Tensor]) -> Tensor:
+    """A fixed mix of all gradients; its own gradients are second derivatives."""
+    y = _run(layer, inputs)
+    grads = grad((y * y).sum(), tensors, create_graph=True, allow_unused=True)
+    rng = np.random.default_rng(2)
+    weights = [Tensor(data=rng.normal(size=t.shape), dtype=np.float64) for t in tensors]
+    terms = [(g * w).sum() for g, w in zip(grads, weights, strict=True) if g is not None]
+    return sum(terms[1:], terms[0])
+
+
+def _differentiates_alike(case: LayerCase) -> None:
+    found = []
+    for training in (True, False):
+        layer, inputs = _built(case, training=training)
+        tensors = [*_wanting(case, inputs), *layer.parameters()]
+        slope = _slope(layer, inputs, tensors)
+        second = grad(slope, tensors, allow_unused=True) if slope.requires_grad else []
+        found.append([slope.numpy(), *(g.numpy() for g in second if g is not None)])
+    for trained, evaluated in zip(*found, strict=True):
+        assert_allclose(evaluated, trained, rtol=1e-12, atol=1e-12, err_msg=f"{case}: gradients of training and evaluation differ")
 
 
 def _keeps_gradient_dtypes(case: LayerCase) -> None:

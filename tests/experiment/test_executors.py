@@ -75,7 +75,7 @@ def test_what_a_dead_worker_lost_is_done_again(tmp_path):
     assert (tmp_path / "mark").exists()
     with pytest.raises(TaskFailed, match=r"workers died 1 times; tasks .* are not done"):
         (tmp_path / "mark").unlink()
-        folds(bench, Processes(workers=2, threads_per_task=1, retries=0))
+        folds(bench, Processes(workers=1, threads_per_task=1, retries=0))
 
 
 class Holds(Callback):

@@ -2,14 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,15 +148,34 @@ def test_optuna_is_asked_again_as_it_was_asked(bench, tmp_path):
 
 
 SCRIPT = """
-    import sys
+    import os, signal, sys, time
+    from pathlib import Path
+    import numpy as np
+    import pandas
     sys.path.insert(0, {root!r})
     from tests.experiment.test_folds import Bench
     from tests.experiment.test_sweeps import LR, METRIC
     from keydnn.experiment.sweeps import Sweep
 
-    bench = Bench("keydnn")
-    space = {{LR: {{"loguniform": [1e-3, 1e-1]}}}}
-    Sweep(space=space, mode="random", n_trials=40, metric=METRIC).run(out={out!r}, resume=True, show_progress=False)
+    def sweep():
+        bench = Bench("keydnn")
+        space = {{LR: {{"loguniform": [1e-3, 1e-1]}}}}
+        sweep = Sweep(space=space, mode="random", n_trials=40, metric=METRIC, experiment=bench.exp)
+        sweep.run(out=out, resume=True, show_progress=False)
+
+    out, rng = Path({out!r}), np.random.default_rng(0)
+    for stop_at in (3, 17, 31, None):
+        child = os.fork()  # everything is imported, nothing has run
+        if child == 0:
+            sweep()
+            os._exit(0)
+        if stop_at is not None:
+            while os.waitpid(child, os.WNOHANG) == (0, 0) and not (out.exists() and out.read_bytes().count(b"\\n") > stop_at):
+                time.sleep(0.002)
+            time.sleep(float(rng.uniform(0, 0.05)))
+            os.kill(child, signal.SIGKILL)  # an error where the child is through already
+        how = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert how == (0 if stop_at is None else -signal.SIGKILL), how
 """
 
 
@@ -173,17 +189,7 @@ def test_forty_trials_killed_and_resumed_give_the_same_table(bench, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT.format(root=root, out=str(out))), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([f"{root}/src", os.environ.get("PYTHONPATH", "")])}
-    rng, kills = np.random.default_rng(0), 0
-    for stop_at in (3, 17, 31, None):
-        child = subprocess.Popen([sys.executable, str(script)], env=env)
-        while child.poll() is None and stop_at is not None:
-            if out.exists() and out.read_bytes().count(b"\n") > stop_at:
-                time.sleep(float(rng.uniform(0, 0.05)))
-                child.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.002)
-        child.wait()
-    assert kills == 3 and child.returncode == 0
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert out.read_bytes() == undisturbed.read_bytes()
     assert len([json.loads(line) for line in out.read_text().splitlines()]) == 41

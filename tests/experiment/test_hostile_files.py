@@ -14,13 +14,14 @@ import pyarrow.ipc
 import pytest
 
 import keydnn
-from keydnn.domain.errors import MissingExtraError
+from keydnn.domain.errors import CheckpointError, MissingExtraError
 from keydnn.experiment import Experiment, FeatureSet
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.errors import ArtifactError, ExperimentError, PackagedCodeError, SymbolResolutionError
 from keydnn.experiment.graph import ModelGraph, ModelNode
 from keydnn.experiment.io import Checkpoint, inspect_packaged_code, load_artifact
 from keydnn.experiment.io.archive import ArchiveReader
+from keydnn.experiment.io.artifact import ArtifactReader
 from keydnn.experiment.io.values import read_npy
 from keydnn.experiment.models import wrap_model
 from keydnn.experiment.samplers import SimilarityCondition, SimpleSampler
@@ -360,6 +361,17 @@ def test_a_config_asks_for_no_more_weights_than_the_file_has(kind, files, tmp_pa
         read(write(tmp_path / f"a.{kind}.mml", {**files[kind], "config.json": config}), kind)
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
+
+
+def test_what_a_file_may_ask_for_ends_with_its_reading(files, tmp_path):
+    path = write(tmp_path / "a.md.mml", files["md"])
+    with ArtifactReader(path, "md") as first, pytest.raises(CheckpointError, match="more than the file has weights for"):
+        keydnn.nn.Linear(2048, 2048)
+    with ArtifactReader(path, "md") as second:
+        pass
+    del first  # as they came, not the last one first
+    del second
+    keydnn.nn.Linear(2048, 2048)
 
 
 def test_pickles_stay_closed(files, tmp_path, watched):

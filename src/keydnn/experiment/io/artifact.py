@@ -196,6 +196,7 @@ class ArtifactReader:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._undo.close()
         self.close()
         if isinstance(error, MALFORMED) and not isinstance(error, ExperimentError):
             raise ArtifactError(f"{self.archive.path} is malformed: {type(error).__name__}: {error}") from error

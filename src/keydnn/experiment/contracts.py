@@ -136,6 +136,13 @@ class IForgetful(Protocol):
 
 
 @runtime_checkable
+class ISurrounding(Protocol):
+    """A callback that puts something around the whole run of its phase, also of one that is taken up again."""
+
+    def around(self, graph: Any, phase: Any) -> Any: ...
+
+
+@runtime_checkable
 class IPlace(Protocol):
     """Where a phase stands in its run."""
 

@@ -20,7 +20,7 @@ from keydnn.experiment.backends.torch_precision import PRECISION, computing_in
 from keydnn.experiment.callbacks.checkpoints import CheckpointHooks
 from keydnn.experiment.callbacks.dispatch import PhaseHooks
 from keydnn.experiment.context import in_notebook
-from keydnn.experiment.contracts import IRestoring
+from keydnn.experiment.contracts import IRestoring, ISurrounding
 from keydnn.experiment.data import ExecutionContext
 from keydnn.experiment.execution.cursor import Begun
 from keydnn.experiment.execution.native_epochs import NativeEpochs
@@ -88,6 +88,9 @@ class _Run:
             ends.callback(self.results.finish)
             ends.push(self._tell)
             self.where = ends.enter_context(_placed(self.phase, self.graph))
+            for callback in self.phase.callbacks:
+                if isinstance(callback, ISurrounding):
+                    ends.enter_context(callback.around(self.graph, self.phase))
             run(self, **flags)
 
     def _tell(self, kind: Any, error: BaseException | None, trace: Any) -> None:

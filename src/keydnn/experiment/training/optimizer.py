@@ -276,6 +276,15 @@ class Optimizer(Saved):
             self._scheduler.step()
 
     @property
+    def learning_rates(self) -> list[float]:
+        """The rates as they are set now, one per group of parameters.
+
+        Raises:
+            OptimizerNotSetError: Not built.
+        """
+        return [float(rate) for rate in self._built().rates(self._instance)]
+
+    @property
     def is_constant(self) -> bool:
         """Whether nothing changes between two updates but what the update itself changes: there is no schedule."""
         return self.schedule is None

@@ -16,7 +16,9 @@ from keydnn.experiment.errors import ArtifactError
 from keydnn.experiment.report import report_file
 from keydnn.experiment.report.charts import Curve, curves
 from keydnn.experiment.report.outcomes import Outcome, _classes, outcomes_of, pooled
+from keydnn.experiment.report.picture import draw
 from keydnn.experiment.results import TrainResults
+from keydnn.experiment.visualization.mermaid import Diagram, Node
 from tests.experiment.test_experiment_files import QUIET
 from tests.experiment.test_experiment_files import Bench as Nested
 from tests.experiment.test_folds import Bench
@@ -78,7 +80,7 @@ def test_folds_side_by_side(bench, tmp_path):
     page = Page(bench.exp.report(tmp_path / "deep" / "page.html"))
     assert list(page.text) == SECTIONS and "Not recorded" not in page.html
     summary = found.summary("train_loss")
-    numbers = [*summary.per_fold, summary.mean, summary.std, min(summary.per_fold), max(summary.per_fold)]
+    numbers = [summary.mean, summary.std, min(summary.per_fold), max(summary.per_fold), *summary.per_fold]
     assert page.row("train/train_loss") == ["train/train_loss", *(f"{value:.4g}" for value in numbers)]
     assert ["train", "24", "60.0%", "all rows"] in page.rows and bench.fs.fingerprint in page.text["summary"]
     assert "Audit: no leak found" in page.text["data"] and "fitted to the rows of train" in page.text["data"]
@@ -87,7 +89,7 @@ def test_folds_side_by_side(bench, tmp_path):
     sides = [found.get_fold(1)["test"].stacked_tensors("net", domain, fmt="np") for domain in ("outputs", "targets")]
     outputs, targets = (side.reshape(-1) for side in sides)
     rmse = float(np.sqrt(np.mean((outputs - targets).astype(np.float64) ** 2)))
-    assert page.row("test/RMSE *")[2] == f"{rmse:.4g}"
+    assert page.row("test/RMSE *")[6] == f"{rmse:.4g}"
     assert page.text["evaluations"].count("24 rows of all folds together") == 1  # 8 test rows in each of three folds
     host = bench.exp.last_run.metadata["host"]
     assert f">{host}<" not in page.html and bench.exp.last_run.metadata["python"] in page.text["environment"]
@@ -257,3 +259,21 @@ def test_labels_are_text(tmp_path):
     label = "<script>'\"&</script>\ud800\x00"
     page = Experiment(label, ctx=ExperimentContext(), seed=0).report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and html.escape("<script>'\"&</script>") + "\ufffd\ufffd" in page
+
+
+def test_boxes_of_a_graph_keep_apart():
+    diagram = Diagram()
+    names = [diagram.add(Node("ModelNode", "ModelNode", f"n{i}" + "日本" * i, ("a line",))) for i in range(12)]
+    for i, name in enumerate(names):
+        for j in {i // 2 - 1, i // 3 - 2} & set(range(i)):
+            diagram.connect(names[j], name, "(1, 2)")
+    svg = draw(diagram, "graph")
+    boxes = [[float(n) for n in one] for one in re.findall(r"<rect x='(\S+)' y='(\S+)' width='(\S+)' height='(\S+)' rx", svg)]
+    assert len(boxes) == 12 and all(x >= 0 and y >= 0 for x, y, _, _ in boxes)
+    for i, (x, y, w, h) in enumerate(boxes):
+        assert all(x + w < x2 or x2 + w2 < x or y + h < y2 or y2 + h2 < y for x2, y2, w2, h2 in boxes[:i])
+    for edge in diagram.edges:
+        assert boxes[edge.start][1] + boxes[edge.start][3] < boxes[edge.end][1]
+    diagram.connect(names[-1], names[0])  # no graph has a circle, but a file may tell of one
+    assert draw(diagram, "graph").count("class='arrow'") == len(diagram.edges)
+    assert draw(Diagram(), "nothing").count("<rect") == 0

@@ -20,7 +20,7 @@ _MOST_LETTERS = 26
 _SWEEPS = 6
 STYLE = (
     ".graph{overflow-x:auto}.graph text{font:12px sans-serif;fill:#1a1a1a}.graph .arrow{fill:none;stroke:#666}.graph .head{fill:#666}"
-    ".graph .shape{font-size:11px;fill:#333;paint-order:stroke;stroke:#fff;stroke-width:4px}"
+    ".graph .shape{font-size:11px;fill:#333}.graph .paper{fill:#fff}"
 )
 
 
@@ -43,9 +43,9 @@ def draw(diagram: Diagram, label: str) -> str:
     layers = _ordered(boxes)
     tops = _place(boxes, layers)
     width = max((box.x + box.width / 2 for box in boxes), default=0) + _EDGE
-    arrows = "".join(_arrow([boxes[i] for i in way], tops, edge.label, edge.dotted) for way, edge in zip(ways, diagram.edges, strict=True))
+    arrows = [_arrow([boxes[i] for i in way], tops, edge.label, edge.dotted) for way, edge in zip(ways, diagram.edges, strict=True)]
     drawn = "".join(_drawn(box, tops[box.layer]) for box in boxes if box.node is not None)
-    picture = svg(width, tops[-1], label, arrows + drawn)
+    picture = svg(width, tops[-1], label, "".join([*(line for line, _ in arrows), *(told for _, told in arrows), drawn]))
     return f"<div class='graph'>{picture.replace('<svg ', f'<svg width={width:.0f} ', 1)}</div>"
 
 
@@ -154,8 +154,8 @@ def _drawn(box: _Box, top: float) -> str:
     return "".join([*parts, "</g>"])
 
 
-def _arrow(way: list[_Box], tops: list[float], label: str, dotted: bool) -> str:
-    """From the lower edge of the first box through the others to the upper edge of the last."""
+def _arrow(way: list[_Box], tops: list[float], label: str, dotted: bool) -> tuple[str, str]:
+    """From the lower edge of the first box through the others to the upper edge of the last; and its label, which hides what is below."""
     x, y = way[0].x, tops[way[0].layer] + way[0].height
     path, first = [f"M{x:.1f} {y:.1f}"], (x, y)
     for k, box in enumerate(way[1:], start=1):
@@ -163,14 +163,24 @@ def _arrow(way: list[_Box], tops: list[float], label: str, dotted: bool) -> str:
         half = (y + end) / 2
         path.append(f"C{x:.1f} {half:.1f} {box.x:.1f} {half:.1f} {box.x:.1f} {end:.1f}")
         if k == 1:
-            first = ((x + box.x) / 2, half)
+            first = _on_the_way(len(way[0].below), len(way[-1].above), (x, y), (box.x, end))
         x, y = box.x, end
         if box.node is None and k < len(way) - 1:  # straight through the layer
             y = tops[box.layer + 1] - _LAYER
             path.append(f"V{y:.1f}")
     dashes = " stroke-dasharray='4 3'" if dotted else ""
     head = f"<path class='head' d='M{x:.1f} {y + 6:.1f}l-4 -7h8z'/>"
-    told = (
-        f"<text class='shape' x='{first[0]:.1f}' y='{first[1] + 4:.1f}' text-anchor='middle'>{escaped(_cut(label))}</text>" if label else ""
-    )
-    return f"<path class='arrow' d='{''.join(path)}'{dashes}/>{head}{told}"
+    return f"<path class='arrow' d='{''.join(path)}'{dashes}/>{head}", _label(_cut(label), *first) if label else ""
+
+
+def _on_the_way(leave: int, arrive: int, start: tuple[float, float], end: tuple[float, float]) -> tuple[float, float]:
+    """Where the label stands: in the middle, or nearer to the end where fewer arrows meet, so that labels keep apart."""
+    t = 0.75 if leave > arrive else 0.25 if leave < arrive else 0.5
+    across, down = 3 * t**2 - 2 * t**3, t**3 + 1.5 * t * (1 - t)  # of the curve whose inner points lie half way down
+    return start[0] + across * (end[0] - start[0]), start[1] + down * (end[1] - start[1])
+
+
+def _label(text: str, x: float, y: float) -> str:
+    half = _wide(text) * 0.42
+    paper = f"<rect class='paper' x='{x - half:.1f}' y='{y - 7:.1f}' width='{2 * half:.1f}' height='14'/>"
+    return f"{paper}<text class='shape' x='{x:.1f}' y='{y + 4:.1f}' text-anchor='middle'>{escaped(text)}</text>"

@@ -218,11 +218,11 @@ def metrics(sets: Sequence[RunSet]) -> str:
         if not lines:
             continue
         has_star = has_star or any(name.endswith(" *") for name, _ in lines)
-        spread = ("mean", "std", "least", "greatest") if len(one.runs) > 1 else ()
-        rows = [(name, *map(charts.number, values), *(_spread(values) if spread else ())) for name, values in lines[:MOST_METRICS]]
+        spread = ("mean", "std", "least", "greatest") if len(one.runs) > 1 else ()  # first, where a narrow screen shows them
+        rows = [(name, *(_spread(values) if spread else ()), *map(charts.number, values)) for name, values in lines[:MOST_METRICS]]
         more = f"<p>... and {len(lines) - MOST_METRICS} more.</p>" if len(lines) > MOST_METRICS else ""
         names = one.names if one.is_folds else ["value"]
-        parts.append(f"<h3>{escaped(_title(one))}</h3>{table(('metric', *names, *spread), rows, ('metric',))}{more}")
+        parts.append(f"<h3>{escaped(_title(one))}</h3>{table(('metric', *spread, *names), rows, ('metric',))}{more}")
     star = (
         "<p>* worked out for this page from recorded outputs and targets. std: over folds, divided by their number.</p>" if has_star else ""
     )

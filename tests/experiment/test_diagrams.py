@@ -250,4 +250,4 @@ def test_mermaid_draws_what_we_say(graph, parts, tmp_path):
     page = subprocess.run([browser, *options, str(tmp_path / "page.html")], capture_output=True, text=True, timeout=120, check=True).stdout
     shown = json.loads(html.unescape(page[page.index("<body>") + 6 : page.index("</body>")]))
     assert len(shown) == 6 and not [one for one in shown if one.startswith("failed") or "Syntax error" in one]
-    assert all(NASTY in one.replace("\ufeff", "") for one in shown[:5]) and "'train'split: train" in shown[5]
+    assert all(NASTY in one.replace("\ufeff", "") for one in shown[:5]) and "'train'epochs: 3" in shown[5]

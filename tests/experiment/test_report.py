@@ -165,6 +165,24 @@ def _with_model(model):
     return exp
 
 
+def test_the_folder_of_a_run(bench, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        report_file(tmp_path, tmp_path / "page.html")
+    bench.exp.run(run_dir=tmp_path / "run", **QUIET)
+    over, whole = (Page(path) for path in (report_file(tmp_path / "run", tmp_path / "a.html"), bench.exp.report(tmp_path / "b.html")))
+    for name in ("graph", "data", "plan", "training", "metrics", "evaluations"):
+        assert over.text[name] == whole.text[name]
+    assert "1 completed" in over.text["summary"]
+    bench.exp.add_callback(Breaks())
+    with pytest.raises(KeyError):
+        bench.exp.run(run_dir=tmp_path / "second", **QUIET)
+    done = CliRunner().invoke(commands, ["experiment", "report", str(tmp_path / "second")])
+    assert done.exit_code == 0, done.output
+    page = Page(tmp_path / "second" / "report.html")
+    assert "1 completed, 1 stopped" in page.text["summary"] and "goes on with it" in page.text["summary"]
+    assert "train/train_loss" in page.text["metrics"] and page.text["data"] == over.text["data"]
+
+
 def test_from_the_command_line(bench, tmp_path):
     file = bench.exp.save(tmp_path / "trial")
 

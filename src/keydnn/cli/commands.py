@@ -237,11 +237,12 @@ def experiment_show_command(file: Path, as_json: bool) -> None:
 
 
 @experiment_group.command("report")
-@click.argument("file", type=File)
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: FILE's name with .html]")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: FILE's name with .html beside it]")
 def experiment_report_command(file: Path, out: Path | None) -> None:
     """Make one HTML page on the experiment in FILE (.exp.mml): graph, data and audit, curves, metrics per fold, evaluations, runs.
 
+    FILE may also be the folder of a run (run_dir), finished or not; the page is then report.html inside.
     The page loads nothing and runs no script.  No code in FILE is run, and the frameworks of its models need not be installed.
     """
     with plain_errors():

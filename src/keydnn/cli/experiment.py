@@ -91,8 +91,9 @@ def report(path: Path, out: Path | None) -> str:
     from keydnn.experiment.errors import ExperimentError
     from keydnn.experiment.report import report_file
 
+    beside = path / "report.html" if path.is_dir() else path.with_name(f"{path.name.split('.')[0]}.html")
     try:
-        page = report_file(path, path.with_name(f"{path.name.split('.')[0]}.html") if out is None else out)
+        page = report_file(path, beside if out is None else out)
     except ExperimentError as error:
         raise click.ClickException(str(error)) from error
     return f"wrote {page}"

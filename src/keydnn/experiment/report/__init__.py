@@ -25,14 +25,14 @@ def report_file(file: str | os.PathLike[str], path: str | os.PathLike[str]) -> P
     No code in the file is run, and none of the frameworks of its models has to be installed.
 
     Args:
-        file: What ``Experiment.save`` wrote.
+        file: What ``Experiment.save`` wrote, or the folder of a run (``run_dir``), finished or not.
         path: The page; an existing one is replaced.
 
     Returns:
         The page.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: No such file, or a folder without a run.
         ArtifactError: No experiment, or a damaged or hostile file.
     """
     return _write(facts_in(file), Path(path))

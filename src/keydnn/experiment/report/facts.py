@@ -10,18 +10,22 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import keydnn
+from keydnn.experiment.callbacks.checkpoints import RUN
 from keydnn.experiment.context import ExperimentContext
-from keydnn.experiment.data import FeatureSet, feature_set_file
+from keydnn.experiment.data import FeatureSet, SampleCollection, feature_set_file
 from keydnn.experiment.data.audit import Finding
 from keydnn.experiment.errors import ArtifactError, ExperimentError, SampleLoadError
+from keydnn.experiment.execution import run_state
 from keydnn.experiment.execution.describing import describe, phases_of_config
 from keydnn.experiment.execution.experiment_file import KIND, SETS, STATE
+from keydnn.experiment.execution.resuming import CHECKPOINTS, DATA, PLAN, START, SUFFIX
 from keydnn.experiment.execution.run_record import final_metrics
 from keydnn.experiment.graph import MergeNode, ModelNode
-from keydnn.experiment.io import ArchiveFolder, ArtifactReader
+from keydnn.experiment.io import ArchiveFolder, ArtifactReader, Checkpoint
 from keydnn.experiment.io.archive import ArchiveReader
 from keydnn.experiment.io.artifact import clear_errors, existing_path
 from keydnn.experiment.io.classes import Symbols
@@ -191,13 +195,18 @@ def _scaler(record: Any) -> str:
 
 
 def facts_in(path: str | os.PathLike[str]) -> Facts:
-    """Of the experiment in a file.
+    """Of the experiment in a file, or of the run in a folder that ``Experiment.run(run_dir=...)`` filled.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: No such file, or a folder without a run.
         ArtifactError: No experiment, or a damaged or hostile file.
     """
-    file = existing_path(path, KIND)
+    if Path(path).is_dir():
+        return _facts_in_folder(Path(path))
+    return _facts_in_file(existing_path(path, KIND), None)
+
+
+def _facts_in_file(file: Path, data: feature_set_file.Data | None) -> Facts:
     told = describe(file)
     if told["header"]["kind"] != KIND:
         raise ArtifactError(f"{file} holds a {told['kind']}; a report is made of an experiment, which experiment.save(name) writes")
@@ -212,10 +221,48 @@ def facts_in(path: str | os.PathLike[str]) -> Facts:
         runs=[],
     )
     with ArchiveReader(file) as archive, clear_errors(file), ExperimentContext().activate():
-        for told_set in zip(told["feature_sets"], _set_folders(archive), strict=True):
-            facts.feature_sets.append(_stored_set(archive, *told_set, facts.notes))
+        for told_set, folder in zip(told["feature_sets"], _set_folders(archive), strict=True):
+            facts.feature_sets.append(_stored_set(archive, told_set, folder, data, facts.notes))
         facts.runs += _stored_runs(archive, told["runs"], facts.notes)
     return facts
+
+
+def _facts_in_folder(home: Path) -> Facts:
+    """The experiment as it was before the run, and the run until its latest checkpoint."""
+    if not (home / f"{START}{SUFFIX}").is_file():
+        raise FileNotFoundError(f"{home} holds no run; a report is made of a file that experiment.save(name) wrote, or of a run_dir")
+    start = Checkpoint.load(home / START, only=["data"])
+    tables = start.entries["data"]
+    facts = _facts_in_file(existing_path(home / START, KIND), lambda label: SampleCollection.load(home / DATA / tables[label]))
+    facts.source = home.name
+    kept = [
+        (_number(file, start.meta["run"]), file) for file in [home / f"{PLAN}{SUFFIX}", *sorted((home / CHECKPOINTS).rglob(f"*{SUFFIX}"))]
+    ]
+    number, latest = max(kept)
+    if number < 0:
+        facts.notes.append("The run in this folder has no checkpoint yet.")
+        return facts
+    with clear_errors(latest), ExperimentContext().activate():
+        facts.runs.append(_run_until(Checkpoint.load(latest, only=[RUN]).entries[RUN]))
+    if facts.runs[-1].run.status == "stopped":
+        facts.notes.append(f"The run is told until its checkpoint {latest.name}; Experiment.resume({home.name!r}) goes on with it.")
+    return facts
+
+
+def _number(file: Path, run_id: str) -> int:
+    """Which checkpoint of a run a file is; -1 if it is none, or cannot be read."""
+    try:
+        meta = Checkpoint.load(file, only=[]).meta
+    except (ArtifactError, FileNotFoundError):
+        return -1
+    return int(meta["number"]) if meta.get("run") == run_id else -1
+
+
+def _run_until(state: Mapping[str, Any]) -> Run:
+    span, results = run_state.span_of(state["spans"]), run_state.results_of(state)
+    status = span.status if run_state.is_over(state) else "stopped"
+    ended = max([span.started_at, span.ended_at, *(inner.ended_at for inner in span.inner or ())])  # what goes on has no end yet
+    return Run(ExperimentRun(span.label, span.started_at, ended, status, results, metadata=span.metadata), final_metrics(results))
 
 
 def _told_node(told: Mapping[str, Any]) -> NodeFacts:
@@ -237,11 +284,13 @@ def _set_folders(archive: ArchiveReader) -> list[str]:
     return sorted({"/".join(name.split("/")[:2]) for name in archive.names if name.startswith(f"{SETS}/")})
 
 
-def _stored_set(archive: ArchiveReader, told: Mapping[str, Any], folder: str, notes: list[str]) -> SetFacts:
+def _stored_set(
+    archive: ArchiveReader, told: Mapping[str, Any], folder: str, data: feature_set_file.Data | None, notes: list[str]
+) -> SetFacts:
     """A feature set with all that can be told of it; registered, so that results find it."""
     try:
         with ArtifactReader(ArchiveFolder(archive, folder), "fs") as reader:
-            fs = feature_set_file.read(FeatureSet, reader)
+            fs = feature_set_file.read(FeatureSet, reader, data)
     except ExperimentError as error:
         notes.append(f"feature set {told['label']!r} cannot be read: {error}")
         return SetFacts(str(told["label"]), str(told["fingerprint"]), told["n_samples"], splits=told["splits"], why=str(error))

@@ -333,5 +333,6 @@ def environment(facts: Facts) -> str:
     pairs += list(packages.items()) if isinstance(packages, Mapping) else []
     if told.get("sampler_seeds"):
         pairs.append(("seeds of samplers", json.dumps(told["sampler_seeds"], ensure_ascii=False)))
-    missing = "" if told else not_recorded("versions and system of a run", "experiment.run(), then report")
+    mend = "let a run come to its end, then report"
+    missing = "" if told.get("python") else not_recorded("versions and system of a run", mend)
     return section("Environment", "environment", _list(pairs), missing)

@@ -212,6 +212,23 @@ def test_a_run_taken_up_again_goes_on_in_the_files(tmp_path, monkeypatch):
         assert world.weight().tobytes() == weight.tobytes()
 
 
+def test_previews_leave_no_file_and_folds_have_their_own(tmp_path):
+    world = World()
+    phase = world.phase(*loggers(tmp_path))
+    world.run(phase)
+    before = contents(tmp_path)
+    world.experiment.preview_phase(phase, **QUIET)
+    assert contents(tmp_path) == before
+    world.experiment.run_apart(phase, label="fold 0", reset_weights=True, **QUIET)
+    own = [
+        tmp_path / "fold 0" / "m.csv",
+        tmp_path / "deep" / "fold 0" / "m.jsonl",
+        tmp_path / "tb" / "fold 0" / "events.out.tfevents.keydnn",
+    ]
+    assert contents(tmp_path) == before and all(path.exists() for path in own) and len(own[0].read_text().splitlines()) == 5
+    assert [callback.path for callback in phase.callbacks] == [one.path for one in loggers(tmp_path)]
+
+
 def test_a_file_that_lost_lines_is_told(tmp_path):
     logger = CSVLogger(tmp_path / "m.csv")
     logger.write("train", 0, {"a": 1.0})

@@ -7,15 +7,16 @@ up again cuts the file there and goes on, so nothing stands in it twice.
 from __future__ import annotations
 
 import abc
+import copy
 import csv
 import io
 import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from keydnn.experiment.callbacks.callback import Callback
 
@@ -46,16 +47,20 @@ class MetricsLogger(Callback):
         """Take the metrics of an epoch; of a whole phase, with epoch None."""
 
     def on_phase_start(self, *, experiment: Any, phase: Any, results: Any) -> None:
-        """Begin anew."""
+        """Begin anew; a preview, which leaves no trace, is not logged."""
         self._next = 0
-        self.begin(experiment, phase)
+        if not experiment.is_preview:
+            self.begin(experiment, phase)
 
     def on_epoch_end(self, *, experiment: Any, phase: Any, exec_ctx: Any, results: Any) -> None:
         """Take the metrics of the epoch."""
-        self._take(phase, results, exec_ctx.epoch_idx)
+        if not experiment.is_preview:
+            self._take(phase, results, exec_ctx.epoch_idx)
 
     def on_phase_end(self, *, experiment: Any, phase: Any, results: Any) -> None:
         """Take the metrics of a phase that has no epochs, and those of the phase as a whole."""
+        if experiment.is_preview:
+            return
         if self._next == 0:
             self._take(phase, results, 0)
         of_phase = metrics_of(results.metric_store, None)
@@ -132,6 +137,16 @@ class FileLogger(MetricsLogger):
         if there < self._size:
             warnings.warn(f"{self.label}: {self.path} has {there} bytes and had {self._size}: lines are lost", stacklevel=2)
             self._size = there
+
+    def moved(self, where: Callable[[Path], Path]) -> Self:
+        """A logger like this one that writes into another folder.
+
+        Args:
+            where: Folder to the folder instead.
+        """
+        made = copy.copy(self)
+        made.path = where(self.path.parent) / self.path.name
+        return made
 
     def get_config(self) -> dict[str, Any]:
         """Type, label, order, path and whether to append."""

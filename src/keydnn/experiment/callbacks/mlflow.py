@@ -59,11 +59,12 @@ class MLflowLogger(MetricsLogger):
     def on_phase_end(self, *, experiment: Any, phase: Any, results: Any) -> None:
         """Take what is left, and end the run."""
         super().on_phase_end(experiment=experiment, phase=phase, results=results)
-        self._client().set_terminated(self.run_id)
+        if not experiment.is_preview:
+            self._client().set_terminated(self.run_id)
 
     def on_exception(self, *, experiment: Any, phase: Any, exec_ctx: Any, results: Any, exception: BaseException) -> None:
         """Mark the run as failed."""
-        if self.run_id is not None:
+        if self.run_id is not None and not experiment.is_preview:
             self._client().set_terminated(self.run_id, status="FAILED")
 
     def get_config(self) -> dict[str, Any]:

@@ -43,8 +43,13 @@ class TensorBoardLogger(FileLogger):
     def __init__(
         self, folder: str | os.PathLike[str], *, append: bool = False, label: str | None = None, execution_order: int = LATE
     ) -> None:
-        self.folder = Path(folder)
-        super().__init__(self.folder / "events.out.tfevents.keydnn", append=append, label=label, execution_order=execution_order)
+        path = Path(folder) / "events.out.tfevents.keydnn"
+        super().__init__(path, append=append, label=label, execution_order=execution_order)
+
+    @property
+    def folder(self) -> Path:
+        """Where the event file goes."""
+        return self.path.parent
 
     def write(self, phase: str, epoch: int | None, metrics: Metrics) -> None:
         """Add an event; what belongs to the phase as a whole stands at step 0."""

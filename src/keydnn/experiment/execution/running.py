@@ -103,6 +103,11 @@ class Running(Keeping):
 
     run_evaluation = run_phase
 
+    @property
+    def is_preview(self) -> bool:
+        """Whether what runs is a preview, which leaves no trace."""
+        return self._is_preview
+
     def preview_phase(self, phase: ExperimentPhase, **kwargs: Any) -> Any:
         """Like :meth:`run_phase`; afterwards, also after an exception, everything is as before, and nothing is recorded or written.
 

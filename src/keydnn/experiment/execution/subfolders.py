@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keydnn.experiment.callbacks.loggers import FileLogger
 from keydnn.experiment.execution.run_state import phases_of
 from keydnn.experiment.phases import Checkpointing, TrainPhase
 from keydnn.experiment.results import ResultsConfig
@@ -40,7 +41,7 @@ def in_subfolder(experiment: Any, items: Sequence[Any], label: str) -> Iterator[
 
 
 def checkpoint_into(experiment: Any, items: Sequence[Any], where: Where) -> None:
-    """Have an experiment and phases keep their checkpoints in other folders; those that were kept so far are not known there.
+    """Have checkpoints of an experiment and its phases, and files of loggers, go to other folders; checkpoints so far are not known there.
 
     Args:
         experiment: The experiment.
@@ -60,6 +61,7 @@ def checkpoint_into(experiment: Any, items: Sequence[Any], where: Where) -> None
     for phase in phases.values():
         if isinstance(phase, TrainPhase) and phase.checkpointing is not None:
             phase.set_checkpointing(_moved(phase.checkpointing, where))
+        phase.callbacks = [cb.moved(where) if isinstance(cb, FileLogger) else cb for cb in phase.callbacks]
 
 
 def _moved(checkpointing: Checkpointing | None, where: Where) -> Checkpointing | None:

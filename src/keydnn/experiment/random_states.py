@@ -157,11 +157,10 @@ class Stream:
 
 _ACTIVE: ContextVar[Stream | None] = ContextVar("keydnn_experiment_stream", default=None)
 _PACKAGES = {Backend.TORCH: "torch", Backend.TENSORFLOW: "tensorflow"}
-_NOTHING = contextlib.nullcontext()
 
 
-def of_node(label: str, backend: Backend, model: Any) -> contextlib.AbstractContextManager[None]:
-    """A block in which a node draws from its own stream; outside of runs of experiments it draws like everybody.
+def of_node(label: str, backend: Backend, model: Any) -> contextlib.AbstractContextManager[None] | None:
+    """A block in which a node draws from its own stream; None where it draws nothing, or, outside of runs of experiments, like everybody.
 
     Args:
         label: Of the node.
@@ -171,4 +170,4 @@ def of_node(label: str, backend: Backend, model: Any) -> contextlib.AbstractCont
     if backend is Backend.KEYDNN:
         return keys.named(label)
     stream = _ACTIVE.get()
-    return _NOTHING if stream is None or model is None else stream.own(backend, label).inside(model)
+    return None if stream is None or model is None else stream.own(backend, label).inside(model)

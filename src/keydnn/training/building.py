@@ -72,15 +72,20 @@ def building(model: Module) -> Iterator[None]:
         (m, dict(m.__dict__), {k: dict(v) for k, v in m.__dict__.items() if k in ("_parameters", "_buffers", "_modules")}) for m in lazy
     ]
     random, outer = np.random.get_state(), _state.active
-    _state.active = True
-    try:
-        yield
-    except Exception as error:
+
+    def undo(kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Take back what was made before the error, whatever a model of the user raised."""
+        if not isinstance(error, Exception):  # nothing failed, or an interrupt
+            return
         for module, attributes, registries in before:
             module.__dict__.clear()
             module.__dict__.update(attributes, **registries)
             module._mark()
         np.random.set_state(random)
         raise RuntimeError(f"{type(model).__name__}.build failed: {error}") from error
-    finally:
-        _state.active = outer
+
+    with contextlib.ExitStack() as ends:
+        ends.callback(setattr, _state, "active", outer)
+        ends.push(undo)
+        _state.active = True
+        yield

@@ -10,8 +10,6 @@ import numpy as np
 
 from keydnn.experiment.optional import need
 
-_NOTHING = contextlib.nullcontext()
-
 
 def random_state() -> Any:
     """Where the generators of the processor and of the devices in use are; None before torch is imported."""
@@ -71,12 +69,12 @@ class OwnNumbers:
         """Look again whether the module draws."""
         self._quiet = None
 
-    def inside(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        """The block, for a pass through a module."""
+    def inside(self, model: Any) -> contextlib.AbstractContextManager[None] | None:
+        """The block, for a pass through a module; None for one that does not draw."""
         if self._quiet is None:
             self._quiet = not draws(model)
         if self._quiet:
-            return _NOTHING
+            return None
         first = next(model.parameters(), None) if self._cuda.is_initialized() else None
         self._device = first.device.index if first is not None and first.is_cuda else None
         return self

@@ -56,7 +56,7 @@ def from_bits(array: np.ndarray, dtype: str | None) -> Any:
 
 def detach(tensor: Any) -> Any:
     """A copy without history."""
-    return tensor.detach().clone()
+    return tensor.detach().clone() if tensor.requires_grad else tensor.clone()
 
 
 def cut(tensor: Any) -> Any:

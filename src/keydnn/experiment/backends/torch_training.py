@@ -34,10 +34,14 @@ class Recording:
 
     def backward(self, roots: Sequence[Any], seeds: Sequence[Any], sources: Sequence[Any]) -> list[Any]:
         """Gradients of ``sum_k <seeds[k], roots[k]>`` by the sources, added to their ``.grad``; a seed None stands for 1."""
-        wanted = [(root, seed) for root, seed in zip(roots, seeds, strict=True) if root.requires_grad]
+        wanted, starts = [], []
+        for root, seed in zip(roots, seeds, strict=True):
+            if root.requires_grad:
+                wanted.append(root)
+                starts.append(seed)
         if wanted:
-            need("torch", "a backward pass").autograd.backward(*map(list, zip(*wanted, strict=True)))
-        return [source.grad for source in sources]
+            need("torch", "a backward pass").autograd.backward(wanted, starts)
+        return [source.grad for source in sources] if sources else []
 
 
 # -- optimizers -------------------------------------------------------------------------------------------------------

@@ -291,7 +291,10 @@ class _Training:
 
 def _total(ctx: ExecutionContext) -> Any:
     """The training loss of a step, where it was computed."""
-    values = [record.trainable for record in ctx.losses.values() if record.trainable is not None]
+    records = ctx.losses.values()
+    if len(records) == 1 and records[0].trainable is not None:
+        return records[0].trainable
+    values = [record.trainable for record in records if record.trainable is not None]
     if len(values) == 1:
         return values[0]
     kinds = {type(value) for value in values} - {float}

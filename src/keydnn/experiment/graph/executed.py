@@ -36,3 +36,8 @@ class Executed:
     def models(self) -> list[ModelNode]:
         """The model nodes."""
         return [node for node in self.nodes if isinstance(node, ModelNode)]
+
+    @functools.cached_property
+    def placed(self) -> list[ModelNode]:
+        """Those of them that somebody says where to stand."""
+        return [node for node in self.models if node.accelerator is not None or self.accelerator is not None]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.backends.tensors import to_backend
 from keydnn.experiment.data import Batch, ExecutionContext, SampleData
 from keydnn.experiment.errors import BackendMismatchError
@@ -161,20 +163,34 @@ class ModelNode(ModelHolder):
             self._build_from_upstream()
         if isinstance(data, Batch):
             return self.batch_through(data, **kwargs)
-        with of_node(self._label, self._model.backend, self._model.module if self.has_gradients else None):
-            return mapped(data, lambda samples: self._run(samples, kwargs))
+        backend = self._model.backend
+        with self._own_numbers(backend) or contextlib.nullcontext():
+            return mapped(data, lambda samples: self._run(samples, backend, kwargs))
 
     def batch_through(self, batch: Batch, **kwargs: Any) -> Batch:
         """:meth:`forward_single` for a batch, when the model is built."""
-        model = self._model
-        with of_node(self._label, model.backend, model.module if model.backend.needs_optimizer else None):
-            return batch.with_samples({role: self._run(samples, kwargs) for role, samples in batch.role_data.parts.items()})
+        backend = self._model.backend
+        block = self._own_numbers(backend)
+        if block is None:
+            return self._through(batch, backend, kwargs)
+        with block:
+            return self._through(batch, backend, kwargs)
 
-    def _run(self, samples: SampleData, kwargs: Mapping[str, Any]) -> SampleData:
-        if samples.features is None:
+    def _through(self, batch: Batch, backend: Backend, kwargs: Mapping[str, Any]) -> Batch:
+        made = {}
+        for role, samples in batch.role_data.parts.items():
+            made[role] = self._run(samples, backend, kwargs)
+        return batch.with_samples(made)
+
+    def _own_numbers(self, backend: Backend) -> Any:
+        """A block in which random numbers are the node's own, or None."""
+        return of_node(self._label, backend, self._model.module if backend.needs_optimizer else None)
+
+    def _run(self, samples: SampleData, backend: Backend, kwargs: Mapping[str, Any]) -> SampleData:
+        features = samples.features
+        if features is None:
             raise ValueError(f"node {self.label!r} needs features, the data have {', '.join(samples.domains)}")
-        features = to_backend(samples.features, self._model.backend)
-        return samples.with_outputs(self._model(features, **kwargs))
+        return samples.with_outputs(self._model(to_backend(features, backend), **kwargs))
 
     def __call__(self, x: Flow, **kwargs: Any) -> Flow:
         return self.forward_single(x, **kwargs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
+from keydnn.experiment.backends.tensors import adapter
 from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.graph.flow import as_batch
 from keydnn.experiment.graph.model_node import ModelNode
@@ -36,7 +37,7 @@ class NodePass:
 
 
 class ModelPass(NodePass):
-    """Steps of a model node, whose batch comes as tensors of its framework where it stands."""
+    """Steps of a node whose model has gradients; its batch comes as tensors of the framework, where the model stands."""
 
     _node: ModelNode
 
@@ -47,11 +48,17 @@ class ModelPass(NodePass):
         self._is_head = isinstance(reference, FeatureSetReference)
         self._key: Any = (node.node_id, reference) if self._is_head else str(reference.node_id)
         self._ready = (node.backend, where)
+        self._set_modes = adapter(node.backend).set_modes
         self._is_plain = type(node) is ModelNode  # not a class of a user, who may have changed what a pass leaves out
 
     def set_mode(self) -> None:
         """Training mode for what learns, evaluation mode for what is frozen."""
-        self._node.set_mode(not self._node.is_frozen)
+        node = self._node
+        module = node.model.module
+        if module is not None and self._is_plain:
+            self._set_modes(module, not node.is_frozen)
+        else:
+            node.set_mode(not node.is_frozen)
 
     def batch(self, ctx: ExecutionContext) -> Batch:
         """The output of the node."""

@@ -76,9 +76,9 @@ class Stepping(Structure):
 
     def _placed(self, run: Executed) -> Executed:
         """The same, with every model on its device."""
-        moved = [node for node in run.models if node.stand(run.accelerator)]
-        if moved:
-            for optimizer in self._optimizers.values():
+        if run.placed:
+            moved = [node for node in run.placed if node.stand(run.accelerator)]
+            for optimizer in self._optimizers.values() if moved else ():
                 optimizer.follow()
         return run
 
@@ -231,8 +231,11 @@ class Stepping(Structure):
 
     def _kind(self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any) -> StepKind:
         """What a training step runs; worked out once for each set of nodes, losses and masked inputs."""
-        masked = tuple([key[0] for key, batch in ctx.inputs.items() if isinstance(batch, Batch) and batch.is_masked])
-        active = None if active_nodes is None else tuple(_listed(active_nodes))
+        masked: tuple[str, ...] = ()
+        for (node_id, _), batch in ctx.inputs.items():
+            if isinstance(batch, Batch) and batch.is_masked:
+                masked += (node_id,)
+        active = tuple(active_nodes) if type(active_nodes) is list else None if active_nodes is None else tuple(_listed(active_nodes))
         key = (active, tuple(map(id, losses)), accelerator, masked)
         found = self._kinds.get(key)
         if found is None:

@@ -145,9 +145,9 @@ class RecordedSteps:
             for key, tensor in step.features.items():
                 _put(features, key, i, tensor)
             for record in step.losses:
-                for kind in ("trainable", "auxiliary"):
-                    if getattr(record, kind) is not None:
-                        _put(values, ((record.node_id, record.label), kind), i, getattr(record, kind))
+                for kind, value in (("trainable", record.trainable), ("auxiliary", record.auxiliary)):
+                    if value is not None:
+                        _put(values, ((record.node_id, record.label), kind), i, value)
         self._features = {key: packed(at, tensors, n) for key, (at, tensors) in features.items()}
         for (loss, kind), (at, numbers) in values.items():
             self._losses.setdefault(loss, LossColumn(n)).put(kind, at, numbers)
@@ -162,7 +162,9 @@ class RecordedSteps:
 
 
 def _put(table: dict[Any, tuple[list[int], list[Any]]], key: Any, i: int, value: Any) -> None:
-    at, values = table.setdefault(key, ([], []))
+    if key not in table:
+        table[key] = ([], [])
+    at, values = table[key]
     at.append(i)
     values.append(value)
 

@@ -135,9 +135,12 @@ class AppliedLoss:
             self._check_built()
         backend = self._node.backend
         output = ctx.outputs.get(self._node.node_id)
-        if self._local is None or output is None or not output.is_plain or len(output.role_data.parts) != 1:
+        if self._local is None or output is None or not output.is_plain:
             return self._of_any(ctx, backend, adapter(backend))
-        (samples,) = output.role_data.parts.values()
+        parts = output.role_data.parts
+        if len(parts) != 1:
+            return self._of_any(ctx, backend, adapter(backend))
+        (samples,) = parts.values()
         told = []
         for domain in self._local:
             tensor = samples.get_domain_data(domain)

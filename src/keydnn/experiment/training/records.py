@@ -166,10 +166,11 @@ class LossCollection(LossSums):
             losses: AppliedLosses.
             values: What each gave, a scalar tensor.
         """
-        records = [LossRecord(loss.label, loss.node_id, value) for loss, value in zip(losses, values, strict=True)]
-        data = {(record.node_id, record.label): record for record in records}
-        if len(data) < len(records):
-            return cls(records)
+        data: dict[tuple[Any, ...], LossRecord] = {}
+        for loss, value in zip(losses, values, strict=True):
+            record = LossRecord(loss.label, loss.node_id, value)
+            key = (record.node_id, record.label)
+            data[key] = data[key] + record if key in data else record
         made = cls.__new__(cls)
         made._axes, made._data = _AXES, data
         return made

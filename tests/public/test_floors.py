@@ -5,6 +5,7 @@ whatever stands below them. Changing a line here is a decision about structure: 
 """
 
 import ast
+import functools
 import graphlib
 import sys
 from pathlib import Path
@@ -90,9 +91,11 @@ def _targets(node, module, is_package, package):
     return []
 
 
+@functools.cache
 def imports(path, package):
-    """Yield ``(line, target module, where)`` for each import of a file; where is "load", "function" or "typing"."""
+    """``(line, target module, where)`` for each import of a file; where is "load", "function" or "typing"."""
     module, is_package = module_name(path, package), path.name == "__init__.py"
+    found = []
 
     def walk(node, where):
         for child in ast.iter_child_nodes(node):
@@ -101,11 +104,11 @@ def imports(path, package):
                 inner = "function"
             elif isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
                 inner = "typing"
-            for target in _targets(child, module, is_package, package):
-                yield child.lineno, target, where
-            yield from walk(child, inner)
+            found.extend((child.lineno, target, where) for target in _targets(child, module, is_package, package))
+            walk(child, inner)
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), "load")
+    walk(ast.parse(path.read_text(encoding="utf-8")), "load")
+    return found
 
 
 def upward_arrows(package):

@@ -197,11 +197,12 @@ def test_from_the_command_line(bench, tmp_path):
     code, output = called(bench.fs.save(tmp_path / "cells"), "-o", page)
     assert code == 1 and "holds a feature set; a report is made of an experiment" in output
     broken = tmp_path / "broken.exp.mml"
-    with zipfile.ZipFile(file) as source, zipfile.ZipFile(broken, "w") as target:
-        for name in source.namelist():
-            target.writestr(name, source.read(name) if name != "state.json" else b'{"history": 3}')
-    code, output = called(broken, "-o", page)
-    assert code == 1 and "malformed" in output and page.read_bytes() == before
+    for member, old, new in (("state.json", b'"history":[]', b'"history":3'), ("config.json", b'"label":"error"', b'"label":1.5')):
+        with zipfile.ZipFile(file) as source, zipfile.ZipFile(broken, "w") as target:
+            for name in source.namelist():
+                target.writestr(name, source.read(name).replace(old, new) if name == member else source.read(name))
+        code, output = called(broken, "-o", page)
+        assert code == 1 and "malformed" in output and page.read_bytes() == before
     assert not list(tmp_path.glob("*.new"))
     with pytest.raises(ArtifactError, match="no artifact"):
         report_file(page, tmp_path / "x.html")

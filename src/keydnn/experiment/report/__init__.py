@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keydnn import _page
+from keydnn.experiment.io.artifact import clear_errors
 from keydnn.experiment.report.facts import Facts, facts_in, facts_of
 from keydnn.experiment.report.runs import run_sets
 from keydnn.experiment.report.sections import MOST_SETS, STYLE, all_sections
@@ -16,7 +17,7 @@ __all__ = ["report_file", "write_report"]
 
 def write_report(experiment: Any, path: str | os.PathLike[str]) -> Path:
     """Write the page on an experiment in memory; see ``Experiment.report``."""
-    return _write(facts_of(experiment), Path(path))
+    return _page.write(Path(path), _told(facts_of(experiment)))
 
 
 def report_file(file: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
@@ -35,11 +36,13 @@ def report_file(file: str | os.PathLike[str], path: str | os.PathLike[str]) -> P
         FileNotFoundError: No such file, or a folder without a run.
         ArtifactError: No experiment, or a damaged or hostile file.
     """
-    return _write(facts_in(file), Path(path))
+    with clear_errors(file):
+        page = _told(facts_in(file))
+    return _page.write(Path(path), page)
 
 
-def _write(facts: Facts, path: Path) -> Path:
+def _told(facts: Facts) -> str:
     sets = run_sets(facts.runs)
     for one in sets[-MOST_SETS:]:
         one.find_outcomes()
-    return _page.write(path, _page.document(f"Experiment report: {facts.label}", all_sections(facts, sets), STYLE))
+    return _page.document(f"Experiment report: {facts.label}", all_sections(facts, sets), STYLE)

@@ -112,9 +112,14 @@ def test_a_file_tells_what_the_experiment_does(tmp_path):
 
 
 def test_nothing_to_tell(tmp_path):
-    page = Page(Experiment("empty", ctx=ExperimentContext(), seed=1).report(tmp_path / "page.html"))
+    exp = Experiment("empty", ctx=ExperimentContext(), seed=1)
+    page = Page(exp.report(tmp_path / "page.html"))
     for name in ("graph", "data", "plan", "training", "metrics", "evaluations", "runs", "environment"):
         assert "Not recorded: " in page.text[name] and "To have it: " in page.text[name]
+    with exp.ctx.activate():
+        FeatureSet.from_dict("cells", {"u": np.arange(3.0)}, "u", [])
+    page = Page(exp.report(tmp_path / "page.html"))
+    assert "Not recorded: splits" in page.text["data"] and "no leak" not in page.text["data"]  # there was nothing to leak into
 
 
 class Breaks(ExperimentCallback):

@@ -162,7 +162,7 @@ def _audit(one: SetFacts) -> str:
         words = {"columns": ", ".join(finding.columns), "splits": ", ".join(finding.splits), "count": finding.count}
         mark = "Leak" if finding.kind in _IS_LEAK else "Look at"
         told.append(f"<p class='{'bad' if mark == 'Leak' else 'none'}'>{mark}: {escaped(_LEAKS[finding.kind].format(**words))}.</p>")
-    if not any(finding.kind in _IS_LEAK for finding in one.findings):
+    if one.splits and not any(finding.kind in _IS_LEAK for finding in one.findings):
         told.insert(
             0, "<p class='good'>Audit: no leak found. Splits share no row and no twin of one; scalers saw rows of their split alone.</p>"
         )

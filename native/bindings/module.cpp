@@ -10,6 +10,7 @@ void bind_conv(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
 void bind_norm(nb::module_& m);
+void bind_permutation(nb::module_& m);
 void bind_plan(nb::module_& m);
 void bind_pool(nb::module_& m);
 void bind_quantize(nb::module_& m);
@@ -99,6 +100,7 @@ NB_MODULE(_native, m) {
   bind_elementwise(m);
   bind_gemm(m);
   bind_norm(m);
+  bind_permutation(m);
   bind_plan(m);
   bind_pool(m);
   bind_quantize(m);

@@ -54,16 +54,17 @@ KEYDNN_INLINE Vec<T> roots(Vec<T> x) {
 #endif
 }
 
-// beta1^t and beta2^t of the latest t: the parameters of a model are mostly at the same step.
-struct Powers {
-  double steps, beta1, beta2, first, second;
+// What Adam's latest step computed once: the parameters of a model are mostly at the same step.
+struct Rates {
+  double steps, lr, beta1, beta2, rate, root_scale;
 };
-thread_local Powers latest = {0, 0, 0, 1, 1};
+thread_local Rates latest = {0, 0, 0, 0, 0, 0};
 
-const Powers& powers(double steps, double beta1, double beta2) {
-  Powers& p = latest;
-  if (p.steps != steps || p.beta1 != beta1 || p.beta2 != beta2) p = {steps, beta1, beta2, pow(beta1, steps), pow(beta2, steps)};
-  return p;
+const Rates& rates(double steps, double lr, double beta1, double beta2) {
+  Rates& r = latest;
+  if (r.steps != steps || r.lr != lr || r.beta1 != beta1 || r.beta2 != beta2)
+    r = {steps, lr, beta1, beta2, lr / (1.0 - pow(beta1, steps)), 1.0 / sqrt(1.0 - pow(beta2, steps))};
+  return r;
 }
 
 template <class T>
@@ -106,8 +107,8 @@ template <class T>
 int adam(T* p, const T* g, T* m, T* v, int64_t n, int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay,
          int decoupled) {
   if (t < 1) return KEYDNN_BAD_SHAPE;
-  const Powers& power = powers(static_cast<double>(t), beta1, beta2);
-  const T rate = static_cast<T>(lr / (1.0 - power.first)), root_scale = static_cast<T>(1.0 / sqrt(1.0 - power.second));
+  const Rates& now = rates(static_cast<double>(t), lr, beta1, beta2);
+  const T rate = static_cast<T>(now.rate), root_scale = static_cast<T>(now.root_scale);
   const T to_m = static_cast<T>(1.0 - beta1), to_v = static_cast<T>(1.0 - beta2), small = static_cast<T>(eps);
   const T l2 = static_cast<T>(decoupled ? 0.0 : weight_decay), shrink = static_cast<T>(decoupled ? lr * weight_decay : 0.0);
   auto update = [=](auto decays, int64_t begin, int64_t end) {

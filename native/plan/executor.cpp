@@ -12,14 +12,33 @@
 namespace keydnn::plan {
 namespace {
 
+constexpr int64_t kFewRows = 256;  // so many small rows stay in the nearest cache between two steps
+
 using Clock = std::chrono::steady_clock;
 
 int64_t since(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
 
-// to[i] = from[index[i]], rows of `bytes`.
-void gather_rows(const char* from, const int64_t* index, int64_t rows, int64_t bytes, char* to) {
+// to[i] = from[index[i]], rows of a size known at compile time; and asks for the rows that `next` names, which the step after
+// this one will copy, so that they arrive while this one computes.
+template <int64_t kBytes>
+void gather_small(const char* from, const int64_t* index, int64_t rows, const int64_t* next, char* to) {
+  for (int64_t i = 0; i < rows; ++i) memcpy(to + i * kBytes, from + index[i] * kBytes, kBytes);
+  for (int64_t i = 0; next && i < rows; ++i) __builtin_prefetch(from + next[i] * kBytes);
+}
+
+// The same for rows of any size; `next` may be nullptr.
+void gather_rows(const char* from, const int64_t* index, int64_t rows, int64_t bytes, const int64_t* next, char* to) {
+  if (rows <= kFewRows) {
+    switch (bytes) {
+      case 4: return gather_small<4>(from, index, rows, next, to);
+      case 8: return gather_small<8>(from, index, rows, next, to);
+      case 16: return gather_small<16>(from, index, rows, next, to);
+      case 32: return gather_small<32>(from, index, rows, next, to);
+      case 64: return gather_small<64>(from, index, rows, next, to);
+    }
+  }
   const int64_t grain = bytes > 0 ? (65536 + bytes - 1) / bytes : 1;
   parallel_ranges(rows, grain, 0.1 * double(rows) * double(bytes), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) memcpy(to + i * bytes, from + index[i] * bytes, static_cast<size_t>(bytes));
@@ -117,8 +136,10 @@ int Plan::run(const Request& request, int64_t* done) {
   for (int64_t s = 0; s < request.steps; ++s) {
     if (s == 0 || binds_each_step_) bind(request, s);
     if (request.index) {
+      const int64_t* const rows = request.index + s * request.batch;
+      const int64_t* const next = s + 1 < request.steps ? rows + request.batch : nullptr;
       for (size_t k = 0; k < inputs_.size(); ++k)
-        gather_rows(request.sources[k], request.index + s * request.batch, request.batch, inputs_[k].row_bytes, arena_ + inputs_[k].offset);
+        gather_rows(request.sources[k], rows, request.batch, inputs_[k].row_bytes, next, arena_ + inputs_[k].offset);
     }
     const int status = profiled_ ? step_timed() : step();
     if (status != KEYDNN_OK) return status;

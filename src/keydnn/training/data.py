@@ -17,6 +17,7 @@ import numpy as np
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import no_grad
 from keydnn.domain.errors import ShapeError
+from keydnn.training.order import order_of
 
 Pair = tuple[Any, Any]
 MOST_COPIED = 256 << 20  # bytes of a data set that may be copied to run epochs natively
@@ -151,7 +152,7 @@ class ArrayBatches:
 
     def order(self, key: int | None) -> np.ndarray | None:
         """Row numbers in the order of an epoch; None is the order of the arrays."""
-        return None if key is None else np.random.Generator(np.random.Philox(key)).permutation(self.n_rows)
+        return None if key is None else order_of(key, self.n_rows)
 
     def batch(self, order: np.ndarray | None, i: int) -> tuple[Tensor, ...]:
         """Batch number ``i``."""
@@ -285,7 +286,7 @@ class RowBatches:
     def epoch(self, key: int | None, first: int = 0) -> Iterator[Pair]:
         """The batches, made one by one; the order follows from ``key`` as that of :class:`ArrayBatches`."""
         n, size = len(self.rows), self.batch_size
-        order = np.random.Generator(np.random.Philox(key)).permutation(n) if self.shuffle and key is not None else np.arange(n)
+        order = order_of(key, n) if self.shuffle and key is not None else np.arange(n)
         for i in range(first, self.n_batches):
             yield self.rows.gather(order[i * size : (i + 1) * size], key)
 

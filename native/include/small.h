@@ -150,9 +150,50 @@ KEYDNN_NOINLINE void small_with_copy(const Product<T>& p) {
   small_product(p, room, columns);
 }
 
+// Few columns, and both operands lie with k outside: c^T = b^T a^T fills registers with what are rows of c, which are turned at last.
+constexpr int kSmallTurned = 8;
+
+template <class T>
+bool is_small_turned(const Product<T>& p) {
+  return p.n <= kSmallTurned && p.m >= kLanes<T> && p.a.row == 1 && p.b.col == 1 && !p.bias && !p.relu && !p.mask &&
+         greater(p.k, int64_t(kSmallTurned)) * round_up(p.m, kLanes<T>) * int64_t(sizeof(T)) <= kSmallBytes;
+}
+
+template <class T>
+KEYDNN_NOINLINE void small_turned(const Product<T>& p) {
+  constexpr int64_t lanes = kLanes<T>;
+  alignas(64) T room[kSmallBytes / sizeof(T)], turned[kSmallBytes / sizeof(T)];
+  const int64_t columns = round_up(p.m, lanes);
+  const bool copied = columns != p.m;
+  if (copied) copy_small(Matrix<T>{p.a.data, p.a.col, 1}, p.m, p.k, columns, room);
+  small_panels<T, true>(p.b.data, p.b.row, copied ? room : p.a.data, copied ? columns : p.a.col, nullptr, nullptr, false, turned, p.n, columns,
+                        p.k);
+  for (int64_t i = 0; i < p.m; i += lanes) {
+    Vec<T> v[kSmallTurned];
+#pragma GCC unroll 8
+    for (int r = 0; r < kSmallTurned; ++r) v[r] = r < p.n ? load(turned + r * columns + i) : Vec<T>{};
+#pragma GCC unroll 3
+    for (int round = 1; round < kSmallTurned; round *= 2) {  // each moves the highest bit of (r, lane) behind the lowest
+      Vec<T> next[kSmallTurned];
+#pragma GCC unroll 4
+      for (int r = 0; r < kSmallTurned / 2; ++r) interleave<T>(v[r], v[r + kSmallTurned / 2], next[2 * r], next[2 * r + 1]);
+#pragma GCC unroll 8
+      for (int r = 0; r < kSmallTurned; ++r) v[r] = next[r];
+    }
+    const bool whole = p.n == kSmallTurned && p.m - i >= lanes;
+    T* const to = whole ? p.c + i * kSmallTurned : room;
+#pragma GCC unroll 8
+    for (int r = 0; r < kSmallTurned; ++r) store(to + r * lanes, v[r]);
+    for (int64_t r = 0; !whole && r < lesser(lanes, p.m - i); ++r)
+      for (int64_t j = 0; j < p.n; ++j) p.c[(i + r) * p.n + j] = room[r * kSmallTurned + j];
+  }
+}
+
 template <class T>
 KEYDNN_INLINE void small_product(const Product<T>& p) {
-  if (p.b.col == 1 && p.n % kLanes<T> == 0) {
+  if (is_small_turned(p)) {
+    small_turned(p);
+  } else if (p.b.col == 1 && p.n % kLanes<T> == 0) {
     small_product(p, p.b.data, p.b.row);
   } else {
     small_with_copy(p);

@@ -1,7 +1,7 @@
 // Small products: what takes part fits the nearest cache, so that starting must cost less than computing.
 //
 // Rows of a lie in order or are turned; b is read as it lies if its rows are whole registers, else copied to the stack with whole
-// registers per row (turned there, if its columns are contiguous).  Tiles are rows by two registers.
+// registers per row (turned there, if its columns are contiguous).  Tiles are rows by two or three registers.
 // Numerics: sums over k run in order from the bias on, as in the tiles of panels.h, so both give the same bits.
 #pragma once
 #include "few.h"
@@ -65,7 +65,7 @@ KEYDNN_INLINE void small_tile(const Small<T>& p, int64_t i, int64_t j, int64_t l
   Vec<T> acc[MR][NR];
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int v = 0; v < NR; ++v) acc[r][v] = start[v];
   const int64_t step = p.a_step, three = 3 * step;
   const T* a = p.a + (TURNED ? i : i * step);
@@ -73,13 +73,13 @@ KEYDNN_INLINE void small_tile(const Small<T>& p, int64_t i, int64_t j, int64_t l
   const T* b = p.b + j;
   for (const T* const end = b + p.k * p.b_row; b != end; b += p.b_row) {
     Vec<T> x[NR];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int v = 0; v < NR; ++v) x[v] = load(b + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
       const T* const base = r < 4 ? a : a4;
       const Vec<T> s = splat(TURNED ? a[r] : *(r % 4 == 3 ? base + three : base + r % 4 * step));
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int v = 0; v < NR; ++v) acc[r][v] += s * x[v];
     }
     a += TURNED ? step : 1;
@@ -89,7 +89,7 @@ KEYDNN_INLINE void small_tile(const Small<T>& p, int64_t i, int64_t j, int64_t l
   if (p.relu) {
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
   }
   auto finish = [&](auto partial) {
@@ -99,12 +99,12 @@ KEYDNN_INLINE void small_tile(const Small<T>& p, int64_t i, int64_t j, int64_t l
       const T* mask = p.mask + at;
 #pragma GCC unroll 8
       for (int r = 0; r < MR; ++r, mask += n)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
         for (int v = 0; v < NR; ++v) acc[r][v] = load_some(mask + v * lanes, lanes_of(v)) > 0 ? acc[r][v] : Vec<T>{};
     }
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r, c += n)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int v = 0; v < NR; ++v) store_some(c + v * lanes, acc[r][v], lanes_of(v));
   };
   if (last == lanes) {
@@ -128,9 +128,12 @@ KEYDNN_NOINLINE void small_panels(const T* a, int64_t a_step, const T* b, int64_
                                   int64_t n, int64_t k) {
   constexpr int64_t lanes = kLanes<T>;
   const Small<T> p = {a, b, mask, c, a_step, b_row, n, k, relu};
-  int64_t j = 0;
-  for (; n - j > lanes; j += 2 * lanes) small_columns<T, 2, TURNED>(p, bias, m, j);
-  if (j < n) small_columns<T, 1, TURNED>(p, bias, m, j);
+  for (int64_t j = 0, vecs = ceil_div(n, lanes); vecs > 0;) {  // 3 registers at a time, but no single one is left over
+    const int64_t taken = vecs == 2 || vecs == 4 ? 2 : lesser(vecs, int64_t(kTileVecs));
+    with_tile_vecs(taken, [&](auto nr) { small_columns<T, nr.value, TURNED>(p, bias, m, j); });
+    j += taken * lanes;
+    vecs -= taken;
+  }
 }
 
 template <class T>

@@ -47,7 +47,7 @@ def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every 24th row of the large tables")
 
 
-LARGE_TABLE = 12
+LARGE_TABLE = 6
 
 
 def _is_quick(items):

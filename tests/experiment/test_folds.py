@@ -79,6 +79,14 @@ def test_groups_stay_together_and_strata_are_spread():
     assert max(shares) - min(shares) <= 0.1
 
 
+def test_too_few_groups_and_too_rare_values_are_told():
+    fs = ten(40, kind=["a", *["b"] * 39])
+    with pytest.raises(ValueError, match=r"'ten' cannot be cut into 21 folds, take fewer: .* would get no groups \(there are"):
+        CVBinding(fs, ["train", "val"], group_by="lot").folds(21, 0)
+    with pytest.warns(UserWarning, match="stratify_by kind: the rarest value has 1 of 36 rows, so not each of 3 folds validates on it"):
+        CVBinding(fs, ["train", "val"], stratify_by="kind").folds(3, 0)
+
+
 def test_a_part_of_the_pool_validates():
     fs = ten(100)
     folds = CVBinding(fs, ["train", "val"], val_size=0.1).folds(3, 0)
@@ -279,10 +287,14 @@ def test_folds_start_from_the_weights_there_are_or_from_fresh_ones(bench):
 
 def test_what_cannot_be_validated(bench):
     make = lambda **options: CrossValidation(**{"bindings": bench.binding, **options})  # noqa: E731
+    with ExperimentContext().activate():
+        other = ten()
     for options, kind, words in [
-        ({"n_folds": 0}, ValueError, "n_folds must be 1 or more, got 0"),
+        ({"n_folds": 0}, ValueError, "n_folds must be a whole number of at least 1, got 0"),
         ({"n_folds": 1}, ValueError, "a single fold of 'cells' needs val_size"),
-        ({"n_folds": 50}, ValueError, "would get no samples"),
+        ({"n_folds": 2.5}, ValueError, "n_folds must be a whole number of at least 1, got 2.5"),
+        ({"n_folds": 50}, ValueError, "50 folds of the 32 rows of 'cells': some would get no samples; take fewer folds"),
+        ({"bindings": CVBinding(other, "train")}, ValueError, "'ten' is not in the context of the experiment, which has 'cells'"),
         ({"bindings": CVBinding(bench.fs, "train", val_size=0.4), "n_folds": 3}, ValueError, "val_size 0.4 of 'cells' is too large for 3"),
         ({"phase": bench.test}, TypeError, "a TrainPhase or a PhaseGroup, got EvalPhase"),
         ({"bindings": []}, TypeError, "one or more CVBindings"),

@@ -68,7 +68,7 @@ def test_points_by_chance_depend_on_seed_and_number_alone(seed, n):
         ({"space": {}}, "the space of a sweep is empty"),
         ({"mode": "all"}, "unknown mode 'all'; expected one of grid, random, optuna"),
         ({"mode": "random"}, "mode 'random' needs n_trials"),
-        ({"mode": "random", "n_trials": 0}, "n_trials must be 1 or more, got 0"),
+        ({"mode": "random", "n_trials": 0}, "n_trials must be a whole number of at least 1, got 0"),
         ({"direction": "down"}, "direction must be 'min' or 'max', got 'down'"),
         ({"space": {"seed": {"int": [1, 5]}}}, "a grid needs lists of choices, 'seed' is a range"),
         ({"space": {"seed": {"normal": [1, 5]}}, "mode": "random", "n_trials": 1}, "a range is one of uniform, loguniform, int"),
@@ -77,6 +77,9 @@ def test_points_by_chance_depend_on_seed_and_number_alone(seed, n):
         ({"space": {"phases.trian.n_epochs": [1]}}, "no 'trian' in phases; there are train, test"),
         ({"space": {"phases.train.epochs": [1]}}, "epochs"),
         ({"experiment": 3}, "no experiment"),
+        ({"metric": None}, "metric must be a name such as 'train/train_loss', got None"),
+        ({"mode": "random", "n_trials": 1.5}, "n_trials must be a whole number of at least 1, got 1.5"),
+        ({"seed": None}, "seed must be a whole number of at least 0, got None"),
     ],
 )
 def test_sweeps_that_make_no_sense(bench, options, words):
@@ -108,6 +111,14 @@ def test_processes_give_the_same_table(bench):
     here = Sweep(**options).run(show_progress=False)
     there = Sweep(**options, executor=Processes(workers=2, threads_per_task=1)).run(show_progress=False)
     assert table(here) == table(there)
+
+
+def test_numbers_of_numpy_are_numbers(bench, tmp_path):
+    results = Sweep(space={WIDTH: np.array([4]), "seed": list(np.arange(2))}, metric=METRIC).run(
+        out=tmp_path / "t.jsonl", show_progress=False
+    )
+    assert [trial.point for trial in results.trials] == [{WIDTH: 4, "seed": 0}, {WIDTH: 4, "seed": 1}]
+    assert all(trial.error is None for trial in results.trials)
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on(bench):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import IExperiment
 from keydnn.experiment.execution.executors import IExecutor, make_executor
+from keydnn.experiment.execution.executors.executor import checked_whole
 from keydnn.experiment.execution.folds import CVBinding, Fold
 from keydnn.experiment.execution.plan_running import check_keywords
 from keydnn.experiment.execution.tasks import Task, perform_elsewhere
@@ -42,7 +42,8 @@ class CrossValidation:
 
     Raises:
         TypeError: No experiment, no binding, or a phase of another kind.
-        ValueError: ``n_folds`` below 1, two bindings of one set, or folds that cannot be cut; see :meth:`CVBinding.folds`.
+        ValueError: ``n_folds`` no whole number of at least 1, two bindings of one set, one of a set of another context, or folds that
+            cannot be cut; see :meth:`CVBinding.folds`.
 
     Example:
         >>> from keydnn.experiment import CrossValidation, CVBinding, Experiment, ExperimentContext, FeatureSet
@@ -72,13 +73,11 @@ class CrossValidation:
         self.label, self.threads_per_task = label, threads_per_task
         self.executor = make_executor(executor, workers=workers, threads_per_task=threads_per_task, retries=retries)
         self.experiment = _checked_experiment(experiment)
-        self.bindings = _checked_bindings(bindings)
+        self.bindings = _checked_bindings(bindings, self.experiment)
         self.phase = self.experiment.execution_plan if phase is None else phase
         if not isinstance(self.phase, TrainPhase | PhaseGroup):
             raise TypeError(f"phase must be a TrainPhase or a PhaseGroup, got {type(phase).__name__}")
-        if isinstance(n_folds, bool) or operator.index(n_folds) < 1:
-            raise ValueError(f"n_folds must be 1 or more, got {n_folds}")
-        self.n_folds, self.seed = operator.index(n_folds), operator.index(seed)
+        self.n_folds, self.seed = checked_whole("n_folds", n_folds, 1), checked_whole("seed", seed, 0)
         self.folds: list[list[Fold]] = [binding.folds(self.n_folds, self.seed) for binding in self.bindings]
 
     def run(
@@ -154,11 +153,16 @@ def _checked_experiment(experiment: IExperiment | None) -> IExperiment:
     return found
 
 
-def _checked_bindings(bindings: Any) -> list[CVBinding]:
+def _checked_bindings(bindings: Any, experiment: IExperiment) -> list[CVBinding]:
     given = [bindings] if isinstance(bindings, CVBinding) else list(bindings)
     if not given or not all(isinstance(binding, CVBinding) for binding in given):
         raise TypeError(f"bindings must be one or more CVBindings, got {bindings!r}")
     sets = [binding.featureset.node_id for binding in given]
     if len(set(sets)) < len(sets):
         raise ValueError(f"two bindings cut the same feature set: {', '.join(binding.featureset.label for binding in given)}")
+    known = experiment.ctx.available_featuresets
+    for binding in given:
+        if known.get(binding.featureset.node_id) is not binding.featureset:
+            labels = ", ".join(repr(fs.label) for fs in known.values()) or "none"
+            raise ValueError(f"feature set {binding.featureset.label!r} is not in the context of the experiment, which has {labels}")
     return given

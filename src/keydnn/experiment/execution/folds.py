@@ -16,6 +16,7 @@ from keydnn.experiment.data.resplitting import resplit
 from keydnn.experiment.names import as_list
 from keydnn.experiment.splitters import RandomSplitter
 from keydnn.experiment.splitters.base import name_list
+from keydnn.experiment.strata import buckets_of, codes_of
 
 
 class CVBinding:
@@ -81,6 +82,9 @@ class CVBinding:
 
         Raises:
             ValueError: One fold without ``val_size``, ``val_size`` above ``1 / n_folds``, or a fold that would get no rows.
+
+        Warns:
+            UserWarning: A value of ``stratify_by`` has fewer rows than there are folds.
         """
         if self.val_size is None and n_folds == 1:
             raise ValueError(f"a single fold of {self.featureset.label!r} needs val_size: without it nothing is left to train on")
@@ -92,8 +96,24 @@ class CVBinding:
         splitter = RandomSplitter(ratios, group_by=self.group_by, stratify_by=self.stratify_by, seed=seed)
         rows = self.pool()
         view = FeatureSetView(self.featureset, rows, self.featureset.get_all_keys(), "pool")
-        parts = splitter.split(view, return_views=False)
+        if n_folds > len(rows):
+            raise ValueError(
+                f"{n_folds} folds of the {len(rows)} rows of {self.featureset.label!r}: some would get no samples; take fewer folds"
+            )
+        try:
+            parts = splitter.split(view, return_views=False)
+        except ValueError as error:
+            raise ValueError(f"{self.featureset.label!r} cannot be cut into {n_folds} folds, take fewer: {error}") from error
+        if self.stratify_by:
+            self._warn_of_small_strata(view, n_folds)
         return [Fold(np.delete(rows, parts[f"fold_{i}"]), rows[parts[f"fold_{i}"]]) for i in range(n_folds)]
+
+    def _warn_of_small_strata(self, view: FeatureSetView, n_folds: int) -> None:
+        strata = buckets_of(codes_of([view.column_values(column) for column in self.stratify_by or []]))
+        least = min(map(len, strata))
+        if least < n_folds:
+            told = f"stratify_by {', '.join(map(str, self.stratify_by or []))}: the rarest value has {least} of {len(view)} rows"
+            warnings.warn(f"{told}, so not each of {n_folds} folds validates on it", UserWarning, stacklevel=4)
 
     def parts(self, fold: Fold) -> dict[str, Rows]:
         """Split to rows in a fold; the validation rows are left out if no split takes them."""

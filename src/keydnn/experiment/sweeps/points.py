@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keydnn.experiment.execution.executors.executor import checked_whole
 from keydnn.experiment.optional import need
 
 Point = dict[str, Any]
@@ -47,8 +48,8 @@ def make_proposer(mode: str, space: Mapping[str, Any], n_trials: int | None, see
         _check(name, dimension)
     if mode != "grid" and n_trials is None:
         raise ValueError(f"mode {mode!r} needs n_trials")
-    if n_trials is not None and n_trials < 1:
-        raise ValueError(f"n_trials must be 1 or more, got {n_trials}")
+    if n_trials is not None:
+        checked_whole("n_trials", n_trials, 1)
     return _MODES[mode](space, n_trials, seed, direction)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.documents.files import document_of, experiment_of
 from keydnn.experiment.execution.executors import IExecutor, make_executor
+from keydnn.experiment.execution.executors.executor import checked_whole
 from keydnn.experiment.execution.run_record import final_metrics
 from keydnn.experiment.execution.shipping import Classes, heard, packed, unpacked
 from keydnn.experiment.execution.subfolders import files_told, keep_files_as_told, known_directories
@@ -52,7 +54,7 @@ class Sweep:
         retries: How often trials are given out again after a worker died.
 
     Raises:
-        TypeError: No experiment.
+        TypeError: No experiment, or a metric that is no name.
         ValueError: A space, mode, direction or way that makes no sense.
         ArtifactError: The experiment holds something that YAML cannot say.
 
@@ -84,8 +86,11 @@ class Sweep:
         found = ExperimentContext.get_active().get_experiment() if experiment is None else experiment
         if not isinstance(found, Experiment):
             raise TypeError("no experiment: pass experiment=, or activate the context of one")
-        self.space, self.metric, self.direction, self.mode = dict(space), metric, direction, mode
-        self.n_trials, self.seed, self.experiment, self.threads_per_task = n_trials, seed, found, threads_per_task
+        if not isinstance(metric, str) or not metric:
+            raise TypeError(f"metric must be a name such as 'train/train_loss', got {metric!r}")
+        self.space: dict[str, Any] = {name: _plain(values) for name, values in dict(space).items()}
+        self.metric, self.direction, self.mode, self.experiment = metric, direction, mode, found
+        self.n_trials, self.seed, self.threads_per_task = n_trials, checked_whole("seed", seed, 0), threads_per_task
         self.executor = make_executor(executor, workers=workers, threads_per_task=threads_per_task, retries=retries)
         self._document = _without_ids(document_of(found))
         for point in self._proposer().propose([], 1):
@@ -193,6 +198,15 @@ def perform_trial(base: bytes, task: bytes, threads: int | None, names: Sequence
             made[0].run(**_QUIET)
 
         return answer(run, made)
+
+
+def _plain(value: Any) -> Any:
+    """A dimension whose numbers JSON knows: those of NumPy become Python's."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _without_ids(document: Any) -> Any:

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 Done = Callable[[int, bytes], None]  # number of the task, answer
 Work = Callable[..., bytes]  # (what all tasks share, task, threads, names of tables, *tables) -> answer; importable by name
 
@@ -40,6 +42,17 @@ class IExecutor(Protocol):
         """
 
 
+def checked_whole(name: str, value: Any, least: int) -> int:
+    """A whole number of at least so much.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
 def make_executor(
     executor: str | IExecutor, *, workers: int | None = None, threads_per_task: int | None = None, retries: int = 2
 ) -> IExecutor | None:
@@ -55,8 +68,8 @@ def make_executor(
         ValueError: Another name, or numbers that make no sense.
     """
     for name, value, least in (("workers", workers, 1), ("threads_per_task", threads_per_task, 1), ("retries", retries, 0)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if value is not None:
+            checked_whole(name, value, least)
     if isinstance(executor, IExecutor):
         return executor
     if executor == "serial":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,19 @@ import pyarrow.ipc
 
 from keydnn.experiment.data import collection_file
 from keydnn.experiment.execution.executors.executor import Done, TaskFailed, Work
-from keydnn.experiment.optional import need
+from keydnn.experiment.optional import is_installed, need
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 300  # after which a worker that waits for more goes away
+_THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")  # of libraries that ask the environment
 
 
 class Processes:
     """Workers on this machine.
 
     Args:
-        workers: How many at once; None: one per processor, over the threads of a task.  A single one needs no other process.
+        workers: How many at once; None: one per processor, over the threads of a task.
         threads_per_task: Threads of a task; None shares the processors among the workers.
         retries: How often what was lost is given out again after a worker died.
 
@@ -47,22 +55,36 @@ class Processes:
         left = dict(enumerate(tasks))
         with tempfile.TemporaryDirectory(prefix="keydnn-") as folder:
             paths = {name: str(collection_file.write(table, Path(folder, f"{i:04d}"))) for i, (name, table) in enumerate(tables.items())}
-            for _ in range(self.retries + 1):
-                with contextlib.suppress(BrokenProcessPool):
-                    self._give_out(work, base, paths, left, done)
+            for i in range(self.retries + 1):
+                if self._give_out(work, base, paths, left, done):
                     return
+                if i < self.retries:
+                    log.warning("a worker died; tasks %s are given out again", ", ".join(map(str, left)))
         lost = ", ".join(map(str, left))
         raise TaskFailed(f"workers died {self.retries + 1} times; tasks {lost} are not done: they may need more memory than there is")
 
-    def _give_out(self, work: Work, base: bytes, paths: Mapping[str, str], left: dict[int, bytes], done: Done) -> None:
-        """Have the tasks that are left done, each leaving ``left`` with its answer."""
-        joblib = need("joblib", "executor='processes'")
-        with joblib.parallel_config(backend="loky", n_jobs=self.workers, inner_max_num_threads=self.threads_per_task):
-            pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, max_nbytes=None)
-            calls = (joblib.delayed(_mapped)(work, i, base, task, self.threads_per_task, paths) for i, task in list(left.items()))
-            for i, answer in pool(calls):
-                del left[i]
-                done(i, answer)
+    def _give_out(self, work: Work, base: bytes, paths: Mapping[str, str], left: dict[int, bytes], done: Done) -> bool:
+        """Have the tasks that are left done, each leaving ``left`` with its answer; whether no worker died."""
+        pool = self._pool()
+        calls = [pool.submit(_mapped, work, i, base, task, self.threads_per_task, paths) for i, task in left.items()]
+        try:
+            for call in as_completed(calls):
+                if not isinstance(call.exception(), BrokenProcessPool):
+                    i, answer = call.result()
+                    del left[i]
+                    done(i, answer)
+        except BaseException:
+            pool.shutdown(wait=False, kill_workers=True)
+            raise
+        return not left
+
+    def _pool(self) -> Any:
+        """Workers that are there from an earlier run, or new ones; joblib's own front would use no other process for a single one."""
+        if shutil.which("pgrep") is None and not is_installed("psutil"):  # what loky has no way to find is not there: tasks start nothing
+            warnings.filterwarnings("ignore", message="Failed to kill subprocesses", category=UserWarning)
+        loky = need("joblib.externals.loky", "executor='processes'")
+        threads = {f"{name}_NUM_THREADS": str(self.threads_per_task) for name in _THREADS}
+        return loky.get_reusable_executor(max_workers=self.workers, timeout=_IDLE_S, env=threads)
 
     def __repr__(self) -> str:
         return f"Processes(workers={self.workers}, threads_per_task={self.threads_per_task}, retries={self.retries})"

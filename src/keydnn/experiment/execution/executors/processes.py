@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +16,7 @@ import pyarrow.ipc
 
 from keydnn.experiment.data import collection_file
 from keydnn.experiment.execution.executors.executor import Done, TaskFailed, Work
-from keydnn.experiment.optional import is_installed, need
+from keydnn.experiment.optional import need
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +78,6 @@ class Processes:
 
     def _pool(self) -> Any:
         """Workers that are there from an earlier run, or new ones; joblib's own front would use no other process for a single one."""
-        if shutil.which("pgrep") is None and not is_installed("psutil"):  # what loky has no way to find is not there: tasks start nothing
-            warnings.filterwarnings("ignore", message="Failed to kill subprocesses", category=UserWarning)
         loky = need("joblib.externals.loky", "executor='processes'")
         threads = {f"{name}_NUM_THREADS": str(self.threads_per_task) for name in _THREADS}
         return loky.get_reusable_executor(max_workers=self.workers, timeout=_IDLE_S, env=threads)

@@ -14,7 +14,14 @@ from keydnn.cli.table import table
 from keydnn.kernels.dispatch import native_status
 
 EXTRAS = {  # extra -> distribution and module of each package it brings
-    "experiment": [("pyarrow", "pyarrow"), ("pandas", "pandas"), ("pyyaml", "yaml"), ("joblib", "joblib"), ("cloudpickle", "cloudpickle")],
+    "experiment": [
+        ("pyarrow", "pyarrow"),
+        ("pandas", "pandas"),
+        ("pyyaml", "yaml"),
+        ("joblib", "joblib"),
+        ("cloudpickle", "cloudpickle"),
+        ("psutil", "psutil"),
+    ],
     "sklearn": [("scikit-learn", "sklearn"), ("skops", "skops")],
     "plot": [("matplotlib", "matplotlib")],
     "torch": [("torch", "torch")],

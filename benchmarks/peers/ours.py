@@ -88,7 +88,13 @@ def _make(case: Case, compile: bool) -> Session:
     def prepare(x, t):
         x, t = keydnn.tensor(x), keydnn.tensor(t)
         options = {"loss": loss, "optimizer": optimizer, "batch_size": workload.shape[0], "verbose": 0, "compile": compile}
-        return lambda start, stop, shuffle: model.fit(x[start:stop], t[start:stop], shuffle=shuffle, **options).last()["loss"]
+
+        def epoch(start, stop, shuffle):
+            whole = stop - start == x.shape[0]  # a part of a Tensor is a copy
+            data = (x, t) if whole else (x[start:stop], t[start:stop])
+            return model.fit(*data, shuffle=shuffle, **options).last()["loss"]
+
+        return epoch
 
     return epochs(case, prepare)
 

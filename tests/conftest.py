@@ -4,7 +4,6 @@ import importlib.util
 import os
 import random
 import shutil
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -50,22 +49,19 @@ def pytest_addoption(parser):
 LARGE_TABLE = 6
 
 
-def _is_quick(items):
-    """For each test whether --quick runs it: a large table is a test function with more rows than LARGE_TABLE."""
-    rows = Counter(item.nodeid.partition("[")[0] for item in items)
-    seen = Counter()
-    for item in items:
-        table = item.nodeid.partition("[")[0]
-        seen[table] += 1
-        slow = item.get_closest_marker("slow") or item.get_closest_marker("long")
-        yield not slow and (rows[table] <= LARGE_TABLE or seen[table] % 24 == 1)
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc):
+    """With --quick a test function of more than LARGE_TABLE rows has every 24th: two thirds of all tests are not even made."""
+    yield
+    if metafunc.config.getoption("--quick") and len(metafunc._calls) > LARGE_TABLE:
+        metafunc._calls = metafunc._calls[::24]
 
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--quick"):
-        is_quick = list(_is_quick(items))
-        config.hook.pytest_deselected(items=[item for item, quick in zip(items, is_quick, strict=True) if not quick])
-        items[:] = [item for item, quick in zip(items, is_quick, strict=True) if quick]
+        slow = {item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
     for marker, (is_missing, reason) in MISSING.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and is_missing():

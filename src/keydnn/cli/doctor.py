@@ -32,7 +32,6 @@ EXTRAS = {  # extra -> distribution and module of each package it brings
     "tune": [("optuna", "optuna")],
     "msgpack": [("msgpack", "msgpack")],
     "onnx": [("onnx", "onnx"), ("onnxruntime", "onnxruntime")],
-    "tensorboard": [("tensorboardX", "tensorboardX")],
     "lowp": [("ml_dtypes", "ml_dtypes")],
     "cuda12": [("cupy-cuda12x", "cupy")],
     "cuda13": [("cupy-cuda13x", "cupy")],

@@ -24,6 +24,7 @@ from keydnn.compiler.agreement import agrees, coarse, noise
 from keydnn.compiler.gradients import Gradients
 from keydnn.compiler.ir import Op, Step, View
 from keydnn.compiler.lower import Unplannable
+from keydnn.compiler.outside import Outside
 from keydnn.compiler.passes import improve
 from keydnn.compiler.plan import Plan, build
 from keydnn.compiler.recorder import Recorder
@@ -60,6 +61,8 @@ class RecordedStep:
         fuse: Whether passes may change rounding (False: every op as the eager step runs it).
         graph: Whether the caller may want to differentiate the results: then a step whose results belong to a graph that it
             did not walk itself stays eager.
+        calls: The user's functions, or objects with some, that the step calls.
+        reads: Objects of the user's that it is handed beside tensors.
 
     Attributes:
         plan: The plan, or None while there is none.
@@ -68,11 +71,22 @@ class RecordedStep:
         timed: Those of them whose operations were timed.
         eager_runs: Steps run eagerly for want of a plan.
         is_refused: Whether a plan was dropped because it did not agree; it is then not tried again.
+        outside: What the user's code reads from Python, or None for nothing; the plan holds as long as it is the same.
         single: Whether the function returned one value instead of a sequence.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Any]], watched: Sequence[Any] = (), fuse: bool = True, graph: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Sequence[Any]],
+        watched: Sequence[Any] = (),
+        fuse: bool = True,
+        graph: bool = False,
+        calls: Sequence[Any] = (),
+        reads: Sequence[Any] = (),
+    ) -> None:
         self.function, self.watched, self.fuse, self.graph = function, list(watched), fuse, graph
+        self._calls, self._reads = tuple(calls), tuple(reads)
+        self.outside: Outside | None = None
         self.single = False
         self.plan: Plan | None = None
         self.reason: str | None = None
@@ -110,9 +124,10 @@ class RecordedStep:
     def holds(self) -> bool:
         """Whether everything the plan stands on is as it was recorded."""
         try:
-            return self.same_attributes(*self.modules) and self.same_attributes(*self.tensors)
+            same = self.same_attributes(*self.modules) and self.same_attributes(*self.tensors)
         except ReferenceError:  # a module is gone
             return False
+        return same and (self.outside is None or self.outside.is_same())
 
     @property
     def is_checked(self) -> bool:
@@ -244,6 +259,8 @@ class RecordedStep:
         self.tensors = attributes(
             [*((t, name) for t in recorder.tensors for name in ("_data", "requires_grad")), *((t, "grad") for t in held)]
         )
+        outside = Outside(self._calls, recorder.modules, self._reads)
+        self.outside = None if outside.is_empty else outside
         modules = [weakref.proxy(module) for module in recorder.modules]  # a model owns its steps, not the other way round
         self.modules = attributes([(module, name) for module in modules for name in ("training", "_stamp")])
         self.is_training = all(module.training for module in modules)

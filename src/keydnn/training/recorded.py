@@ -121,6 +121,10 @@ def is_own(metric: Any) -> bool:
     return not metric.in_step if isinstance(metric, StreamingMetric) else id(metric) not in BUILT_IN
 
 
+def _in_step(metrics: Sequence[Any]) -> list[Any]:
+    return [metric.update if isinstance(metric, StreamingMetric) else metric for metric in metrics if not is_own(metric)]
+
+
 def _measured(loss: Any, metrics: Sequence[Any], y: Any, y_pred: Any) -> list[Any]:
     """The loss, the built-in metrics and, if some metric is the user's, the prediction; streaming ones count and give nothing."""
     built_in = [metric for metric in metrics if not is_own(metric)]
@@ -150,7 +154,8 @@ def _training(model: Any, plan: StepPlan) -> RecordedStep:
         loss, y_pred = update(own(), batch, plan)  # type: ignore[arg-type]
         return _measured(loss, plan.metrics, batch[1], y_pred)
 
-    step = RecordedStep(function, [*plan.optimizer.params, *model.parameters()])
+    calls = [plan.loss, plan.weighted, *_in_step(plan.metrics), plan.optimizer.step]
+    step = RecordedStep(function, [*plan.optimizer.params, *model.parameters()], calls=calls)
     step.keep_alive = (plan, getattr(plan.optimizer, "groups", None))
     return step
 
@@ -173,7 +178,7 @@ def evaluate(model: Any, batch: Sequence[Tensor], loss: Any, metrics: Sequence[A
         return _with_own_metrics(metrics, list(function(*batch)), y)
 
     def make() -> RecordedStep:
-        step = RecordedStep(function, fuse=False)
+        step = RecordedStep(function, fuse=False, calls=[loss, *_in_step(metrics)])
         step.keep_alive = (loss, tuple(metrics))
         return step
 

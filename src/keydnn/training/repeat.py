@@ -63,6 +63,8 @@ class Training:
         a, b = x._data, y._data
         if not native.alike(a, self.likes[0]) or not native.alike(b, self.likes[1]) or not native.same_attributes(*self.watched):
             return None
+        if step.outside is not None and not step.outside.is_same():
+            return None
         for options, values in self.options:
             if not native.same_items(tuple(options.values()), values):
                 return None
@@ -115,6 +117,8 @@ class Prediction:
                 return None
             x = x._data
         if not self.alike(x, self.like) or not self.same_attributes(*self.watched):
+            return None
+        if self.step.outside is not None and not self.step.outside.is_same():
             return None
         result = self.empty(self.shape, self.dtype)
         self.step.run_once([x], [result])

@@ -205,7 +205,7 @@ def _recorded(run: Executed, slots: Sequence[Slot], losses: Sequence[AppliedLoss
         values = [ctx.losses.at(node=loss.node_id, label=loss.label).trainable for loss in _distinct(losses)]
         return [*values, *(tensor for node in run.nodes for tensor in _results(node, ctx.outputs[node.node_id]))]
 
-    step = RecordedStep(function, [*optimizer.parameters])
+    step = RecordedStep(function, [*optimizer.parameters], calls=[*(loss.loss.fn for loss in losses), optimizer.instance.step])
     step.keep_alive = (list(losses), optimizer.instance)
     return step
 

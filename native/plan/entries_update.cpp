@@ -26,21 +26,30 @@ int adam(const Call& call) {
                    call.f[1], call.f[2], call.f[3], static_cast<int>(call.n[1]));
 }
 
-constexpr int64_t kPiece = 16384;
+constexpr int64_t kPiece = 4096;
 
-// Cuts the arrays of a table into pieces and runs f(array, begin, length) over all of them, in parallel.
+int64_t pieces_of(int64_t size) { return (size + kPiece - 1) / kPiece; }
+
+// Cuts the arrays of a table into pieces and runs f(array, begin, length) over all of them, in parallel.  The first half of each
+// array comes before the second half of any: threads that claim from the two ends keep their halves of all arrays in their caches.
 template <class F>
 int over_table(int64_t count, const int64_t* sizes, double ns, F&& f) {
   int64_t pieces = 0, total = 0;
   for (int64_t i = 0; i < count; ++i) {
-    pieces += (sizes[i] + kPiece - 1) / kPiece;
+    pieces += pieces_of(sizes[i]);
     total += sizes[i];
   }
   int failed = KEYDNN_OK;
   parallel_for(pieces, ns * double(total), [&](int64_t piece) {
-    int64_t i = 0;
-    while (piece >= (sizes[i] + kPiece - 1) / kPiece) piece -= (sizes[i++] + kPiece - 1) / kPiece;
-    const int64_t begin = piece * kPiece, rest = sizes[i] - begin;
+    int64_t i = 0, first = 0;  // array, and its first piece that counts
+    for (int64_t half = 0;; ++i) {
+      if (i == count) half = 1, i = 0;
+      const int64_t middle = pieces_of(sizes[i]) / 2, here = half ? pieces_of(sizes[i]) - middle : middle;
+      first = half ? middle : 0;
+      if (piece < here) break;
+      piece -= here;
+    }
+    const int64_t begin = (first + piece) * kPiece, rest = sizes[i] - begin;
     const int status = f(i, begin, rest < kPiece ? rest : kPiece);
     if (status != KEYDNN_OK) failed = status;
   });

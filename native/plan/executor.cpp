@@ -4,6 +4,7 @@
 #include <chrono>
 #include <new>
 
+#include "aside.h"
 #include "memory.h"
 #include "parallel.h"
 #include "keydnn.h"
@@ -13,6 +14,8 @@ namespace keydnn::plan {
 namespace {
 
 constexpr int64_t kFewRows = 256;  // so many small rows stay in the nearest cache between two steps
+constexpr int64_t kLeastAside = 64 << 10, kMostAside = 16 << 20;  // bytes of a batch whose rows are gathered one step ahead
+constexpr int64_t kAsideChunk = 4 << 10;                          // bytes, about 1 us from memory
 
 using Clock = std::chrono::steady_clock;
 
@@ -45,6 +48,51 @@ void gather_rows(const char* from, const int64_t* index, int64_t rows, int64_t b
   });
 }
 
+bool is_ahead(int64_t bytes) { return bytes >= kLeastAside && bytes <= kMostAside; }
+
+// The large inputs of the next step, gathered by threads that have nothing else to do while this step runs.
+class Ahead {
+ public:
+  ~Ahead() { finish(); }
+
+  // Rows of input k go to `at[k]`; this step reads `now[k]`, which is equal for an input that is not gathered ahead.
+  // False if nothing was begun.
+  bool begin(const Request& request, const std::vector<Staging>& inputs, const std::vector<char*>& now, const std::vector<char*>& at,
+             int64_t step) {
+    chunks_.clear();
+    const int64_t* const rows = request.index + step * request.batch;
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      if (at[k] == now[k]) continue;
+      const int64_t bytes = inputs[k].row_bytes, most = kAsideChunk / bytes > 1 ? kAsideChunk / bytes : 1;
+      for (int64_t i = 0; i < request.batch; i += most)
+        chunks_.push_back({request.sources[k], rows + i, at[k] + i * bytes, bytes, i + most < request.batch ? most : request.batch - i});
+    }
+    is_begun_ = !chunks_.empty() && aside_begin(static_cast<int64_t>(chunks_.size()), copy, chunks_.data());
+    return is_begun_;
+  }
+
+  void finish() {
+    if (is_begun_) aside_finish();
+    is_begun_ = false;
+  }
+
+ private:
+  struct Chunk {
+    const char* from;
+    const int64_t* index;
+    char* to;
+    int64_t bytes, rows;
+  };
+
+  static void copy(void* chunks, int64_t i) {
+    const Chunk& c = static_cast<const Chunk*>(chunks)[i];
+    for (int64_t r = 0; r < c.rows; ++r) memcpy(c.to + r * c.bytes, c.from + c.index[r] * c.bytes, static_cast<size_t>(c.bytes));
+  }
+
+  std::vector<Chunk> chunks_;
+  bool is_begun_ = false;
+};
+
 }  // namespace
 
 Plan::Plan(std::vector<Buffer> buffers, std::vector<Op> ops, std::vector<Staging> inputs, std::vector<Output> outputs,
@@ -68,6 +116,8 @@ void Plan::make_arena() {
     if (buffers_[i].kind == Kind::arena) bases_[i] = arena_ + buffers_[i].where;
     if (buffers_[i].kind == Kind::outer) bases_[i] = reinterpret_cast<char*>(buffers_[i].where);
   }
+  for (const Staging& input : inputs_) staged_[0].push_back(arena_ + input.offset);
+  staged_[1] = staged_[0];
   for (const Op& op : ops_) {
     first_.push_back(pointers_.size());
     for (const Place& place : op.places) {
@@ -84,7 +134,25 @@ void Plan::make_arena() {
   }
 }
 
-Plan::~Plan() { release(arena_); }
+Plan::~Plan() {
+  release_spare();
+  release(arena_);
+}
+
+void Plan::make_spare(int64_t batch) {
+  for (size_t k = 0; k < inputs_.size(); ++k) {
+    const int64_t bytes = batch * inputs_[k].row_bytes;
+    if (staged_[1][k] == staged_[0][k] && is_ahead(bytes))
+      if (char* const spare = static_cast<char*>(allocate(static_cast<size_t>(bytes)))) staged_[1][k] = spare;
+  }
+}
+
+void Plan::release_spare() {
+  for (size_t k = 0; k < staged_[1].size(); ++k) {
+    if (staged_[1][k] != staged_[0][k]) release(staged_[1][k]);
+    staged_[1][k] = staged_[0][k];
+  }
+}
 
 void Plan::bind(const Request& request, int64_t step) {
   for (size_t i = 0; i < buffers_.size(); ++i) {
@@ -96,7 +164,7 @@ void Plan::bind(const Request& request, int64_t step) {
       bases_[i] = request.outputs[k] + step * outputs_[k].bytes;
     } else if (buffer.kind == Kind::input) {
       const size_t k = static_cast<size_t>(buffer.where);
-      bases_[i] = request.index ? arena_ + inputs_[k].offset : const_cast<char*>(request.sources[k]);
+      bases_[i] = request.index ? staged_[turn_][k] : const_cast<char*>(request.sources[k]);
     }
   }
   for (size_t i = 0; i < moving_.size(); ++i) pointers_[moving_[i]] = at(moving_place_[i]);
@@ -133,13 +201,24 @@ int Plan::run(const Request& request, int64_t* done) {
   if (!arena_) make_arena();
   const Clock::time_point start = Clock::now();
   *done = 0;
+  if (request.index && request.steps > 1) make_spare(request.batch);
+  Ahead ahead;
+  bool is_there = false;  // whether the large inputs of this step have been gathered
+  turn_ = 0;
   for (int64_t s = 0; s < request.steps; ++s) {
-    if (s == 0 || binds_each_step_) bind(request, s);
+    if (is_there) {
+      ahead.finish();
+      turn_ = 1 - turn_;
+    }
+    if (s == 0 || binds_each_step_ || is_there) bind(request, s);
     if (request.index) {
+      const bool is_last = s + 1 == request.steps;
       const int64_t* const rows = request.index + s * request.batch;
-      const int64_t* const next = s + 1 < request.steps ? rows + request.batch : nullptr;
+      const std::vector<char*>&now = staged_[turn_], &other = staged_[1 - turn_];
       for (size_t k = 0; k < inputs_.size(); ++k)
-        gather_rows(request.sources[k], rows, request.batch, inputs_[k].row_bytes, next, arena_ + inputs_[k].offset);
+        if (!is_there || now[k] == other[k])
+          gather_rows(request.sources[k], rows, request.batch, inputs_[k].row_bytes, is_last ? nullptr : rows + request.batch, now[k]);
+      is_there = !is_last && ahead.begin(request, inputs_, now, other, s + 1);
     }
     const int status = profiled_ ? step_timed() : step();
     if (status != KEYDNN_OK) return status;
@@ -158,6 +237,7 @@ void Plan::read(Place place, int64_t bytes, char* to) const {
 
 void Plan::discard() {
   std::lock_guard<std::mutex> lock(mutex_);
+  release_spare();
   if (arena_) discard_pages(arena_, static_cast<size_t>(arena_bytes_));
 }
 

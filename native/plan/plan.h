@@ -93,6 +93,8 @@ class Plan {
  private:
   char* at(const Place& place) const { return bases_[static_cast<size_t>(place.buffer)] + place.offset; }
   void make_arena();  // at the first run, and resolves the addresses
+  void make_spare(int64_t batch);
+  void release_spare();
   void bind(const Request& request, int64_t step);
   int step();
   int step_timed();
@@ -106,6 +108,8 @@ class Plan {
   std::vector<size_t> moving_;        // positions in pointers_ that depend on the step
   std::vector<Place> moving_place_;
   std::vector<size_t> first_;         // per op: its first pointer
+  std::vector<char*> staged_[2];      // per input: where its rows are gathered to, in turns if it is large, else twice the same place
+  int turn_ = 0;                      // which of the two this step reads
   char* arena_ = nullptr;
   int64_t arena_bytes_;
   int64_t n_keys_;

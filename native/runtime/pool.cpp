@@ -9,6 +9,9 @@
 //
 // Half of the threads, the caller among them, claim from the front, the others from the back: so a thread mostly meets
 // the chunks that it met the last time, and finds what it read and wrote there in its own cache.
+//
+// A job aside is a second word of the same kind.  Workers look at it only where they would spin otherwise, and are not woken
+// for it; whoever began it does what is left in the end.
 #include "parallel.h"
 
 #include <stdlib.h>
@@ -20,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "aside.h"
 #include "keydnn.h"
 
 #ifndef _WIN32
@@ -62,6 +66,73 @@ void walk(int64_t chunks, Body body, void* context) {
   for (int64_t chunk = 0; chunk < chunks; ++chunk) body(context, chunk);
 }
 
+constexpr int kFrontBits = 20, kBackBits = 20, kGeneration = kFrontBits + kBackBits;
+constexpr int64_t kMostChunks = (int64_t(1) << kFrontBits) - 1;  // of a job; more are joined to groups
+constexpr uint64_t kFront = 1, kBack = uint64_t(1) << kFrontBits;  // one chunk taken
+
+int64_t taken_from_front(uint64_t word) { return static_cast<int64_t>(word & kMostChunks); }
+int64_t taken_from_back(uint64_t word) { return static_cast<int64_t>(word >> kFrontBits & kMostChunks); }
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// What is claimed from: the word, the fields that it announces, and how many chunks are done.
+struct Job {
+  alignas(64) std::atomic<uint64_t> word{0};
+  std::atomic<int64_t> chunks{0};
+  std::atomic<Body> body{nullptr};
+  std::atomic<void*> context{nullptr};
+  alignas(64) std::atomic<int64_t> done{0};
+
+  void open(int64_t n, Body f, void* with) {
+    const uint64_t generation = word.load(std::memory_order_relaxed) >> kGeneration;
+    word.store(generation << kGeneration | kMostChunks, std::memory_order_relaxed);  // nothing to claim
+    chunks.store(n, std::memory_order_release);
+    body.store(f, std::memory_order_release);
+    context.store(with, std::memory_order_release);
+    done.store(0, std::memory_order_relaxed);
+    word.store((generation + 1) << kGeneration, std::memory_order_seq_cst);
+  }
+
+  uint64_t generation() const { return word.load(std::memory_order_seq_cst) >> kGeneration; }
+
+  bool is_open() const {
+    const uint64_t now = word.load(std::memory_order_acquire);
+    return taken_from_front(now) + taken_from_back(now) < chunks.load(std::memory_order_relaxed);
+  }
+
+  bool is_done() const { return done.load(std::memory_order_seq_cst) == chunks.load(std::memory_order_relaxed); }
+
+  // Claims and runs one chunk, the first or the last that is left; false if there is none.  `last` is called after the last chunk.
+  template <class Last>
+  bool claim_one(bool from_back, Last last) {
+    uint64_t now = word.load(std::memory_order_acquire);
+    for (;;) {
+      const int64_t n = chunks.load(std::memory_order_acquire);
+      const Body f = body.load(std::memory_order_acquire);
+      void* const with = context.load(std::memory_order_acquire);
+      const int64_t front = taken_from_front(now), back = taken_from_back(now);
+      if (front + back >= n) return false;
+      const uint64_t next = now + (from_back ? kBack : kFront);
+      if (!word.compare_exchange_weak(now, next, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      f(with, from_back ? n - 1 - back : front);
+      if (done.fetch_add(1, std::memory_order_seq_cst) + 1 == n) last();
+      return true;
+    }
+  }
+};
+
+struct Aside {
+  std::atomic_flag busy = ATOMIC_FLAG_INIT;
+  Job job;
+};
+Aside* aside = new Aside;  // never destroyed, as the pool; a forked child gets its own
+
 #if defined(KEYDNN_PARALLEL_SERIAL)
 
 const char* const kBackend = "serial";
@@ -89,21 +160,6 @@ void resize(int n) { n_threads.store(n, std::memory_order_relaxed); }
 const char* const kBackend = "pool";
 constexpr auto kWorkerSpin = std::chrono::microseconds(40);
 constexpr auto kCallerSpin = std::chrono::microseconds(40);
-
-constexpr int kFrontBits = 20, kBackBits = 20, kGeneration = kFrontBits + kBackBits;
-constexpr int64_t kMostChunks = (int64_t(1) << kFrontBits) - 1;  // of a job; more are joined to groups
-constexpr uint64_t kFront = 1, kBack = uint64_t(1) << kFrontBits;  // one chunk taken
-
-int64_t taken_from_front(uint64_t word) { return static_cast<int64_t>(word & kMostChunks); }
-int64_t taken_from_back(uint64_t word) { return static_cast<int64_t>(word >> kFrontBits & kMostChunks); }
-
-inline void pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // Spins until ready() or the time is over; reading the clock is slow, so it is read every 32 rounds.
 template <class Ready>
@@ -134,19 +190,13 @@ class Pool {
   }
 
   void run(int64_t chunks, Body body, void* context) {
-    const uint64_t generation = word_.load(std::memory_order_relaxed) >> kGeneration;
-    word_.store(generation << kGeneration | kMostChunks, std::memory_order_relaxed);  // nothing to claim
-    chunks_.store(chunks, std::memory_order_release);
-    body_.store(body, std::memory_order_release);
-    context_.store(context, std::memory_order_release);
-    done_.store(0, std::memory_order_relaxed);
-    word_.store((generation + 1) << kGeneration, std::memory_order_seq_cst);
+    job_.open(chunks, body, context);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
       { std::lock_guard<std::mutex> lock(mutex_); }  // a worker on its way to sleep is either asleep or sees the word
       wake_.notify_all();
     }
     while (claim_one(false)) {}
-    auto finished = [&] { return done_.load(std::memory_order_seq_cst) == chunks; };
+    auto finished = [&] { return job_.is_done(); };
     if (spin(kCallerSpin, finished)) return;
     std::unique_lock<std::mutex> lock(mutex_);
     caller_sleeps_.store(true, std::memory_order_seq_cst);
@@ -155,47 +205,36 @@ class Pool {
   }
 
  private:
-  // Claims and runs one chunk of the open job, the first or the last that is left; false if there is none.
+  // Claims and runs one chunk of the open job; false if there is none.
   bool claim_one(bool from_back) {
-    uint64_t word = word_.load(std::memory_order_acquire);
-    for (;;) {
-      const int64_t chunks = chunks_.load(std::memory_order_acquire);
-      const Body body = body_.load(std::memory_order_acquire);
-      void* const context = context_.load(std::memory_order_acquire);
-      const int64_t front = taken_from_front(word), back = taken_from_back(word);
-      if (front + back >= chunks) return false;
-      const uint64_t next = word + (from_back ? kBack : kFront);
-      if (!word_.compare_exchange_weak(word, next, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      body(context, from_back ? chunks - 1 - back : front);
-      if (done_.fetch_add(1, std::memory_order_seq_cst) + 1 == chunks && caller_sleeps_.load(std::memory_order_seq_cst)) {
-        std::lock_guard<std::mutex> lock(mutex_);
-        finished_.notify_one();
-      }
-      return true;
-    }
+    return job_.claim_one(from_back, [this] {
+      if (!caller_sleeps_.load(std::memory_order_seq_cst)) return;
+      std::lock_guard<std::mutex> lock(mutex_);
+      finished_.notify_one();
+    });
   }
 
   void work(bool from_back) {
     uint64_t seen = 0;  // generation of the last job looked at
-    auto news = [&] { return (word_.load(std::memory_order_seq_cst) >> kGeneration) != seen || stop_.load(std::memory_order_relaxed); };
+    auto news = [&] { return job_.generation() != seen || stop_.load(std::memory_order_relaxed); };
     for (;;) {
-      if (!spin(kWorkerSpin, news)) {
+      if (!spin(kWorkerSpin, [&] { return news() || aside->job.is_open(); })) {
         std::unique_lock<std::mutex> lock(mutex_);
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
         wake_.wait(lock, news);
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
       }
       if (stop_.load()) return;
-      seen = word_.load(std::memory_order_acquire) >> kGeneration;
-      while (claim_one(from_back)) {}
+      if (news()) {
+        seen = job_.generation();
+        while (claim_one(from_back)) {}
+      } else {
+        aside->job.claim_one(false, [] {});
+      }
     }
   }
 
-  alignas(64) std::atomic<uint64_t> word_{0};
-  std::atomic<int64_t> chunks_{0};
-  std::atomic<Body> body_{nullptr};
-  std::atomic<void*> context_{nullptr};
-  alignas(64) std::atomic<int64_t> done_{0};
+  Job job_;
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stop_{false};
@@ -216,7 +255,7 @@ Shared* state() {
   static const bool once = [] {
     shared = new Shared;
 #ifndef _WIN32
-    pthread_atfork(nullptr, nullptr, [] { shared = new Shared; });
+    pthread_atfork(nullptr, nullptr, [] { shared = new Shared, aside = new Aside; });
 #endif
     return true;
   }();
@@ -263,6 +302,21 @@ void resize(int n) {
 }  // namespace
 
 void parallel_run(int64_t chunks, void (*body)(void*, int64_t), void* context) { run(chunks, body, context); }
+
+bool aside_begin(int64_t chunks, void (*body)(void*, int64_t), void* context) {
+  if (aside->busy.test_and_set(std::memory_order_acquire)) return false;
+  aside->job.open(chunks, body, context);
+  return true;
+}
+
+void aside_finish() {
+  while (aside->job.claim_one(true, [] {})) {}
+  for (int i = 0; !aside->job.is_done(); ++i) {  // a chunk is short, unless the system does not run the thread that is in it
+    if (i < 1000) pause();
+    else std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+  aside->busy.clear(std::memory_order_release);
+}
 
 }  // namespace keydnn
 

@@ -1,6 +1,7 @@
 """Epochs that run natively equal epochs step by step."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +67,33 @@ def test_the_same_bits_for_any_number_of_threads():
         keydnn.threads.set_threads(before)
     assert_equal(runs[0], runs[1])
     assert_equal(runs[0], runs[2])
+
+
+def wide(compile=True, threads=2):
+    """A model after epochs over batches of 64 KiB and more, whose rows are gathered while the step before runs."""
+    keydnn.threads.set_threads(threads)
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((300, 600)).astype("f4"), rng.integers(0, 3, 300)
+    layers = [Linear(600, 64), ReLU(), Linear(64, 3)]
+    for p in (p for layer in layers for p in layer.parameters()):
+        p.copy_from_numpy(rng.standard_normal(p.shape).astype("f4") * 0.1)
+    model = Sequential(*layers)
+    options = {"optimizer": Adam(model.parameters()), "batch_size": 32, "epochs": 3, "shuffle": False, "verbose": 0, "compile": compile}
+    history = model.fit(x, y, loss="cross_entropy", **options)
+    return history.history["loss"], *(p.numpy() for p in model.parameters())
+
+
+def test_rows_gathered_ahead_are_the_rows_of_the_batch():
+    before = keydnn.threads.get_threads()
+    try:
+        runs = [wide(compile=False), *(wide(threads=n) for n in (1, 2, 3))]
+        with ThreadPoolExecutor(2) as pool:  # one of two that train at once gathers as it did before
+            runs += pool.map(lambda _: wide(), range(2))
+    finally:
+        keydnn.threads.set_threads(before)
+    for run in runs[1:]:
+        for a, b in zip(runs[0], run, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_model_with_its_own_train_on_batch_is_stepped_through_it():

@@ -13,7 +13,7 @@ from keydnn.experiment.samplers import SimpleSampler
 torch = pytest.importorskip("torch", reason="needs torch")
 pytestmark = pytest.mark.torch
 QUIET = {"show_sampler_progress": False, "show_training_progress": False}
-MOST_CALLS = {"none": 100, "all": 125}  # of functions of this library in a step; 85 and 104 when this was written
+MOST_CALLS = {"none": 75, "all": 97}  # of functions of this library in a step; 61 and 82 when this was written
 
 
 @pytest.fixture(autouse=True)

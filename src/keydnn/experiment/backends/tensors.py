@@ -109,7 +109,7 @@ def with_reduction(cls: Callable[..., Any], reduction: str | None, kwargs: Mappi
 
 def detach(value: Any) -> Any:
     """A copy without history."""
-    return adapter(backend_of(value)).detach(value)
+    return adapter(_OWNERS.get(type(value)) or backend_of(value)).detach(value)
 
 
 def concat(values: Sequence[Any], backend: Backend | None = None, axis: int = 0) -> Any:

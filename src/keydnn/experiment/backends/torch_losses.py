@@ -15,4 +15,5 @@ def mean_of(loss: Any) -> Any:
         return None
     mean = copy.copy(loss)
     mean.reduction = "mean"
-    return mean
+    hooks = (mean._forward_hooks, mean._forward_pre_hooks, mean._backward_hooks, mean._backward_pre_hooks)
+    return mean if any(hooks) else mean.forward  # beside hooks a call of a module does nothing else

@@ -20,7 +20,8 @@ def is_tensor(value: Any) -> bool:
 def to_tensor(array: np.ndarray) -> Any:
     """A tensor with the values and dtype of an array, in memory of its own if the array is read-only."""
     torch = need("torch", "a torch tensor")
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    flags = array.flags
+    return torch.from_numpy(array if flags.c_contiguous and flags.writeable else np.require(array, requirements=["C", "W"]))
 
 
 def to_numpy(tensor: Any) -> np.ndarray:

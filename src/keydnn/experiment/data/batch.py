@@ -57,6 +57,15 @@ class Batch(ByRole):
 
     ready: ClassVar[Any] = None  # (backend, device) that features and targets are known to be of, set by who made them
 
+    stamp: ClassVar[Any] = None  # the same object on batches that differ in their features alone, set by who made them
+
+    def with_outputs(self, features: Mapping[str, Any]) -> Batch:
+        """What a model makes of this batch: other features by role, of the kind "output"; everything else is the same objects."""
+        made = self.with_samples({role: samples.with_outputs(features[role]) for role, samples in self.role_data.parts.items()})
+        if self.stamp is not None:
+            made.__dict__["stamp"] = self.stamp
+        return made
+
     def with_samples(self, samples: dict[str, SampleData]) -> Batch:
         """The batch with other samples in the same roles, all as long as these; weights and masks are the same objects."""
         made = type(self).__new__(type(self))
@@ -122,18 +131,19 @@ class Batch(ByRole):
     def as_format(self, fmt: DataFormat | str) -> Batch:
         """Like :meth:`to_format`, in place; returns self."""
         self.role_data.as_format(fmt)
-        self.__dict__["ready"] = None
+        self.__dict__.update(ready=None, stamp=None)
         return self
 
     def as_backend(self, backend: Backend | str) -> Batch:
         """Like :meth:`to_backend`, in place; returns self."""
         self.role_data.as_backend(backend)
-        self.__dict__["ready"] = None
+        self.__dict__.update(ready=None, stamp=None)
         return self
 
     def detach_tensors(self) -> Batch:
         """Replace tensors by copies without history; returns self."""
         self.role_data.detach_tensors()
+        self.__dict__["stamp"] = None
         return self
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from keydnn.experiment.data.batch_view import BatchView
 from keydnn.experiment.data.formats import float32_array
 from keydnn.experiment.data.gather import Gathering, gathering
 from keydnn.experiment.data.roles import RoleData
-from keydnn.experiment.data.row_ids import SampleIds
+from keydnn.experiment.data.row_ids import RowIds, SampleIds
 from keydnn.experiment.data.sample_data import SampleData
 from keydnn.experiment.names import DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS
 
@@ -44,8 +45,13 @@ class InputBatches:
         self._columns = tuple(columns)
         self._where, self._place = where, place
         self._made: list[Batch | None] = []
+        self._stays: bool | None = None  # whether a tensor is already where the node reads it
         self._all_plain = False
         self.whole: Whole | None = None
+
+    @functools.cached_property
+    def _ids(self) -> RowIds:
+        return self._views[0].source.collection.ids
 
     def _reader(self) -> Gathering:
         return gathering(self._views[0].source.collection, (self._columns, None, None, None), None)
@@ -79,14 +85,18 @@ class InputBatches:
         self.whole = {role: self._arrays(reader, rows) for role, rows in self._rows.items()}
         weighted = any(np.any(told != 1) for view in self._views for told in (view.role_indice_weights or {}).values())
         self._all_plain = not weighted and all(len(rows) == 0 or rows.min() >= 0 for rows in self._rows.values())
+        self._are_bare = self._all_plain and all(view.role_indice_weights is None for view in self._views)
 
     def _cut(self, i: int) -> Batch:
         assert self.whole is not None
         view, end = self._views[i], self._ends[i]
         n = len(view)
         data = {role: self._slice(arrays, end - n, end, self._rows[role]) for role, arrays in self.whole.items()}
-        weights, masks = view.weights_and_masks(self._ones[:n], self._ones8[:n])
-        return self._ready(Batch.trusted(n, RoleData(data), weights, masks), view)
+        ones, ones8 = self._ones[:n], self._ones8[:n]
+        if not self._are_bare:
+            weights, masks = view.weights_and_masks(ones, ones8)
+            return self._ready(Batch.trusted(n, RoleData.trusted(data), weights, masks), view.is_plain)
+        return self._ready(Batch.trusted(n, RoleData.trusted(data), dict.fromkeys(data, ones), dict.fromkeys(data, ones8)), True)
 
     def _one(self, i: int) -> Batch:
         view, reader = self._views[i], self._reader()
@@ -96,13 +106,13 @@ class InputBatches:
             rows = view.rows(role)
             data[role] = self._slice(self._arrays(reader, rows), 0, n, rows)
         weights, masks = view.weights_and_masks(np.ones(n), np.ones(n, np.int8))
-        return self._ready(Batch.trusted(n, RoleData(data), weights, masks), view)
+        return self._ready(Batch.trusted(n, RoleData.trusted(data), weights, masks), view.is_plain)
 
-    def _ready(self, batch: Batch, view: BatchView) -> Batch:
+    def _ready(self, batch: Batch, is_plain: bool) -> Batch:
         """The batch, with the note that nothing needs to be converted or moved."""
-        batch.__dict__["ready"] = (self._backend, self._where)
-        if view.is_plain:
-            batch.__dict__["is_plain"] = True
+        batch.__dict__.update(ready=(self._backend, self._where), stamp=object())
+        if is_plain:
+            batch.__dict__.update(is_plain=True, is_masked=False)
         return batch
 
     def length(self, i: int) -> int:
@@ -139,11 +149,15 @@ class InputBatches:
         data: dict[str, Any] = {}
         for domain, array in arrays.items():
             data[domain] = array[start:end] if domain == DOMAIN_TAGS else self._tensor(array[start:end])
-        data[DOMAIN_SAMPLE_UUIDS] = SampleIds(self._views[0].source.collection.ids, rows[start:end])
+        data[DOMAIN_SAMPLE_UUIDS] = SampleIds(self._ids, rows[start:end])
         return SampleData.trusted(data)
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         if not self._backend.needs_optimizer:
             return array
-        face = adapter(self._backend)
-        return self._place(face.to_tensor(array))
+        tensor = adapter(self._backend).to_tensor(array)
+        if self._stays:
+            return tensor
+        placed = self._place(tensor)
+        self._stays = placed is tensor
+        return placed

@@ -137,6 +137,12 @@ class RoleData(ByRole, Mapping[str, SampleData]):
         """Role to samples, as it is held."""
         return self.__dict__["_roles"]
 
+    @property
+    def only(self) -> SampleData | None:
+        """The samples of the only role; None if there are several."""
+        roles = self.__dict__["_roles"]
+        return next(iter(roles.values())) if len(roles) == 1 else None
+
     def __getitem__(self, role: str) -> SampleData:
         return self._role(role)
 

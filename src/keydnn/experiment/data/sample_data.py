@@ -10,7 +10,7 @@ import numpy as np
 from keydnn.experiment.backends import tensors
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data.formats import DataFormat, backend_of_format
-from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, DOMAIN_TARGETS
+from keydnn.experiment.names import DOMAIN_FEATURES, DOMAIN_OUTPUTS, DOMAIN_SAMPLE_UUIDS, DOMAIN_TAGS, DOMAIN_TARGETS
 from keydnn.experiment.visualization.summary import summary_box
 
 DOMAINS = (DOMAIN_FEATURES, DOMAIN_TARGETS, DOMAIN_TAGS, DOMAIN_SAMPLE_UUIDS)
@@ -170,6 +170,16 @@ class SampleData:
             raise KeyError(f"unknown domain {domain!r}; expected one of {', '.join(DOMAINS)}")
         value = self._data.get(domain)
         return value.get() if isinstance(value, Deferred) else value
+
+    def tensors(self, domains: Sequence[str]) -> list[Any] | None:
+        """The tensors of some domains, among them "outputs" of the kind "output"; None if one is not stored."""
+        found = []
+        for domain in domains:
+            value = self._data.get(DOMAIN_FEATURES if domain == DOMAIN_OUTPUTS and self.kind == "output" else domain)
+            if value is None:
+                return None
+            found.append(value.get() if isinstance(value, Deferred) else value)
+        return found
 
     @property
     def features(self) -> Any:

@@ -226,6 +226,7 @@ class _Training:
         ctx: ExecutionContext | None = None
         show = bars.epoch(epoch, self.feeding.n_steps)
         values = _Values(results.metric_store, epoch, begun.epoch(epoch))
+        step = self._stepper()
         with contextlib.closing(values):
             steps = self.feeding.epoch(epoch)
             i, end = begun.first_step(epoch), len(steps)
@@ -243,10 +244,10 @@ class _Training:
                     values.add_many(many)
                     i += len(many)
                     continue
-                self._step(ctx)
+                step(ctx)
                 if records:
                     results.add_execution_context(ctx)
-                value = _total(ctx)
+                value = ctx.losses.to_minimize()
                 values.add(value)
                 if self.around_batches:
                     values.log()
@@ -270,12 +271,16 @@ class _Training:
         outputs, losses = ({}, None) if made is None else (made.outputs, made.losses)
         return ExecutionContext(self.run.phase.label, epoch, i, inputs, views, outputs, losses)
 
+    def _stepper(self) -> Callable[[ExecutionContext], None]:
+        """What makes the steps of an epoch."""
+        run, phase = self.run, self.run.phase
+        if self.around_batches or not self.is_bare:
+            return self._step
+        return run.graph.unwatched(phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
+
     def _step(self, ctx: ExecutionContext) -> None:
         """A training step in which nodes that run only because others read them stay as they are."""
         run, phase = self.run, self.run.phase
-        if self.is_bare:
-            run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
-            return
         with still(self.bystanders), computing_in(phase.precision):
             if self.accumulation is None:
                 run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
@@ -287,18 +292,6 @@ class _Training:
         """The losses of this step and some that follow, made in one call; None if it has to be made by itself."""
         with still(self.bystanders):
             return self.native.advance(ctx, steps)
-
-
-def _total(ctx: ExecutionContext) -> Any:
-    """The training loss of a step, where it was computed."""
-    records = ctx.losses.values()
-    if len(records) == 1 and records[0].trainable is not None:
-        return records[0].trainable
-    values = [record.trainable for record in records if record.trainable is not None]
-    if len(values) == 1:
-        return values[0]
-    kinds = {type(value) for value in values} - {float}
-    return sum(values[1:], values[0]) if len(kinds) == 1 else float(on_host(values).sum())
 
 
 # -- evaluation and fitting -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """DirectStep: a training step of a graph on one backend under one optimizer, with the bits of :func:`steps.train_graph_wise`.
 
-It is made once per kind of step and holds the passes of the nodes; each step then does what a loop by hand would do:
+It is made once per kind of step and holds the passes of the nodes. ``begin`` looks at everything that may have changed since the latest
+step; each step after it does what a loop by hand would do:
 
     forget the gradients, all nodes forward, the losses, backward, the update
 """
@@ -17,6 +18,7 @@ from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.graph.executed import Executed
 from keydnn.experiment.graph.passes import pass_of
 from keydnn.experiment.training import AppliedLoss, LossCollection, Optimizer
+from keydnn.experiment.training.records import LossKey
 
 DIRECT = (Backend.TORCH, Backend.KEYDNN)  # backends that keep gradients with the parameters
 
@@ -34,8 +36,21 @@ class DirectStep:
     def __init__(self, run: Executed, losses: Sequence[AppliedLoss], optimizer: Optimizer, backend: Backend) -> None:
         self._passes = [(node.node_id, pass_of(node, run.accelerator)) for node in run.nodes]
         self._losses, self._optimizer, self._face = losses, optimizer, adapter(backend)
+        self._seeds = [None] * len(losses)
+        self._keys: list[LossKey] = []
 
     def make(self, ctx: ExecutionContext, accumulation: Accumulation | None = None) -> None:
+        """A step by itself; arguments as those of :meth:`step`."""
+        self.begin()
+        self.step(ctx, accumulation)
+
+    def begin(self) -> None:
+        """Steps follow between which nobody changes nodes, losses or the optimizer."""
+        for _, one in self._passes:
+            one.begin()
+        self._keys = [(loss.node_id, loss.label) for loss in self._losses]
+
+    def step(self, ctx: ExecutionContext, accumulation: Accumulation | None = None) -> None:
         """All nodes forward, the losses backward, one step of the optimizer unless the group goes on.
 
         Args:
@@ -43,23 +58,25 @@ class DirectStep:
             accumulation: Where the step stands in its group.
         """
         optimizer, face, losses = self._optimizer, self._face, self._losses
-        for _, one in self._passes:
+        passes, outputs = self._passes, ctx.outputs
+        for _, one in passes:
             one.set_mode()
         if accumulation is None or accumulation.is_first:
             optimizer.zero_grad()
         with face.Recording() as recording:
-            for node_id, one in self._passes:
+            for node_id, one in passes:
                 ctx.set_output(node_id=node_id, batch=one.batch(ctx))
             values: list[Any] = [loss.compute(ctx) for loss in losses]
         if accumulation is None:
-            recording.backward(values, [None] * len(values), [])
+            recording.backward(values, self._seeds, ())
             optimizer.step()
         else:
             self._accumulate(ctx, accumulation, recording, values)
-        ctx.add_losses(LossCollection.of_step(losses, values))
-        for node_id, _ in self._passes:
-            for samples in ctx.outputs[node_id].role_data.parts.values():
-                samples.change_features(face.cut)
+        cut = face.cut
+        ctx.add_losses(LossCollection.of_step(self._keys, [cut(value) for value in values]))
+        for node_id, _ in passes:
+            for samples in outputs[node_id].role_data.parts.values():
+                samples.change_features(cut)
 
     def _accumulate(self, ctx: ExecutionContext, accumulation: Accumulation, recording: Any, values: list[Any]) -> None:
         """The backward pass of a step of a group, and the update if it is the last."""

@@ -19,6 +19,7 @@ class StepKind:
         run: The nodes that run.
         losses: Those on nodes that run.
         silent: Those on nodes that rest because no sample reaches them.
+        masked: Ids of nodes with a fully masked input.
         all_losses: Keeps the objects that a step kind is found by.
         direct: Makes the steps, if all nodes are of one backend that keeps gradients with the parameters, under one optimizer.
     """
@@ -26,6 +27,7 @@ class StepKind:
     run: Executed
     losses: Sequence[AppliedLoss]
     silent: Sequence[AppliedLoss]
+    masked: set[str]
     all_losses: Sequence[AppliedLoss]
     direct: DirectStep | None
 
@@ -56,6 +58,7 @@ def kind_of(run: Executed, losses: Sequence[AppliedLoss], masked: set[str], opti
         awake,
         mine,
         [loss for loss in losses if loss.node_id in there & resting],
+        masked,
         list(losses),
         DirectStep(awake, mine, optimizer, awake.backend) if is_direct else None,  # type: ignore[arg-type]
     )

@@ -162,13 +162,12 @@ class ModelNode(ModelHolder):
         if not self.is_built:
             self._build_from_upstream()
         if isinstance(data, Batch):
-            return self.batch_through(data, **kwargs)
+            return self._batch_through(data, **kwargs)
         backend = self._model.backend
         with self._own_numbers(backend) or contextlib.nullcontext():
             return mapped(data, lambda samples: self._run(samples, backend, kwargs))
 
-    def batch_through(self, batch: Batch, **kwargs: Any) -> Batch:
-        """:meth:`forward_single` for a batch, when the model is built."""
+    def _batch_through(self, batch: Batch, **kwargs: Any) -> Batch:
         backend = self._model.backend
         block = self._own_numbers(backend)
         if block is None:

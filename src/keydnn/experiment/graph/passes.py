@@ -1,10 +1,13 @@
 """Passes: what a node makes of its input in every step of a kind; what does not depend on the numbers is looked up once.
 
+``begin`` looks at what may change between steps: frozen flags, modes, connections, models.  The steps until the next ``begin`` rely on it.
 A pass that finds anything else than it was made for, such as data on another device, does what the node itself would do.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
@@ -13,6 +16,9 @@ from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.graph.flow import as_batch
 from keydnn.experiment.graph.model_node import ModelNode
 from keydnn.experiment.graph.nodes import ComputeNode
+from keydnn.experiment.models import BaseModel
+from keydnn.experiment.models.wrapper import ModuleWrapper
+from keydnn.experiment.random_states import of_node
 from keydnn.experiment.references import FeatureSetReference
 
 
@@ -26,6 +32,9 @@ class NodePass:
 
     def __init__(self, node: ComputeNode, where: Accelerator | None) -> None:
         self._node, self._where = node, where
+
+    def begin(self) -> None:
+        """Steps follow between which nobody changes the node."""
 
     def set_mode(self) -> None:
         """Training mode for what learns, evaluation mode for what is frozen."""
@@ -48,25 +57,52 @@ class ModelPass(NodePass):
         self._is_head = isinstance(reference, FeatureSetReference)
         self._key: Any = (node.node_id, reference) if self._is_head else str(reference.node_id)
         self._ready = (node.backend, where)
-        self._set_modes = adapter(node.backend).set_modes
-        self._is_plain = type(node) is ModelNode  # not a class of a user, who may have changed what a pass leaves out
+        self._face = adapter(node.backend)
+        self._learns, self._is_plain = False, False
+        self._parts: list[Any] = []
+        self._call: Callable[[Any], Any] = node.model
+        self._block: Any = None
+
+    def begin(self) -> None:
+        """Look again at the node: whether it learns, what it reads, and what its model is."""
+        node, model = self._node, self._node.model
+        module = model.module
+        self._learns = not node.is_frozen
+        self._parts = [] if module is None else list(module.modules())
+        self._is_plain = type(node) is ModelNode and model.is_built and node.reads(self._reference)  # a user's class may run another way
+        self._call = functools.partial(self._face.call, module) if _is_wrapped(model) else model
+        self._block = of_node(node.label, node.backend, module)
 
     def set_mode(self) -> None:
-        """Training mode for what learns, evaluation mode for what is frozen."""
-        node = self._node
-        module = node.model.module
-        if module is not None and self._is_plain:
-            self._set_modes(module, not node.is_frozen)
+        """Training mode for what learns, evaluation mode for what is frozen; asking is much quicker than setting it."""
+        learns = self._learns
+        if type(self._node) is ModelNode and self._parts:
+            for part in self._parts:
+                if part.training is not learns:
+                    self._node.set_mode(learns)
+                    return
         else:
-            node.set_mode(not node.is_frozen)
+            self._node.set_mode(learns)
 
     def batch(self, ctx: ExecutionContext) -> Batch:
         """The output of the node."""
         read: Any = ctx.inputs if self._is_head else ctx.outputs
         found = read.get(self._key)
-        if type(found) is Batch and found.ready == self._ready and self._is_plain and self._node.reads(self._reference):
-            return self._node.batch_through(found)
-        return super().batch(ctx)
+        if not self._is_plain or type(found) is not Batch or found.ready != self._ready:
+            return super().batch(ctx)
+        if self._block is None:
+            return self._through(found)
+        with self._block:
+            return self._through(found)
+
+    def _through(self, batch: Batch) -> Batch:
+        return batch.with_outputs({role: self._call(samples.features) for role, samples in batch.role_data.parts.items()})
+
+
+def _is_wrapped(model: BaseModel) -> bool:
+    """Whether calling the model does nothing but call the module of the framework."""
+    kind = type(model)
+    return isinstance(model, ModuleWrapper) and kind.forward is ModuleWrapper.forward and kind.__call__ is BaseModel.__call__
 
 
 def pass_of(node: ComputeNode, where: Accelerator | None) -> NodePass:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keydnn.experiment.backends.accelerator import Accelerator
@@ -11,7 +11,7 @@ from keydnn.experiment.data import Batch, ExecutionContext
 from keydnn.experiment.graph import steps
 from keydnn.experiment.graph.accumulation import Accumulation
 from keydnn.experiment.graph.building import build_nodes
-from keydnn.experiment.graph.direct import DIRECT
+from keydnn.experiment.graph.direct import DIRECT, DirectStep
 from keydnn.experiment.graph.executed import Executed
 from keydnn.experiment.graph.flow import Flow
 from keydnn.experiment.graph.kinds import StepKind, kind_of
@@ -138,6 +138,43 @@ class Stepping(Structure):
             ValueError: No loss on an executed node, or no executed node that learns.
             RuntimeError: A device is not available; the message names node and device.
         """
+        self._train(ctx, losses, active_nodes, accelerator)
+
+    def unwatched(
+        self,
+        losses: Sequence[AppliedLoss],
+        *,
+        active_nodes: Sequence[Any] | None = None,
+        accelerator: Accelerator | str | None = None,
+    ) -> Callable[[ExecutionContext], None]:
+        """:meth:`train_step` for steps between which nobody changes nodes, losses or optimizers; what is common to them is looked at once.
+
+        Args:
+            losses: As for a step.
+            active_nodes: As for a step.
+            accelerator: As for a step.
+
+        Returns:
+            What makes a step of its context.
+        """
+        direct: DirectStep | None = None  # what makes steps like the latest one
+
+        def step(ctx: ExecutionContext) -> None:
+            nonlocal direct
+            for batch in ctx.inputs.values():
+                if batch.is_masked:
+                    direct = None
+            if direct is None:
+                direct = self._train(ctx, losses, active_nodes, accelerator)
+            else:
+                direct.step(ctx)
+
+        return step
+
+    def _train(
+        self, ctx: ExecutionContext, losses: Sequence[AppliedLoss], active_nodes: Sequence[Any] | None, accelerator: Any
+    ) -> DirectStep | None:
+        """A training step; what could make the next ones, if their inputs are not masked."""
         if not self._is_built:
             self.build()
         kind = self._kind(ctx, losses, active_nodes, accelerator)
@@ -145,7 +182,7 @@ class Stepping(Structure):
         if kind.silent:
             ctx.add_losses(kind.zeros())
             if not mine:
-                return
+                return None
         if not mine:
             raise ValueError(f"no loss sits on an executed node of {self._label!r}")
         learning = [node for node in run.models if not node.is_frozen]
@@ -153,16 +190,17 @@ class Stepping(Structure):
             raise ValueError(f"every executed node of {self._label!r} is frozen: unfreeze one, or run an eval step")
         if not self._optimizers:
             steps.train_stage_wise(run, ctx, mine)
-            return
+            return None
         if learning != self._learning:
             self._learning = learning
             self._contributing = {node.node_id for node in learning if node.backend in self._optimizers}
         if run.backend is Backend.KEYDNN and self._optimizer is not None and self._plans.train(run, ctx, mine, self._optimizer):
-            return
+            return None
         if kind.direct is None:
             steps.train_graph_wise(run, ctx, mine, self._optimizers)
-        else:
-            kind.direct.make(ctx)
+            return None
+        kind.direct.make(ctx)
+        return None if kind.masked or run.backend is Backend.KEYDNN else kind.direct
 
     def accumulate_step(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keydnn.experiment.backends.tensors import concat
+from keydnn.experiment.backends.tensors import adapter, backend_of
 from keydnn.experiment.results.scalars import on_host
 from keydnn.experiment.results.values import say_tensor
 from keydnn.experiment.training import LossRecord
@@ -16,10 +16,10 @@ LossKey = tuple[str | None, str]  # node id, label
 
 
 class Packed:
-    """Tensors of several steps as one along axis 0."""
+    """Tensors of several steps, all of one framework, as one along axis 0."""
 
     def __init__(self, steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> None:
-        self._tensor = concat(tensors)
+        self._tensor = adapter(backend_of(tensors[0])).concat(tensors)
         ends = np.cumsum([0, *(int(tensor.shape[0]) for tensor in tensors)])
         self._starts, self._ends = np.zeros(n_steps, np.int32), np.zeros(n_steps, np.int32)
         self._starts[list(steps)], self._ends[list(steps)] = ends[:-1], ends[1:]

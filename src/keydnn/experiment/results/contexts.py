@@ -88,15 +88,18 @@ class ContextStore:
 
     # -- adding
 
-    def add(self, ctx: ExecutionContext) -> None:
+    def add(self, ctx: ExecutionContext) -> bool:
         """Record a step.
+
+        Returns:
+            Whether nodes ran or rows were read that its batch did not have before.
 
         Raises:
             TypeError: Something other than an ExecutionContext.
             ValueError: The batch of this epoch is there already.
         """
         if self.recording is ResultRecording.NONE:
-            return
+            return False
         if not isinstance(ctx, ExecutionContext):
             raise TypeError(f"an ExecutionContext is expected, got {type(ctx).__name__}")
         segment = self._segment(ctx.phase_label, ctx.epoch_idx)
@@ -104,13 +107,14 @@ class ContextStore:
         if batch in self._known:
             raise ValueError(f"batch {batch} of epoch {ctx.epoch_idx} is recorded already")
         frame = self._frames.get(batch)
-        if frame is None or not frame.fits(ctx):
-            frame = Frame.of(ctx, self.keep)
+        is_new = frame is None or not frame.fits(ctx)
+        if frame is None or is_new:
+            frame = self._frames[batch] = Frame.of(ctx, self.keep)
         features = _features(ctx.outputs) if self._keeps_outputs else {}
         losses = [] if ctx.losses is None else ctx.losses.values()
-        self._frames[batch] = frame
         self._known.add(batch)
         segment.add(Step(batch, frame, features, losses))
+        return is_new
 
     def _segment(self, phase_label: str, epoch: int) -> RecordedSteps:
         last = self._segments[-1] if self._segments else None

@@ -75,10 +75,10 @@ def _equal(kept: Any, other: Any) -> bool:
 class NodeFrame:
     """The output of a node without features."""
 
-    __slots__ = ("batch_size", "node_id", "roles")
+    __slots__ = ("_stamp", "batch_size", "node_id", "roles")
 
     def __init__(self, node_id: str, batch: Batch, keep: Keep) -> None:
-        self.node_id, self.batch_size = node_id, batch.batch_size
+        self.node_id, self.batch_size, self._stamp = node_id, batch.batch_size, batch.stamp
         self.roles = tuple(
             RoleFrame(role, samples, batch.role_weights[role], batch.role_masks[role], keep) for role, samples in batch.role_data.items()
         )
@@ -87,11 +87,13 @@ class NodeFrame:
     def made(cls, node_id: str, batch_size: int, roles: Sequence[RoleFrame]) -> NodeFrame:
         """A frame from its parts."""
         frame = cls.__new__(cls)
-        frame.node_id, frame.batch_size, frame.roles = node_id, batch_size, tuple(roles)
+        frame.node_id, frame.batch_size, frame.roles, frame._stamp = node_id, batch_size, tuple(roles), None
         return frame
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has this frame."""
+        if self._stamp is not None and batch.stamp is self._stamp:
+            return True
         data, weights, masks = batch.role_data.parts, batch.role_weights, batch.role_masks
         if len(data) != len(self.roles):
             return False

@@ -165,8 +165,7 @@ class PhaseResults:
             TypeError: Something other than an ExecutionContext.
             ValueError: The batch of this epoch is recorded already.
         """
-        self.context_store.add(ctx)
-        if self.context_store.records_steps and not self.nodes.knows(ctx):
+        if self.context_store.add(ctx) and not self.nodes.knows(ctx):
             self.nodes.learn(ctx)
 
     def add_steps(self, steps: EpochSteps) -> None:

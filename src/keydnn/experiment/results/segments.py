@@ -5,6 +5,7 @@ step i:  features = packed[offsets[i]:offsets[i + 1]],  the rest = frames[i]  (s
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from keydnn.experiment.results.values import say_tensor
 from keydnn.experiment.training import LossRecord
 
 OutputKey = tuple[str, str]  # node id, role
+_Entries = tuple[list[int], list[Any]]  # places of steps, and what is there
 
 
 class Segment(Protocol):
@@ -139,15 +141,19 @@ class RecordedSteps:
         if self._open is None:
             return self._frames
         steps, n = self._open, len(self._open)
-        features: dict[OutputKey, tuple[list[int], list[Any]]] = {}
-        values: dict[tuple[LossKey, str], tuple[list[int], list[Any]]] = {}
+        features: defaultdict[OutputKey, _Entries] = defaultdict(_entries)
+        values: defaultdict[tuple[LossKey, str], _Entries] = defaultdict(_entries)
         for i, step in enumerate(steps):
             for key, tensor in step.features.items():
-                _put(features, key, i, tensor)
+                at, found = features[key]
+                at.append(i)
+                found.append(tensor)
             for record in step.losses:
                 for kind, value in (("trainable", record.trainable), ("auxiliary", record.auxiliary)):
                     if value is not None:
-                        _put(values, ((record.node_id, record.label), kind), i, value)
+                        at, found = values[(record.node_id, record.label), kind]
+                        at.append(i)
+                        found.append(value)
         self._features = {key: packed(at, tensors, n) for key, (at, tensors) in features.items()}
         for (loss, kind), (at, numbers) in values.items():
             self._losses.setdefault(loss, LossColumn(n)).put(kind, at, numbers)
@@ -161,12 +167,8 @@ class RecordedSteps:
         return self._frames
 
 
-def _put(table: dict[Any, tuple[list[int], list[Any]]], key: Any, i: int, value: Any) -> None:
-    if key not in table:
-        table[key] = ([], [])
-    at, values = table[key]
-    at.append(i)
-    values.append(value)
+def _entries() -> _Entries:
+    return [], []
 
 
 @dataclass

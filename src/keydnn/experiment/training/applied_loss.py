@@ -133,21 +133,14 @@ class AppliedLoss:
         """
         if self._checked is None or self.loss.fn is not self._checked:
             self._check_built()
-        backend = self._node.backend
         output = ctx.outputs.get(self._node.node_id)
-        if self._local is None or output is None or not output.is_plain:
-            return self._of_any(ctx, backend, adapter(backend))
-        parts = output.role_data.parts
-        if len(parts) != 1:
-            return self._of_any(ctx, backend, adapter(backend))
-        (samples,) = parts.values()
-        told = []
-        for domain in self._local:
-            tensor = samples.get_domain_data(domain)
-            if tensor is None:
-                return self._of_any(ctx, backend, adapter(backend))
-            told.append(to_backend(tensor, backend))
-        return self._of_plain(told, output.batch_size, adapter(backend))
+        if self._local is not None and output is not None and output.is_plain:
+            samples = output.role_data.only
+            told = None if samples is None else samples.tensors(self._local)
+            if told is not None:
+                return self._of_plain(told, output)
+        backend = self._node.backend
+        return self._of_any(ctx, backend, adapter(backend))
 
     def _check_built(self) -> None:
         """Build the loss, if it is not, and compare its backend with that of the node."""
@@ -156,8 +149,12 @@ class AppliedLoss:
         self._check_backend()
         self._checked = self.loss.fn
 
-    def _of_plain(self, tensors: list[Any], size: int, face: Any) -> Any:
+    def _of_plain(self, tensors: list[Any], output: Any) -> Any:
         """The value for samples of the node's own that all count once."""
+        backend = self._node.backend
+        if output.ready is None or output.ready[0] is not backend or DOMAIN_TAGS in self._local:  # type: ignore[operator]
+            tensors = [to_backend(tensor, backend) for tensor in tensors]
+        face = adapter(backend)
         first, last = tensors[0], tensors[-1]
         if len(tensors) != 2 or self.loss.wants_classes or first.shape != last.shape:
             tensors = self._aligned(tensors, face)
@@ -165,7 +162,7 @@ class AppliedLoss:
         mean = self.loss.mean(*tensors) if first.shape and first.shape == last.shape else None
         if mean is not None:
             return mean if self.weight == 1 else mean * self.weight
-        return self._value(self.loss(*tensors), None, size, face)
+        return self._value(self.loss(*tensors), None, output.batch_size, face)
 
     def _of_any(self, ctx: ExecutionContext, backend: Backend, face: Any) -> Any:
         """The value for inputs of any kind, with weights and masks."""

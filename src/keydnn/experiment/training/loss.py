@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from keydnn.experiment.training.optimizer import named
 from keydnn.experiment.visualization.summary import summary_box
 
 _ENDINGS = ("", "loss")
+_FAILED = object()  # stands where a value would be
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -191,8 +193,13 @@ class Loss(Saved):
         """
         if self._fn is None:
             raise LossNotSetError(f"{self!r} is not built: call build() first")
-        with _AsLossError(self, (*inputs, *named_inputs.values())):
-            return self._fn(*inputs, **named_inputs)
+        made = _FAILED
+        try:
+            made = self._fn(*inputs, **named_inputs)
+        finally:
+            if made is _FAILED:
+                self._fail((*inputs, *named_inputs.values()))
+        return made
 
     def mean(self, *inputs: Any) -> Any:
         """The mean of the values, if they are made per element and the framework has it in one step; else None.
@@ -205,8 +212,20 @@ class Loss(Saved):
         """
         if self._mean is None:
             return None
-        with _AsLossError(self, inputs):
-            return self._mean(*inputs)
+        made = _FAILED
+        try:
+            made = self._mean(*inputs)
+        finally:
+            if made is _FAILED:
+                self._fail(inputs)
+        return made
+
+    def _fail(self, inputs: tuple[Any, ...]) -> None:
+        """Whatever a user's function raised comes as a LossError that shows the shapes."""
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception):
+            shapes = [tuple(getattr(value, "shape", ())) for value in inputs]
+            raise LossError(f"{self!r} failed on inputs of shapes {shapes}: {type(error).__name__}: {error}") from error
 
     # -- config
 
@@ -239,21 +258,6 @@ class Loss(Saved):
     def __repr__(self) -> str:
         backend = "" if self._backend is None else f", backend={self._backend.value!r}"
         return f"Loss({self.name!r}{backend}, reduction={self.reduction!r})"
-
-
-class _AsLossError:
-    """A block whose failure, whatever a user's function raises, comes as a LossError that shows the shapes."""
-
-    def __init__(self, loss: Loss, inputs: tuple[Any, ...]) -> None:
-        self._loss, self._inputs = loss, inputs
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            shapes = [tuple(getattr(value, "shape", ())) for value in self._inputs]
-            raise LossError(f"{self._loss!r} failed on inputs of shapes {shapes}: {type(error).__name__}: {error}") from error
 
 
 class _Call:

@@ -249,7 +249,9 @@ class Optimizer(Saved):
         if self.schedule is not None:
             self.before_update()
         self.update(grads, variables, norm=norm)
-        self.after_update()
+        self._steps += 1
+        if self._scheduler is not None:
+            self._scheduler.step()
 
     def before_update(self) -> None:
         """The first part of :meth:`step`: the learning rate."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from keydnn.experiment.backends.tensors import adapter, backend_of, is_tensor, owner_of, to_numpy
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.contracts import INode
 from keydnn.experiment.series import ENDS, AxisSeries, Reducer
 
+LossKey = tuple[str, str]  # node id, label
 _AXES = ("node", "label")  # of the losses of a step
 
 
@@ -55,6 +58,19 @@ class LossRecord:
         self.label, self.node_id = label, node_id
         self.trainable = None if trainable is None else _kept(trainable)
         self.auxiliary = None if auxiliary is None else _kept(auxiliary)
+
+    @classmethod
+    def trained(cls, key: LossKey, value: Any) -> Self:
+        """A training loss of a step, by node and label.
+
+        Args:
+            key: Node id and label.
+            value: A scalar tensor without history.
+        """
+        made = cls.__new__(cls)
+        made.node_id, made.label = key
+        made.trainable, made.auxiliary = value, None
+        return made
 
     @property
     def total(self) -> Any:
@@ -159,17 +175,16 @@ class LossCollection(LossSums):
         super().__init__(_AXES, data)
 
     @classmethod
-    def of_step(cls, losses: Sequence[Any], values: Sequence[Any]) -> LossCollection:
+    def of_step(cls, keys: Sequence[LossKey], values: Sequence[Any]) -> LossCollection:
         """The training losses of a step.
 
         Args:
-            losses: AppliedLosses.
-            values: What each gave, a scalar tensor.
+            keys: Node id and label of each.
+            values: What each gave, a scalar tensor without history.
         """
         data: dict[tuple[Any, ...], LossRecord] = {}
-        for loss, value in zip(losses, values, strict=True):
-            record = LossRecord(loss.label, loss.node_id, value)
-            key = (record.node_id, record.label)
+        for key, value in zip(keys, values, strict=True):
+            record = LossRecord.trained(key, value)
             data[key] = data[key] + record if key in data else record
         made = cls.__new__(cls)
         made._axes, made._data = _AXES, data
@@ -223,6 +238,14 @@ class LossCollection(LossSums):
         """
         ctx = ExperimentContext.get_active()
         return [ctx.get_node(node_id=node_id) for node_id in self.node_ids]
+
+    def to_minimize(self) -> Any:
+        """Sum of the training losses, where they were computed; a number if several frameworks did, or none."""
+        values = [record.trainable for record in self._data.values() if record.trainable is not None]
+        if len(values) == 1:
+            return values[0]
+        kinds = {type(value) for value in values} - {float}
+        return sum(values[1:], values[0]) if len(kinds) == 1 else float(np.array([_number(value) for value in values]).sum())
 
     def merge(self, *others: LossCollection) -> LossCollection:
         """This and others; records of one node and label are added."""

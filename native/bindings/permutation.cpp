@@ -10,43 +10,64 @@ namespace {
 
 using Wide = unsigned __int128;
 
-constexpr int kBlocks = 8;  // made together: a block's rounds wait for each other
+constexpr int kBlocks = 8;  // made at a time
 constexpr int kHalves = 8 * kBlocks;
 
 void philox(uint64_t low, uint64_t high, uint64_t first, uint32_t* halves) {
-  uint64_t c[4][kBlocks] = {};
-  for (int b = 0; b < kBlocks; ++b) c[0][b] = first + static_cast<uint64_t>(b);
-  for (int round = 0; round < 10; ++round) {
-    for (int b = 0; b < kBlocks; ++b) {
-      const Wide x = Wide(0xD2E7470EE14C6C93) * c[0][b], y = Wide(0xCA5A826395121157) * c[2][b];
-      c[0][b] = static_cast<uint64_t>(y >> 64) ^ c[1][b] ^ low;
-      c[1][b] = static_cast<uint64_t>(y);
-      c[2][b] = static_cast<uint64_t>(x >> 64) ^ c[3][b] ^ high;
-      c[3][b] = static_cast<uint64_t>(x);
+#pragma GCC unroll 2
+  for (uint64_t b = 0; b < kBlocks; ++b) {
+    uint64_t c0 = first + b, c1 = 0, c2 = 0, c3 = 0, k0 = low, k1 = high;
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; ++round) {
+      const Wide x = Wide(0xD2E7470EE14C6C93) * c0, y = Wide(0xCA5A826395121157) * c2;
+      c0 = static_cast<uint64_t>(y >> 64) ^ c1 ^ k0;
+      c1 = static_cast<uint64_t>(y);
+      c2 = static_cast<uint64_t>(x >> 64) ^ c3 ^ k1;
+      c3 = static_cast<uint64_t>(x);
+      k0 += 0x9E3779B97F4A7C15;
+      k1 += 0xBB67AE8584CAA73B;
     }
-    low += 0x9E3779B97F4A7C15;
-    high += 0xBB67AE8584CAA73B;
-  }
-  for (int b = 0; b < kBlocks; ++b)
+    const uint64_t words[4] = {c0, c1, c2, c3};
     for (int k = 0; k < 4; ++k) {
-      halves[8 * b + 2 * k] = static_cast<uint32_t>(c[k][b]);
-      halves[8 * b + 2 * k + 1] = static_cast<uint32_t>(c[k][b] >> 32);
+      *halves++ = static_cast<uint32_t>(words[k]);
+      *halves++ = static_cast<uint32_t>(words[k] >> 32);
     }
+  }
+}
+
+// Where elements first, first - 1, ... go: writes the numbers that fit, a half each, and returns how many there are.  A half that is too
+// large is written over by the next: no branch to guess.  `mask` must be right for all elements that may be met.
+int64_t choose(const uint32_t* halves, uint32_t mask, int64_t first, uint32_t* chosen) {
+  int64_t count = 0;
+  for (int h = 0; h < kHalves; ++h) {
+    const uint32_t drawn = halves[h] & mask;
+    chosen[count] = drawn;
+    count += static_cast<int64_t>(drawn) + count <= first;
+  }
+  return count;
 }
 
 void permute(uint64_t low, uint64_t high, int64_t n, int64_t* order) {
   for (int64_t i = 0; i < n; ++i) order[i] = i;
-  uint32_t halves[kHalves];
+  uint32_t halves[kHalves], chosen[kHalves + 1];
   int64_t i = n - 1;
   for (uint64_t block = 1; i > 0; block += kBlocks) {
     philox(low, high, block, halves);
-    for (int h = 0; h < kHalves && i > 0; ++h) {  // a half that is too large leaves element i where it is: no branch to guess
-      const int64_t drawn = halves[h] & (0xffffffffu >> __builtin_clz(static_cast<uint32_t>(i)));
-      const bool fits = drawn <= i;
-      const int64_t j = fits ? drawn : i, here = order[i];
-      order[i] = order[j];
+    const auto mask_of = [](int64_t k) { return 0xffffffffu >> __builtin_clz(static_cast<uint32_t>(k)); };
+    const auto swap = [=](int64_t k, int64_t j) {
+      const int64_t here = order[k];
+      order[k] = order[j];
       order[j] = here;
-      i -= fits;
+    };
+    if (i > kHalves && mask_of(i) == mask_of(i - kHalves)) {
+      const int64_t count = choose(halves, mask_of(i), i, chosen);
+      for (int64_t k = 0; k < count; ++k) swap(i - k, chosen[k]);
+      i -= count;
+    } else {  // the bits change on the way
+      for (int h = 0; h < kHalves && i > 0; ++h) {
+        const int64_t drawn = halves[h] & mask_of(i);
+        if (drawn <= i) swap(i--, drawn);
+      }
     }
   }
 }

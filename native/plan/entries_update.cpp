@@ -40,6 +40,14 @@ int over_table(int64_t count, const int64_t* sizes, double ns, F&& f) {
     total += sizes[i];
   }
   int failed = KEYDNN_OK;
+  const auto run = [&](int64_t i, int64_t begin, int64_t n) {
+    const int status = f(i, begin, n);
+    if (status != KEYDNN_OK) failed = status;
+  };
+  if (ns * double(total) < kParallelThreshold) {
+    for (int64_t i = 0; i < count; ++i) run(i, 0, sizes[i]);
+    return failed;
+  }
   parallel_for(pieces, ns * double(total), [&](int64_t piece) {
     int64_t i = 0, first = 0;  // array, and its first piece that counts
     for (int64_t half = 0;; ++i) {
@@ -50,8 +58,7 @@ int over_table(int64_t count, const int64_t* sizes, double ns, F&& f) {
       piece -= here;
     }
     const int64_t begin = (first + piece) * kPiece, rest = sizes[i] - begin;
-    const int status = f(i, begin, rest < kPiece ? rest : kPiece);
-    if (status != KEYDNN_OK) failed = status;
+    run(i, begin, rest < kPiece ? rest : kPiece);
   });
   return failed;
 }

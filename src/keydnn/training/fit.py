@@ -271,7 +271,7 @@ class Fit(BatchHooks):
         size = self.data.batch_size  # type: ignore[attr-defined]
         return [total_weight(weights[rows[i * size : (i + 1) * size]]) for i in range(steps)]
 
-    def _some_steps(self, arrays: tuple[np.ndarray, ...], rows: np.ndarray, order: Any, first: int) -> dict[str, list[float]]:
+    def _some_steps(self, arrays: tuple[np.ndarray, ...], rows: np.ndarray, order: Any, first: int) -> dict[str, recorded.Column]:
         """Run at least one step; returns the values of each log, one per step."""
         size = self.data.batch_size  # type: ignore[attr-defined]
         shapes = tuple(((size, *array.shape[1:]), array.dtype) for array in arrays)

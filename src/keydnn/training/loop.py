@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from keydnn.autograd.modes import no_grad
 from keydnn.nn.module import Module
 from keydnn.training import recorded
@@ -18,6 +20,12 @@ from keydnn.training.streaming import StreamingMetric
 from keydnn.training.weights import total_weight
 
 Logs = dict[str, float]
+
+
+def _added(total: float, values: np.ndarray, counts: np.ndarray | float = 1.0) -> float:
+    """``total`` and then each value times its count, added in order as a loop would."""
+    with np.errstate(all="ignore"):
+        return float(np.add.accumulate(np.append(total, values * counts))[-1])
 
 
 @dataclass
@@ -45,20 +53,16 @@ class Totals:
         self.samples += size
         self.batches += 1
 
-    def add_columns(self, columns: Mapping[str, Sequence[float]], size: int, weights: Sequence[float] | None = None) -> None:
+    def add_columns(self, columns: Mapping[str, Sequence[float] | np.ndarray], size: int, weights: Sequence[float] | None = None) -> None:
         """Count batches of one size: per name the values of each, in order; the sums are those of :meth:`add` batch by batch."""
         count = 0
         for name, values in columns.items():
-            total, n, count = self.sums.get(name, 0.0), self.sizes.get(name, 0), len(values)
-            if weights is None or name != "loss":
-                for value in values:
-                    total += value * size
-                n += count * size
-            else:
-                for value, weight in zip(values, weights, strict=True):
-                    total += value * weight
-                    n += weight
-            self.sums[name], self.sizes[name] = total, n
+            column, n = np.asarray(values, np.float64), self.sizes.get(name, 0)
+            count = len(column)
+            is_weighted = weights is not None and name == "loss"
+            counts = np.asarray(weights if is_weighted else float(size))
+            self.sizes[name] = _added(n, counts) if is_weighted else n + count * size
+            self.sums[name] = _added(self.sums.get(name, 0.0), column, counts)
         self.samples += count * size
         self.batches += count
 

@@ -26,6 +26,7 @@ _MOST = 32  # signatures kept per model
 _MOST_PREDICTED = 4 << 20  # bytes of a batch whose prediction is recorded: recording keeps every layer's result alive
 _MOST_KEPT = 16 << 20  # bytes of predictions that are kept for metrics that run after the step
 _VARIANTS = 4  # plans kept per signature
+Column = list[float] | np.ndarray  # values of a log, one per step
 _PLAIN = (int, float, bool, str, type(None))
 BUILT_IN_OPTIMIZERS = (SGD, Adam, AdamW)
 
@@ -218,7 +219,7 @@ def warm(model: Any, shapes: tuple[Any, ...], plan: StepPlan) -> RecordedStep | 
 
 def run_rows(
     step: RecordedStep, arrays: Sequence[np.ndarray], index: np.ndarray, batch: int, budget_s: float, metrics: Sequence[Any]
-) -> list[list[float]]:
+) -> list[Column]:
     """Run steps over batches of rows for about ``budget_s`` seconds; returns the losses of the steps run, then each metric's values.
 
     Streaming metrics count and give no values.  Metrics that run after the step get the predictions of each step, when the steps
@@ -230,13 +231,13 @@ def run_rows(
     count = len(index) // batch
     outputs = [np.empty((count, *out.shape), out.dtype) for out in step.outputs]
     done = step.replay_rows(list(arrays), outputs, index, batch, budget_s)
-    columns = [out[:done].astype(np.float64).tolist() for out in outputs[: len(outputs) - is_own_used]]
+    columns: list[Column] = [out[:done].astype(np.float64) for out in outputs[: len(outputs) - is_own_used]]
     return _with_own_columns(metrics, columns, arrays[1], index, batch, outputs[-1][:done]) if is_own_used else columns
 
 
 def _with_own_columns(
-    metrics: Sequence[Any], columns: list[list[float]], y: np.ndarray, index: np.ndarray, batch: int, predictions: np.ndarray
-) -> list[list[float]]:
+    metrics: Sequence[Any], columns: list[Column], y: np.ndarray, index: np.ndarray, batch: int, predictions: np.ndarray
+) -> list[Column]:
     """Columns of all metrics that give values, in order; those that run after the step run now."""
     own = [metric for metric in metrics if is_own(metric)]
     values: list[list[float]] = [[] for _ in own]
@@ -247,9 +248,9 @@ def _with_own_columns(
             if not isinstance(value, StreamingMetric):
                 column.append(read(value))
     rest, late = iter(columns[1:]), iter(values)
-    found = [columns[0]]
+    found: list[Column] = [columns[0]]
     for metric in metrics:
-        column = next(late) if is_own(metric) else [] if isinstance(metric, StreamingMetric) else next(rest)
+        chosen: Column = next(late) if is_own(metric) else [] if isinstance(metric, StreamingMetric) else next(rest)
         if not isinstance(metric, StreamingMetric):
-            found.append(column)
+            found.append(chosen)
     return found

@@ -236,6 +236,8 @@ def test_unknown_keywords_are_refused_before_anything_runs(bench):
     ):
         with pytest.raises(TypeError, match="unknown keywords"):
             call()
+    with pytest.raises(TypeError, match="^EvalPhase .*; show_training_progress is for a TrainPhase"):
+        exp.run_phase(bench.eval(), show_training_progress=False)
     assert exp.history == []
     assert not bench.graph.is_built
     exp.run(show_eval_progress=False, **QUIET)

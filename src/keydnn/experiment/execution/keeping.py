@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from keydnn.experiment import report
 from keydnn.experiment.execution import experiment_checkpoints, experiment_file
 from keydnn.experiment.phases import Checkpointing
 
@@ -124,6 +123,8 @@ class Keeping:
             >>> "Not recorded: runs" in page.read_text(encoding="utf-8")
             True
         """
+        from keydnn.experiment import report
+
         return report.write_report(self, path)
 
     # -- checkpoints

@@ -40,7 +40,11 @@ def check_keywords(item: ExperimentPhase | PhaseGroup, keywords: Mapping[str, An
     known = frozenset().union(*KEYWORDS.values()) if isinstance(item, PhaseGroup) else known_keywords(item)
     unknown = sorted(set(keywords) - known)
     if unknown:
-        raise TypeError(f"{item.label!r} got unknown keywords {', '.join(unknown)}; known: {', '.join(sorted(known)) or 'none'}")
+        others = [f"{name} is for a {kind.__name__}" for name in unknown for kind, theirs in KEYWORDS.items() if name in theirs]
+        raise TypeError(
+            f"{type(item).__name__} {item.label!r} got unknown keywords {', '.join(unknown)}; "
+            + "; ".join([f"known: {', '.join(sorted(known)) or 'none'}", *others])
+        )
 
 
 @contextlib.contextmanager

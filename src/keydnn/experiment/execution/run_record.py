@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +85,8 @@ def _system() -> dict[str, str]:
 
 @functools.cache
 def _version(package: str) -> str | None:
+    from importlib import metadata  # brings the parsers of e-mails and of archives
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

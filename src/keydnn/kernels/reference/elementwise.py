@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebval
 
 from keydnn.kernels.reference.quiet import quiet, quiet_binary, quiet_unary
 
@@ -80,6 +79,8 @@ _ERF_FAR = [
 @quiet
 def erf(x):
     """Gauss error function, computed in double: ``2/sqrt(pi) * integral of e^(-t^2) from 0 to x``."""
+    from numpy.polynomial.chebyshev import chebval  # NumPy itself does not import it before it is asked for
+
     size = np.abs(np.asarray(x, np.float64, order="C"))
     low = np.minimum(size, 1.0)
     near = low * chebval(2.0 * low * low - 1.0, _ERF_NEAR)

@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,8 @@ class Processes:
 
     def _give_out(self, work: Work, base: bytes, paths: Mapping[str, str], left: dict[int, bytes], done: Done) -> bool:
         """Have the tasks that are left done, each leaving ``left`` with its answer; whether no worker died."""
+        from concurrent.futures.process import BrokenProcessPool  # brings multiprocessing
+
         pool = self._pool()
         calls = [pool.submit(_mapped, work, i, base, task, self.threads_per_task, paths) for i, task in left.items()]
         try:

@@ -149,6 +149,24 @@ def test_classes_travel_by_name_or_by_value_and_come_back_as_themselves():
     assert type(back["made"]) is Local and back["made"].x == 3 and back["array"].tolist() == [0, 1, 2]
 
 
+NOTE = """
+class Kept:
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+
+class Note(Callback):
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config["label"])
+
+    def on_epoch_end(self, *, experiment, phase, exec_ctx, results):
+        return Kept(exec_ctx.epoch_idx)
+"""
+
 SCRIPT = """
     import numpy as np
     from keydnn.experiment import *
@@ -163,22 +181,9 @@ SCRIPT = """
 
         def forward(self, x):
             return self.inner(x) * 2.0
+"""
 
-    class Note(Callback):
-        def get_config(self):
-            return {}
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(config["label"])
-
-        def on_epoch_end(self, *, experiment, phase, exec_ctx, results):
-            return Kept(exec_ctx.epoch_idx)
-
-    class Kept:
-        def __init__(self, epoch):
-            self.epoch = epoch
-
+MAIN = """
     if __name__ == "__main__":
         callback_registry.register("Note", Note)
         exp = Experiment("main", seed=1)
@@ -204,7 +209,7 @@ SCRIPT = """
 @pytest.mark.slow
 def test_classes_of_the_script_itself(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+    script.write_text(textwrap.dedent(SCRIPT) + NOTE + textwrap.dedent(MAIN), encoding="utf-8")
     source = str(Path(__file__).resolve().parents[2] / "src")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=env, timeout=300)

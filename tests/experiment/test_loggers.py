@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 import struct
 from importlib.util import find_spec
 
@@ -29,6 +27,7 @@ from keydnn.experiment.callbacks.tensorboard import crc32c
 from keydnn.experiment.phases import Checkpointing, EvalPhase
 from keydnn.experiment.samplers import SimpleSampler
 from keydnn.experiment.training import AppliedLoss, Loss
+from tests.experiment.run_copies import copies_at_checkpoints
 
 BACKENDS = ["keydnn", pytest.param("torch", marks=pytest.mark.torch)]
 QUIET = {"show_sampler_progress": False, "show_training_progress": False}
@@ -179,14 +178,8 @@ def test_batches_phases_and_numbers_that_are_not_finite(tmp_path):
 
 def kill_and_resume(tmp_path, monkeypatch, phase_of):
     """Results, weight and files of a run; then again of one that goes on from its second checkpoint."""
-    run, copies, rename = tmp_path / "run", [], os.replace
-
-    def renamed(source, target):
-        rename(source, target)
-        if str(target).endswith(".ckpt.mml"):
-            copies.append(shutil.copytree(run, tmp_path / f"copy{len(copies)}"))
-
-    monkeypatch.setattr(os, "replace", renamed)
+    run = tmp_path / "run"
+    copies = copies_at_checkpoints(monkeypatch, run, tmp_path)
     with ExperimentContext().activate():
         world = World()
         world.experiment.execution_plan.add_phase(phase_of(world))

@@ -1,8 +1,6 @@
 """Probes of the stability lab inside phases: their values are the lab's own, and training does not notice them."""
 
 import copy
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from keydnn.experiment.phases import Checkpointing, EvalPhase
 from keydnn.experiment.samplers import SimpleSampler
 from keydnn.experiment.training import AppliedLoss, Loss
 from keydnn.stability import CurvatureProbe, MarginProbe, MomentumRule, RailProbe
+from tests.experiment.run_copies import copies_at_checkpoints
 
 PROBES = {
     "curvature": lambda: CurvatureProbe(tol=1e-5, max_iter=20, seed=3),
@@ -133,14 +132,8 @@ def registered():
 
 
 def test_a_run_taken_up_again_logs_the_same(tmp_path, monkeypatch, registered):
-    run, copies, rename = tmp_path / "run", [], os.replace
-
-    def renamed(source, target):
-        rename(source, target)
-        if str(target).endswith(".ckpt.mml"):
-            copies.append(shutil.copytree(run, tmp_path / f"copy{len(copies)}"))
-
-    monkeypatch.setattr(os, "replace", renamed)
+    run = tmp_path / "run"
+    copies = copies_at_checkpoints(monkeypatch, run, tmp_path)
     with ExperimentContext().activate():
         world = World()
         saving = Checkpointing(mode="disk", save_on="epoch_end")

@@ -4,7 +4,7 @@ import pytest
 
 from keydnn.experiment.callbacks import Callback, callback_registry
 from keydnn.experiment.execution.executors import Ray, TaskFailed
-from tests.experiment.test_executors import DiesOnce, folds
+from tests.experiment.test_executors import NOTE, DiesOnce, folds
 from tests.experiment.test_folds import Bench
 
 ray = pytest.importorskip("ray")
@@ -18,30 +18,11 @@ def cluster():
     ray.shutdown()
 
 
-SCRIPT = """
-class Kept:
-    def __init__(self, epoch):
-        self.epoch = epoch
-
-
-class Note(Callback):
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(config["label"])
-
-    def on_epoch_end(self, *, experiment, phase, exec_ctx, results):
-        return Kept(exec_ctx.epoch_idx)
-"""
-
-
 def test_the_bits_of_this_process_and_classes_of_a_script():
     bench = Bench("keydnn")
     here = folds(bench, "serial")
     script = {"__name__": "__main__", "Callback": Callback}
-    exec(SCRIPT, script)
+    exec(NOTE, script)
     assert script["Note"].__module__ == "__main__"
     callback_registry.register("Note", script["Note"])
     try:

@@ -62,6 +62,64 @@ def check_type(reader: Reader, name: str, value: Any, annotation: Any) -> None:
         reader.refuse(f"{name} must be {annotation}, got {shown(value)}")
 
 
+class _Record:
+    """See :func:`record`."""
+
+    def __init__(
+        self, what: str, cls: Any, fields: Fields, defaults: Mapping[str, Any], without: Iterable[str], more: Iterable[str]
+    ) -> None:
+        self._what, self._cls, self._fields, self._defaults = what, cls, fields, defaults
+        self._without, self._more = frozenset(without), tuple(more)
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values())
+        self._is_open = takes_any and not self._more
+
+    def _known(self) -> dict[str, Any]:
+        """Key of the config to its default."""
+        found = {name: one.default for name, one in arguments_of(self._cls).items() if name not in self._without}
+        return {**found, **dict.fromkeys(self._more), **self._defaults}
+
+    def tell(self, writer: Writer, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The document of a config: what differs from the defaults, named fields first."""
+        given = self._known()
+        document = {}
+        for key in [*(key for key in self._fields if key in config), *(key for key in config if key not in self._fields)]:
+            name, view = self._fields.get(key, (key, VALUE))
+            value = config[key]
+            empty = value is None or (isinstance(value, list | tuple | dict) and not value)
+            if empty and key in given and same_values(value, given[key]):
+                continue
+            with writer.at(name):
+                document[name] = view.tell(writer, value)
+        return document
+
+    def read(self, reader: Reader, document: Any) -> dict[str, Any]:
+        """The config of a document.
+
+        Raises:
+            PlacedError: It has a key that means nothing, lacks one that is needed, or has a value of another type.
+        """
+        document, config = reader.mapping(document, self._what), self._known()
+        keys = {self._fields[key][0] if key in self._fields else key: key for key in config}
+        if self._is_open:
+            keys = {**{name: name for name in document}, **keys}
+        check_keys(reader, document, keys, self._what)
+        for name, told in document.items():
+            with reader.at(name):
+                config[keys[name]] = self._value(reader, name, keys[name], told)
+        missing = [name for name, key in keys.items() if config.get(key) is _NEEDED]
+        if missing:
+            reader.refuse(f"{self._what} needs {', '.join(missing)}")
+        return config
+
+    def _value(self, reader: Reader, name: str, key: str, told: Any) -> Any:
+        if key in self._fields:
+            return self._fields[key][1].read(reader, told)
+        value, argument = VALUE.read(reader, told), arguments_of(self._cls).get(key)
+        if argument is not None:
+            check_type(reader, name, value, argument.annotation)
+        return value
+
+
 def record(
     what: str,
     cls: Any,
@@ -83,49 +141,15 @@ def record(
         more: Keys of the config that are no arguments; without them a class that takes any keyword takes any key.
         check: Called with the config that was read; it raises if the config cannot be used.
     """
-    named, told_defaults, hidden, extra = dict(fields or {}), dict(defaults or {}), frozenset(without), tuple(more)
-
-    def known() -> dict[str, Any]:
-        """Key of the config to its default."""
-        found = {name: one.default for name, one in arguments_of(cls).items() if name not in hidden}
-        return {**found, **dict.fromkeys(extra), **told_defaults}
-
-    is_open = not extra and any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values())
-
-    def tell(writer: Writer, config: Mapping[str, Any]) -> dict[str, Any]:
-        given = known()
-        document = {}
-        for key in [*(key for key in named if key in config), *(key for key in config if key not in named)]:
-            name, view = named.get(key, (key, VALUE))
-            value = config[key]
-            empty = value is None or (isinstance(value, list | tuple | dict) and not value)
-            if empty and key in given and same_values(value, given[key]):
-                continue
-            with writer.at(name):
-                document[name] = view.tell(writer, value)
-        return document
+    made = _Record(what, cls, dict(fields or {}), dict(defaults or {}), without, more)
 
     def read(reader: Reader, document: Any) -> dict[str, Any]:
-        document, given = reader.mapping(document, what), known()
-        keys = {named[key][0] if key in named else key: key for key in given}
-        if is_open:
-            keys = {**{name: name for name in document}, **keys}
-        check_keys(reader, document, keys, what)
-        config = dict(given)
-        for name, told in document.items():
-            key = keys[name]
-            with reader.at(name):
-                config[key] = named[key][1].read(reader, told) if key in named else VALUE.read(reader, told)
-                if key not in named and key in arguments_of(cls):
-                    check_type(reader, name, config[key], arguments_of(cls)[key].annotation)
-        missing = [name for name, key in keys.items() if config.get(key) is _NEEDED]
-        if missing:
-            reader.refuse(f"{what} needs {', '.join(missing)}")
+        config = made.read(reader, document)
         if check is not None:
             check(config)
         return config
 
-    return View(tell, read)
+    return View(made.tell, read)
 
 
 def maybe(view: View) -> View:

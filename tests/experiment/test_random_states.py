@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keydnn
-from keydnn.experiment import ModelGraph, ModelNode, Optimizer, random_states
+from keydnn.experiment import Experiment, ModelGraph, ModelNode, Optimizer, random_states
 from keydnn.experiment.context import ExperimentContext
 from keydnn.experiment.models.keydnn import SequentialMLP
 
@@ -97,6 +97,21 @@ def weights(ten, entropy, labels):
 
 def same(a, b):
     return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_layers_that_know_their_sizes_get_the_weights_of_the_seed_when_the_graph_starts_anew(ten):
+    made, drawn = [], []
+    for _ in range(2):  # between the two the global generator goes on
+        with ExperimentContext().activate() as ctx:
+            ctx.register_experiment_node(ten)
+            net = ModelNode("net", keydnn.Sequential(keydnn.nn.Flatten(), keydnn.nn.Linear(2, 1)), ten.reference(features="*.raw"))
+            graph = ModelGraph([net], Optimizer("sgd", backend="keydnn"))
+            graph.build()
+            exp = Experiment("sized", ctx=ctx, seed=7)
+            made.append(net.model.get_weights())
+            exp.model_graph.reset_state()
+            drawn.append(net.model.get_weights())
+    assert not same(*made) and same(*drawn)
 
 
 def test_initial_weights_derive_from_the_seed_and_the_label(ten):

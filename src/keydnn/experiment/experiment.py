@@ -41,8 +41,10 @@ class Experiment(Running, InYaml):
         checkpointing: Of the whole experiment; see :meth:`set_checkpointing`.
         callbacks: ExperimentCallbacks; see :meth:`add_callback`.
         results_config: Which results are written to disk while they occur; None keeps all of them in memory.
-        seed: Initial weights derive from it and the labels of nodes, and what runs draw (dropout) derives from it, too; None draws
-            one.  Runs leave the global generators of Python, NumPy, torch and TensorFlow as they were.
+        seed: Weights that the graph draws derive from it and the labels of nodes, and what runs draw (dropout) derives from it, too;
+            None draws one.  Layers that were told all their sizes, such as ``Linear(30, 16)`` and most layers of torch, drew theirs when
+            they were made, from the global generator: ``exp.model_graph.reset_state()`` before the first run draws them anew, from the
+            seed.  Runs leave the global generators of Python, NumPy, torch and TensorFlow as they were.
 
     Raises:
         TypeError: A context, callback, checkpointing, config or seed of another type.

@@ -221,10 +221,11 @@ def test_a_short_batch_has_a_plan_of_its_own():
 
 def test_frozen_parameters_stay_and_thaw():
     def between(i, model, optimizer):
-        if i in (3, 6):
+        if i in (3, 6, 9):
             model[0].requires_grad_(i == 6)
 
-    assert_same(mlp, OPTIMIZERS["adam"], batches(9, (6,), 8), loss="mse", between=between)
+    model = assert_same(mlp, OPTIMIZERS["adam"], batches(12, (6,), 8), loss="mse", between=between)
+    assert model[0].weight.grad is None
 
 
 def test_evaluation_between_steps_leaves_training_alone():

@@ -278,8 +278,8 @@ class RecordedStep:
         entries: list[tuple[Any, View]] = []
         held = []
         seen = set()
-        for t in [*self.watched, *recorder.tensors]:
-            if id(t) in seen or not t.requires_grad and t.grad is None:
+        for t in [*self.watched, *(t for t in recorder.tensors if t.requires_grad or t.grad is not None)]:
+            if id(t) in seen:
                 continue
             seen.add(id(t))
             view = None if t.grad is None else recorder.view(t.grad._data)

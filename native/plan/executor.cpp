@@ -242,6 +242,7 @@ void Plan::discard() {
 }
 
 void Plan::profile(bool on) {
+  std::lock_guard<std::mutex> lock(mutex_);  // a step of another thread may be writing times
   profiled_ = on;
   if (on) op_ns_.assign(ops_.size(), 0);
 }

@@ -15,8 +15,9 @@ from keydnn.autograd.modes import no_grad
 from keydnn.nn.module import Module
 from keydnn.training import recorded
 from keydnn.training.data import batch_size_of
-from keydnn.training.step import evaluation_mode, measure, read, read_logs
+from keydnn.training.step import measure, read, read_logs
 from keydnn.training.streaming import StreamingMetric
+from keydnn.training.turns import evaluation_mode
 from keydnn.training.weights import total_weight
 
 Logs = dict[str, float]

@@ -39,8 +39,9 @@ from keydnn.training.inputs import data_batches
 from keydnn.training.loop import evaluate_batches
 from keydnn.training.resolve import resolve_loss, resolve_metrics, resolve_optimizer, resolve_weighted
 from keydnn.training.state import Run, TrainingState, capture, model_from
-from keydnn.training.step import StepPlan, evaluation_mode, read_logs, restore, training_step
+from keydnn.training.step import StepPlan, read_logs, training_step
 from keydnn.training.summary import shape_table, structure_text
+from keydnn.training.turns import evaluation_mode, restore, training_turn
 from keydnn.training.weights import row_weights
 
 T = TypeVar("T", bound="Model")
@@ -277,10 +278,10 @@ class Model(Buildable):
 
     def _in_training_mode(self, batch: Sequence[Tensor], plan: StepPlan, run: Callable[..., list[Any]]) -> list[Any]:
         """A step; if it fails, modules that were not in training mode get their flags back."""
-        if self.training and all(module.training or module._is_frozen for module in self._below):
-            return run(self, batch, plan)
-        before = [(module, module.training) for module in (self, *self._below)]
-        with contextlib.ExitStack() as undo:
+        with training_turn(self), contextlib.ExitStack() as undo:
+            if self.training and all(module.training or module._is_frozen for module in self._below):
+                return run(self, batch, plan)
+            before = [(module, module.training) for module in (self, *self._below)]
             undo.callback(restore, before)
             self.train()
             logs = run(self, batch, plan)

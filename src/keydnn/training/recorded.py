@@ -7,6 +7,7 @@ ran) is checked before each use; if something changed, the step is recorded anew
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,6 +44,7 @@ class Steps:
         self.entries: dict[tuple[Any, ...], list[RecordedStep]] = {}
         self.latest: RecordedStep | None = None
         self.misses = self.hits = 0
+        self.turn = threading.RLock()  # of threads that evaluate: a step that is not checked yet is nobody else's
 
     def find(self, key: tuple[Any, ...], make: Callable[[], RecordedStep]) -> RecordedStep:
         """The step that serves a signature now, made if there is none."""
@@ -184,7 +186,10 @@ def evaluate(model: Any, batch: Sequence[Tensor], loss: Any, metrics: Sequence[A
         return step
 
     key = ("evaluate", *map(_shape, batch), x is y, id(loss), tuple(map(id, metrics)), is_grad_enabled())
-    return _with_own_metrics(metrics, steps.find(key, make)(*batch), y)
+    with steps.turn:
+        step = steps.find(key, make)
+        values = None if step.is_checked else [v.copy() if isinstance(v, np.ndarray) else v for v in step(*batch)]
+    return _with_own_metrics(metrics, step.fresh(batch) if values is None else values, y)
 
 
 def predict(model: Any, x: Tensor) -> Any:
@@ -198,11 +203,12 @@ def predict(model: Any, x: Tensor) -> Any:
     def function(x: Tensor) -> Sequence[Any]:
         return [own()(x)]  # type: ignore[misc]
 
-    step = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))
-    if step.is_checked:
-        return x._from_op(step.fresh([x])[0], None)
-    (y,) = step(x)
-    return y if not isinstance(y, np.ndarray) else x._from_op(y.copy(), None)
+    with steps.turn:
+        step = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))
+        if not step.is_checked:
+            (y,) = step(x)
+            return y if not isinstance(y, np.ndarray) else x._from_op(y.copy(), None)
+    return x._from_op(step.fresh([x])[0], None)
 
 
 # -- many steps at a time

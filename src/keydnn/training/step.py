@@ -1,4 +1,4 @@
-"""One training step, and the modes of a model around it.
+"""One training step.
 
     y_pred = model(x);  loss(y_pred, y).backward();  [clip];  optimizer.step();  metrics(y, y_pred)
 
@@ -7,9 +7,8 @@ Between its start and :func:`read` nothing is read back to Python, so the step c
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,20 +147,3 @@ def read_logs(values: Sequence[Any], names: Sequence[str], streaming: bool = Tru
 def is_nan(logs: dict[str, float]) -> bool:
     """Whether the loss is NaN."""
     return math.isnan(logs.get("loss", 0.0))
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module has its own flag back."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        restore(before)
-
-
-def restore(flags: Sequence[tuple[Module, bool]]) -> None:
-    """Give modules their training flags back."""
-    for module, training in flags:
-        module.training = training

@@ -21,7 +21,7 @@ from keydnn.interop.onnx.writer import State, Writer
 from keydnn.nn import Embedding, Module
 from keydnn.saving import write_atomically
 from keydnn.training import Sequential
-from keydnn.training.step import evaluation_mode
+from keydnn.training.turns import evaluation_mode
 
 IR_VERSION, OPSET = 9, 18
 

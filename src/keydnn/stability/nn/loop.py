@@ -27,7 +27,7 @@ from keydnn.stability.norms import norm
 from keydnn.stability.precision import PrecisionDict, ensure_precision_dict
 from keydnn.stability.quantization import rail_stats
 from keydnn.stability.rules import AdamRule, exact
-from keydnn.training.step import restore
+from keydnn.training.turns import restore
 
 FLOAT32_BITS = 24
 _STORED = ("weight", "bias", "gradient", "update")

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 from sybil import Sybil
 from sybil.document import PythonDocStringDocument
 from sybil.evaluators.doctest import NUMBER
@@ -25,6 +26,7 @@ from sybil.sybil import SybilCollection
 OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
 ROOT = Path(__file__).parent
 TUTORIALS = "docs/tutorial/experiment/*.md"
+SLOW_PAGES = ("2-stages", "3-joined-branches", "6-kill-and-resume", "7-transfer-learning", "8-ensembles")  # of them: they train for seconds
 
 
 def setup(namespace):
@@ -86,5 +88,15 @@ docstrings = Sybil(
     setup=setup,
     teardown=teardown,
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """All examples of a slow page are marked slow: each needs those before it."""
+    pages = {ROOT / "docs" / "tutorial" / "experiment" / f"{page}.md" for page in SLOW_PAGES}
+    for item in items:
+        if item.path in pages:
+            item.add_marker(pytest.mark.slow)
+
 
 pytest_collect_file = SybilCollection([documents, tutorials, docstrings]).pytest()

@@ -200,6 +200,7 @@ def weights(exp):
     return {name: value.tolist() for name, value in exp.ctx.get_node("net").model.get_weights().items()}
 
 
+@pytest.mark.slow
 def test_a_single_phase_and_a_group(tmp_path, copies):
     world = World()
     train = world.phase()
@@ -296,6 +297,7 @@ def test_it_lives_in_an_empty_context_or_a_new_one(tmp_path):
     ExperimentContext.set_active(ExperimentContext())
 
 
+@pytest.mark.slow
 def test_batches_that_are_made_before_their_step(tmp_path, copies):
     world = World()
     kept, sampler = Checkpointing(mode="disk", save_on="batch_end"), SimpleSampler(batch_size=2, shuffle=True, seed=4, show_progress=False)
@@ -307,6 +309,7 @@ def test_batches_that_are_made_before_their_step(tmp_path, copies):
         assert exp.last_run.results.to_pandas().equals(world.exp.last_run.results.to_pandas())
 
 
+@pytest.mark.slow
 def test_results_on_disk_are_written_again(tmp_path, copies):
     world = World(results_config=ResultsConfig(tmp_path / "results", save_metrics=True))
     world.exp.execution_plan.add_phase(world.phase("a")).add_phase(world.phase("b"))

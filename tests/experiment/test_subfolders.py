@@ -85,6 +85,7 @@ def test_results_of_folds_lie_where_the_experiment_puts_them(place, tmp_path):
     assert all(any((tmp_path / "results" / run / "train" / "metrics").iterdir()) for run in ("2_cv_fold_0", "3_cv_fold_1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", WHERE)
 def test_every_trial_has_a_folder(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

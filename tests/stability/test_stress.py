@@ -28,6 +28,7 @@ def test_the_first_four_need_the_throttle(name, failing):
     assert not result.passed and not result.checks[failing]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, remedy", [
     ("ST-004", {"precision_dict": stack_precision(16, 3)}),
     ("ST-005", {"precision_dict": {"dense0": {"adam_v": "ap_fixed<40,2,AP_RND,AP_SAT>"}}, "learning_rate": 0.05}),

@@ -2,6 +2,8 @@
 
 Tutorials of experiments show what came out of a training: there a number with a point in it is compared to the digits that are shown.
 Their pictures are drawn by the pages; `KEYDNN_PICTURES=docs/tutorial/experiment pytest docs/tutorial/experiment` puts them there anew.
+
+What `--quick` leaves out, of examples and of tests, is said here, too.
 """
 
 import os
@@ -27,6 +29,7 @@ OPTIONS = ELLIPSIS | NORMALIZE_WHITESPACE
 ROOT = Path(__file__).parent
 TUTORIALS = "docs/tutorial/experiment/*.md"
 SLOW_PAGES = ("2-stages", "3-joined-branches", "6-kill-and-resume", "7-transfer-learning", "8-ensembles")  # of them: they train for seconds
+LARGE_TABLE = 6  # rows
 
 
 def setup(namespace):
@@ -90,13 +93,29 @@ docstrings = Sybil(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every 24th row of the large tables")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc):
+    """With --quick a test function of more than LARGE_TABLE rows has every 24th: two thirds of all tests are not even made."""
+    yield
+    if metafunc.config.getoption("--quick") and len(metafunc._calls) > LARGE_TABLE:
+        metafunc._calls = metafunc._calls[::24]
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """All examples of a slow page are marked slow: each needs those before it."""
+def pytest_collection_modifyitems(config, items):
+    """All examples of a slow page are slow, since each needs those before it; with --quick nothing slow runs."""
     pages = {ROOT / "docs" / "tutorial" / "experiment" / f"{page}.md" for page in SLOW_PAGES}
     for item in items:
         if item.path in pages:
             item.add_marker(pytest.mark.slow)
+    if config.getoption("--quick"):
+        slow = {item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 pytest_collect_file = SybilCollection([documents, tutorials, docstrings]).pytest()

@@ -42,26 +42,7 @@ MISSING = {
 }
 
 
-def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every 24th row of the large tables")
-
-
-LARGE_TABLE = 6
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_generate_tests(metafunc):
-    """With --quick a test function of more than LARGE_TABLE rows has every 24th: two thirds of all tests are not even made."""
-    yield
-    if metafunc.config.getoption("--quick") and len(metafunc._calls) > LARGE_TABLE:
-        metafunc._calls = metafunc._calls[::24]
-
-
-def pytest_collection_modifyitems(config, items):
-    if config.getoption("--quick"):
-        slow = {item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
-        config.hook.pytest_deselected(items=list(slow))
-        items[:] = [item for item in items if item not in slow]
+def pytest_collection_modifyitems(items):
     for marker, (is_missing, reason) in MISSING.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and is_missing():

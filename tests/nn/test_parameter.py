@@ -24,6 +24,11 @@ def test_a_parameter_is_a_zero_tensor_that_trains():
     assert Parameter((1,), dtype=np.float64).dtype == np.float64
 
 
+def test_data_are_no_shape():
+    with pytest.raises(TypeError, match=r"got data; make Parameter\(\(2, 3\)\)"):
+        Parameter(np.zeros((2, 3)))
+
+
 def test_operations_give_plain_tensors():
     p = Parameter((2, 2), initializer="ones")
     for result in (p + 1.0, p @ p, p.reshape(4), p[0], -p, p.sum(), p.clone(), p.detach(), 2.0 * p):

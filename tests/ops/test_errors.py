@@ -124,6 +124,8 @@ WRONG = {
     "bce": (lambda: ops.bce(V, Tensor((3, 1))), ValueError, "Shape mismatch"),
     "cce": (lambda: ops.cce(S, S), ValueError, r"\(N, C\)"),
     "cross_entropy": (lambda: ops.cross_entropy(V, V), ValueError, r"logits \(N, C\)"),
+    "cross_entropy-part": (lambda: ops.cross_entropy(X, Tensor(data=[0, 1.5])), ValueError, r"class numbers, got 1.5 in row 1"),
+    "cross_entropy-nan": (lambda: ops.cross_entropy(X, Tensor(data=[np.nan, 1])), ValueError, "class numbers, got nan in row 0"),
     "cross_entropy-label": (lambda: ops.cross_entropy(X, Tensor(data=[0, 3], dtype=np.int64)), ValueError, "labels run from 0 to 3"),
     "cross_entropy-shape": (lambda: ops.cross_entropy(X, V), ValueError, "Shape mismatch"),
     "primitive-type": (lambda: ops.exp(np.zeros(3)), TypeError, "exp: expected Tensors, got ndarray"),

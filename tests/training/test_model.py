@@ -128,6 +128,10 @@ def test_arrays_are_taken_and_lists_are_not():
     model = linear()
     model.train_on_batch(X.astype(np.float64), Y, loss="mse", optimizer="sgd")
     assert model[0].weight.grad.dtype == np.float32
+    with pytest.raises(
+        TypeError, match=r"x_batch must be an array of real numbers, got one of dtype object; pass array.astype\('float32'\)"
+    ):
+        model.train_on_batch(X.astype(object), Y, loss="mse", optimizer="sgd")
     for bad in (X.tolist(), None, "x"):
         with pytest.raises(TypeError, match="x_batch must be a Tensor or an ndarray"):
             model.train_on_batch(bad, Y, loss="mse", optimizer="sgd")

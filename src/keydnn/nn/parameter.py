@@ -46,6 +46,8 @@ class Parameter(Tensor):
         dtype: Any = np.float32,
         ctx: Any = None,
     ) -> None:
+        if isinstance(shape, np.ndarray | Tensor):
+            raise TypeError(f"Parameter: takes a shape, got data; make Parameter({shape.shape}) and call its copy_from_numpy(data)")
         shape = checked_shape(shape)
         charge(shape)
         super().__init__(shape, device, requires_grad=requires_grad, dtype=dtype, ctx=ctx)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
@@ -148,6 +150,21 @@ def cross_entropy_grad(k, p, labels, g):
     return k.cross_entropy_grad(p, labels, g)
 
 
+def whole_labels(target):
+    """Labels as integers; floating ones must be whole."""
+    if target.dtype.kind in "iu":
+        return target
+    labels, values = target.astype("int64"), target._data
+    different = np.flatnonzero(labels._data != values)
+    if different.size:
+        row = different[0]
+        raise ShapeError(
+            f"cross_entropy: labels are class numbers, got {values[row]} in row {row}; probabilities have shape (N, C), and numbers to"
+            " predict another loss, such as mse"
+        )
+    return labels
+
+
 def cross_entropy(pred, target):
     """Mean cross-entropy of logits.
 
@@ -156,7 +173,7 @@ def cross_entropy(pred, target):
         target: Integer class labels (N,), or probabilities (N, C); no gradient flows to it.
 
     Raises:
-        ValueError: Shapes do not fit, or a label is outside [0, C).
+        ValueError: Shapes do not fit, or a label is outside [0, C) or no whole number (not looked for in a recorded step).
     """
     if pred.ndim != 2 or pred.shape[0] == 0:
         raise ShapeError(f"cross_entropy: expected logits (N, C) with N >= 1, got shape {pred.shape}")
@@ -167,7 +184,7 @@ def cross_entropy(pred, target):
             f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)"
             f"{'; reshape the labels to (N,)' if target.size == pred.shape[0] else ''}"
         )
-    labels = target if target.dtype.kind in "iu" else target.astype("int64")
+    labels = whole_labels(target)
     values = labels._data
     if values.min() < 0 or values.max() >= pred.shape[1]:
         raise ShapeError(f"cross_entropy: labels run from {values.min()} to {values.max()}, expected 0 to {pred.shape[1] - 1}")

@@ -16,7 +16,7 @@ from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
 from keydnn.ops.activation import log_softmax, relu, softplus
 from keydnn.ops.elementwise import limit_through
-from keydnn.ops.loss import LIMIT, _same_shape, cross_entropy_p
+from keydnn.ops.loss import LIMIT, _same_shape, cross_entropy_p, whole_labels
 from keydnn.ops.shape import take
 
 REDUCTIONS = {"mean": lambda terms: terms.mean(), "sum": lambda terms: terms.sum(), "none": lambda terms: terms}
@@ -116,7 +116,7 @@ def cross_entropy_terms(pred, target, label_smoothing=0.0, class_weights=None, i
             f"cross_entropy: Shape mismatch: {pred.shape} vs {target.shape}; expected labels (N,) or probabilities (N, C)"
             f"{'; reshape the labels to (N,)' if target.size == pred.shape[0] else ''}"
         )
-    labels = target if target.dtype.kind in "iu" else target.astype("int64")
+    labels = whole_labels(target)
     counted = None
     if ignore_index is not None:
         counted = labels != ignore_index

@@ -63,8 +63,13 @@ def as_array(value: Any, what: str) -> Any:
     """A Tensor or ndarray as it is, an array of another library as a read-only ndarray of the same memory.
 
     Raises:
-        TypeError: ``value`` is none, or its memory cannot be read.
+        TypeError: ``value`` is none, holds no real numbers, or its memory cannot be read.
     """
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+        mend = (
+            "real and imaginary parts as columns of their own" if value.dtype.kind == "c" else "array.astype('float32') if they are numbers"
+        )
+        raise TypeError(f"{what} must be an array of real numbers, got one of dtype {value.dtype}; pass {mend}")
     if isinstance(value, Tensor | np.ndarray):
         return value
     if isinstance(value, Exchangeable) and not isinstance(value, np.generic):

@@ -55,6 +55,17 @@ def from_bits(array: np.ndarray, dtype: str | None) -> Any:
     return to_tensor(array).view(found)
 
 
+def scalars(values: Sequence[Any]) -> np.ndarray | None:
+    """Scalars that are all tensors of one dtype on one device, as doubles on the host in one move; None if they are not."""
+    torch = need("torch", "reading torch tensors")
+    first = values[0]
+    dtype, device = first.dtype, first.device
+    for one in values:
+        if not isinstance(one, torch.Tensor) or one.ndim or one.dtype is not dtype or one.device != device:
+            return None
+    return torch.stack(list(values)).detach().cpu().double().numpy() if dtype.is_floating_point else None
+
+
 def detach(tensor: Any) -> Any:
     """A copy without history."""
     return tensor.detach().clone() if tensor.requires_grad else tensor.clone()

@@ -32,6 +32,7 @@ from keydnn.experiment.samplers import BaseSampler, SimpleSampler
 RESAMPLE = ("never", "epoch", "epoch_full")
 PREFETCH = ("auto", "all", "lazy")
 _WINDOW_BYTES = 8 << 20  # of the batches that are made together when they are made lazily
+_AHEAD = 64  # steps whose batches are cut together, which is quicker than one by one between steps
 _SHARE = 4  # of the free memory one part may be taken by batches
 
 StepInput = tuple[dict[InputKey, Batch], dict[InputKey, BatchView]]
@@ -125,20 +126,25 @@ class _Input:
 
 
 class _Steps(Sequence[StepInput]):
-    """The inputs of the steps of an epoch, each made when it is first asked for."""
+    """The inputs of the steps of an epoch, made when they are asked for: the first by itself, later ones some at a time."""
 
     def __init__(self, n: int, make: Callable[[int], StepInput]) -> None:
         self._made: list[StepInput | None] = [None] * n
-        self._make = make
+        self._make, self._ahead = make, 1
 
     def __len__(self) -> int:
         return len(self._made)
 
     def __getitem__(self, i: Any) -> Any:
         found = self._made[i]
-        if found is None:
-            found = self._made[i] = self._make(i)
-        return found
+        if found is not None:
+            return found
+        start = range(len(self._made))[i]
+        for place in range(start, min(start + self._ahead, len(self._made))):
+            if self._made[place] is None:
+                self._made[place] = self._make(place)
+        self._ahead = _AHEAD
+        return self._made[start]
 
 
 class _Window:
@@ -254,7 +260,9 @@ class TrainFeeding:
                     f" {feed.view.source.label!r}; is batch_size above that, with drop_last?"
                 )
         self.is_lazy = phase.prefetch == "lazy" or (phase.prefetch == "auto" and self._is_large(where))
-        self.n_steps = len(schedule([feed.sampler.num_batches for feed in self.feeds], self.policy))
+        self._lengths = [feed.sampler.num_batches for feed in self.feeds]
+        self._schedule = schedule(self._lengths, self.policy)
+        self.n_steps = len(self._schedule)
         self._kept: Sequence[StepInput] | None = None
         self._blocks: dict[tuple[int, int], Rows | None] = {}
         self._places: Sequence[Places] = ()
@@ -280,7 +288,8 @@ class TrainFeeding:
             return self._kept
         drawn = [feed.drawn(epoch, self._resample) for feed in self.feeds]
         views = [[sampler.get_stream(one.stream) for one in inputs] for sampler, inputs in zip(drawn, self.inputs, strict=True)]
-        places = schedule([sampler.num_batches for sampler in drawn], self.policy)
+        lengths = [sampler.num_batches for sampler in drawn]
+        places = self._schedule if lengths == self._lengths else schedule(lengths, self.policy)
         if self.is_lazy:
             self._lazy = _LazySteps(len(places), self._steps_of_window(views, len(places)), functools.partial(self._window, places, views))
             return self._lazy
@@ -314,11 +323,12 @@ class TrainFeeding:
         return self._blocks[first, last]
 
     def _block(self, first: int, last: int) -> Rows | None:
-        start, n = self._places[first], 1
+        start = self._places[first]
         if any(at is None for at in start):
             return None
-        while first + n < last and all(at == begin + n for at, begin in zip(self._places[first + n], start, strict=True)):  # type: ignore[operator]
-            n += 1
+        places = np.array(self._places[first:last], np.int64)  # where one sampler is active, all are
+        in_turn = (places == places[0] + np.arange(len(places))[:, None]).all(axis=1)
+        n = len(places) if in_turn.all() else int(np.argmin(in_turn))
         told = zip(self.inputs, self._batches, start, strict=True)
         return rows_of([(one.key, made, at) for row, batches, at in told for one, made in zip(row, batches, strict=True)], n)  # type: ignore[misc]
 

@@ -69,11 +69,12 @@ class Loose:
 def packed(steps: Sequence[int], tensors: Sequence[Any], n_steps: int) -> Packed | Loose:
     """Tensors of some of ``n_steps`` steps, joined if they can be."""
     first = tensors[0]
-    kind, shape, dtype, device = type(first), first.shape[1:], first.dtype, getattr(first, "device", None)
-    alike = all(
-        type(one) is kind and one.shape[1:] == shape and one.dtype == dtype and getattr(one, "device", None) == device for one in tensors
-    )
-    return Packed(steps, tensors, n_steps) if alike and len(first.shape) else Loose(steps, tensors)
+    kind, shape, dtype, device = type(first), first.shape, first.dtype, getattr(first, "device", None)
+    for one in tensors:
+        fits = type(one) is kind and (one.shape == shape or one.shape[1:] == shape[1:])
+        if not fits or one.dtype != dtype or getattr(one, "device", None) != device:
+            return Loose(steps, tensors)
+    return Packed(steps, tensors, n_steps) if len(shape) else Loose(steps, tensors)
 
 
 def features_from_state(state: Mapping[str, Any]) -> Packed | Loose:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keydnn.experiment.backends.backend import Backend
-from keydnn.experiment.backends.tensors import adapter, backend_of
+from keydnn.experiment.backends.tensors import adapter, backend_of, owner_of
 
 
 def is_on_host(tensor: Any) -> bool:
@@ -30,6 +30,10 @@ def on_host(values: Sequence[Any]) -> NDArray[np.float64]:
         TypeError: Something else.
         ValueError: A tensor of several elements.
     """
+    if len(values) > 1 and owner_of(values[0]) is Backend.TORCH:
+        together: NDArray[np.float64] | None = adapter(Backend.TORCH).scalars(values)
+        if together is not None:
+            return together
     found = np.empty(len(values), np.float64)
     waiting: dict[Backend, list[int]] = {}
     near: dict[Any, bool] = {}

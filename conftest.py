@@ -6,6 +6,7 @@ Their pictures are drawn by the pages; `KEYDNN_PICTURES=docs/tutorial/experiment
 What `--quick` leaves out, of examples and of tests, is said here, too.
 """
 
+import gc
 import os
 import random
 import shutil
@@ -95,6 +96,17 @@ docstrings = Sybil(
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="no test marked slow or long, and every 24th row of the large tables")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is made while tests are read stays to the end: the collector of garbage need not look through it, neither then nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

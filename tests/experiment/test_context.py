@@ -7,8 +7,11 @@ import threading
 import numpy as np
 import pytest
 
+import keydnn
 from keydnn.experiment.context import ExperimentContext, RegistrationPolicy
 from keydnn.experiment.data import FeatureSet
+from keydnn.experiment.graph import ModelGraph, ModelNode
+from keydnn.experiment.training import Optimizer
 
 
 def make(label="a", **options):
@@ -31,6 +34,18 @@ def test_policies(context):
     with context.use_policy("NO_REGISTER"):
         make("b")
     assert not context.has_node(label="b") and context.registration_policy is RegistrationPolicy.OVERWRITE_WARN
+
+
+def test_a_context_has_one_graph(context):
+    def graph(label):
+        return ModelGraph(
+            [ModelNode(label, keydnn.Sequential(keydnn.Dense(1)), cells)], Optimizer("sgd", backend="keydnn"), f"graph-{label}"
+        )
+
+    cells = FeatureSet.from_dict("cells", {"x": np.ones(3), "y": np.ones(3)}, "x", "y")
+    graph("a")
+    with pytest.raises(ValueError, match=r"label 'graph-a' is registered; a context has one graph: make this one in another, `with Exp"):
+        graph("b")
 
 
 def test_lookups(context):

@@ -171,18 +171,18 @@ class ExperimentContext:
             if other is not node and (other.node_id == node.node_id or (check_label_collision and other.label == node.label))
         ]
         for other in rivals:
-            self._settle(node, other)
+            self._settle(node, other, f"{node.label!r} needs another label")
         for other in rivals:
             self._nodes.pop(other.node_id, None)
         self._nodes[node.node_id] = node
 
-    def _settle(self, node: Any, other: Any) -> None:
+    def _settle(self, node: Any, other: Any, mend: str) -> None:
         if self._policy is RegistrationPolicy.OVERWRITE:
             return
         known_by = f" and id {other.node_id}" if isinstance(other, INode) else ""
         text = f"a {type(other).__name__} with label {other.label!r}{known_by} is registered"
         if self._policy is RegistrationPolicy.ERROR:
-            raise RegistrationError(f"{text}; {node.label!r} needs another label, or the policy 'overwrite'")
+            raise RegistrationError(f"{text}; {mend}, or set the policy 'overwrite'")
         if self._policy is RegistrationPolicy.OVERWRITE_WARN:
             warnings.warn(f"{text}; it is replaced", UserWarning, stacklevel=4)
 
@@ -313,7 +313,7 @@ class ExperimentContext:
         if self._policy is RegistrationPolicy.NO_REGISTER:
             return
         if self._graph is not None and self._graph is not graph:
-            self._settle(graph, self._graph)
+            self._settle(graph, self._graph, "a context has one graph: make this one in another, `with ExperimentContext().activate():`")
         self._graph = graph
 
     def remove_model_graph(self) -> None:

@@ -25,6 +25,14 @@ KEYDNN_INLINE Vec<double> widened(Vec<float> v) {
   return __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
 }
 
+// v with zeros from lane k on.
+template <class T>
+KEYDNN_INLINE Vec<T> first_lanes(Vec<T> v, int64_t k) {
+  T room[kLanes<T>];
+  store(room, v);
+  return load_part(room, k, T(0));
+}
+
 // The sum of e^(x[j] - top), in double; with kStore also y[j] = e^(x[j] - top).
 template <bool kStore, class T>
 KEYDNN_INLINE double exponentials(const T* x, T top, T* y, int64_t n) {
@@ -43,7 +51,8 @@ KEYDNN_INLINE double exponentials(const T* x, T top, T* y, int64_t n) {
   }
   for (; j < n; j += L) {
     const int64_t k = n - j;
-    const Vec<T> e = vexp<T>((k >= kLanes<T> ? load(x + j) : load_part(x + j, k, -T(__builtin_inf()))) - top);
+    // lanes beyond the row are e^0, then 0: a result that underflows, as e^-inf does, costs 150 cycles
+    const Vec<T> e = k >= L ? vexp<T>(load(x + j) - top) : first_lanes<T>(vexp<T>(load_part(x + j, k, top) - top), k);
     if constexpr (sizeof(T) == 4) {
       sum += widened(e);
     } else {

@@ -45,10 +45,10 @@ class Own(keydnn.Model):
 
     def __init__(self):
         super().__init__()
-        self.layer, self.factors, self.settings = Linear(4, 4), [1.0], Settings()
+        self.layer, self.factors, self.settings, self.idle = Linear(4, 4), [1.0], Settings(), keydnn.Dropout(0.5)
 
     def forward(self, x):
-        return self.layer(x) * self.factors[0] * self.settings.factor * self.scale
+        return self.layer(x) * self.factors[0] * self.settings.factor * self.scale * self.idle.p
 
 
 class HalfStep(keydnn.SGD):
@@ -85,6 +85,7 @@ def cases():
     yield "an attribute of the loss", plain, sgd, object_loss, lambda m: setattr(object_loss, "factor", 3.0)
     yield "of an object whose method is the loss", plain, sgd, object_loss._value, lambda m: setattr(object_loss, "factor", 5.0)
     yield "a list of the model", Own, sgd, "mse", lambda m: m.factors.__setitem__(0, 3.0)
+    yield "a module that does not run", Own, sgd, "mse", lambda m: setattr(m.idle, "p", 0.1)
     yield "slots of an object of the model", Own, sgd, "mse", lambda m: setattr(m.settings, "factor", 3.0)
     yield "an attribute of the model's class", Own, sgd, "mse", lambda m: setattr(Own, "scale", Own.scale * 3.0)
     yield "the rule of an optimizer", plain, HalfStep, "mse", lambda m: HalfStep.factor.__setitem__(0, 0.5)

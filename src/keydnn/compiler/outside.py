@@ -53,7 +53,8 @@ class Outside:
         self._containers: dict[int, tuple[Any, tuple[Any, ...]]] = {}
         self._seen: set[tuple[int, int]] = set()
         self._alive: list[Any] = []  # what was seen by its id
-        given = list(arguments)
+        given, modules = list(arguments), list(modules)
+        self._run = {id(module) for module in modules}
         for function in functions:
             self._callable(function, given)
         for module in modules:
@@ -163,6 +164,8 @@ class Outside:
 
     def _object(self, value: Any, code: CodeType) -> None:
         """What ``code`` may read of an object: entries, attributes, and what its methods read."""
+        if _is_module(value) and id(value) not in self._run:
+            self._pairs[id(value), "_stamp"] = value, "_stamp", value._stamp
         if isinstance(value, _PLAIN) or not self._is_new(value, code):
             return
         if isinstance(value, tuple) or type(value) in _CONTAINERS:
@@ -183,7 +186,7 @@ class Outside:
 
     def _attributes_of(self, owner: Any, code: CodeType) -> None:
         """The attributes of an object whose names ``code`` loads."""
-        is_stamped = not isinstance(owner, type) and any(cls.__module__.startswith(f"{_PACKAGE}.nn.") for cls in type(owner).__mro__)
+        is_stamped = _is_module(owner)
         for name in _attribute_names(code):
             found = inspect.getattr_static(owner, name, _MISSING)
             if isinstance(found, property):
@@ -208,6 +211,11 @@ class Outside:
         self._seen.add(key)
         self._alive += [value, code]
         return True
+
+
+def _is_module(value: Any) -> bool:
+    """Whether ``value`` is a Module, whose stamp shows that attributes were assigned; asked without knowing the class."""
+    return not isinstance(value, type) and "_stamp" in getattr(value, "__dict__", ())
 
 
 def _entries(container: Any) -> tuple[Any, ...]:

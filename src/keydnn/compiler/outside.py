@@ -5,7 +5,8 @@ functions a step is known to call (which names the byte code loads, and what the
 still the very same objects: ``beta`` in ``mse + beta * penalty`` may be a global, a variable of the function around, an attribute
 of the loss or an entry of a dict.  The package's own code is not walked: what it reads is part of a step's signature or stamps.
 
-Not found: attributes whose name is computed (``getattr(config, name)``), and entries of containers that have more than 64.
+Not found: attributes whose name is computed (``getattr(config, name)``), entries of containers that have more than 64, and what the code
+of installed libraries reads, unless the step's own functions are from there.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Outside:
         self._seen: set[tuple[int, int]] = set()
         self._alive: list[Any] = []  # what was seen by its id
         given, modules = list(arguments), list(modules)
+        functions = list(functions)
+        self._homes = {_top(f) for f in (*functions, *map(type, modules))}  # installed or not, their code is the user's
         self._run = {id(module) for module in modules}
         for function in functions:
             self._callable(function, given)
@@ -90,10 +93,10 @@ class Outside:
         elif isinstance(f, FunctionType):
             self._function(f, arguments)
         elif isinstance(f, type):
-            if not _is_foreign(f.__module__):
+            if not self._is_foreign(f):
                 self._functions_of(f, ())
         elif isinstance(call := inspect.getattr_static(type(f), "__call__", None), FunctionType):
-            if _is_known(call):
+            if self._is_known(call):
                 self._held(f, getattr(f, "__dict__", {}).values())
             else:
                 self._function(call, [f, *arguments])
@@ -102,16 +105,17 @@ class Outside:
         """What a function or object of the package calls for the user."""
         if self._is_new(holder, None):
             for value in values:
-                if isinstance(value, FunctionType | MethodType | functools.partial) or not _is_foreign(type(value).__module__):
+                if isinstance(value, FunctionType | MethodType | functools.partial) or not self._is_foreign(type(value)):
+                    self._homes.add(_top(value))
                     self._callable(value)
 
     def _method(self, f: MethodType, arguments: Iterable[Any]) -> None:
         owner, function = f.__self__, f.__func__
-        if isinstance(function, FunctionType) and not _is_known(function):
+        if isinstance(function, FunctionType) and not self._is_known(function):
             self._function(function, [owner, *arguments])
         elif not isinstance(owner, type):
             for cls in type(owner).__mro__:  # a rule of the user's under a method of the package, as in an optimizer
-                if not _is_foreign(cls.__module__):
+                if not self._is_foreign(cls):
                     self._functions_of(cls, [owner])
 
     def _functions_of(self, cls: type, arguments: Iterable[Any]) -> None:
@@ -129,7 +133,7 @@ class Outside:
 
     def _function(self, f: FunctionType, arguments: Iterable[Any]) -> None:
         code = f.__code__
-        if _is_known(f):
+        if self._is_known(f):
             self._held(f, _cells(f))
             return
         arguments = [a for a in arguments if not isinstance(a, _PLAIN)]
@@ -153,7 +157,7 @@ class Outside:
     def _value(self, value: Any, holder: Any, name: str, code: CodeType, is_noted: bool = True) -> None:
         """``holder.name``, which code reads: note which object it is, then look into it."""
         if isinstance(value, ModuleType):
-            if not _is_foreign(value.__name__):
+            if not self._is_other(value.__name__.partition(".")[0]):
                 for read in _attribute_names(code) & vars(value).keys():
                     self._value(vars(value)[read], value, read, code)
             return
@@ -177,12 +181,16 @@ class Outside:
         elif isinstance(value, FunctionType | MethodType | functools.partial):
             self._callable(value)
         elif isinstance(value, type):
-            if not _is_foreign(value.__module__):
+            if not self._is_foreign(value):
                 self._attributes_of(value, code)
                 self._functions_of(value, ())
-        elif not _is_foreign(type(value).__module__):
+        elif not self._is_foreign(type(value)):
             self._attributes_of(value, code)
             self._callable(value)
+        elif not _is_ours(_top(type(value))):  # an object of a library: what it holds counts, its code does not
+            own = getattr(value, "__dict__", {})
+            for name in _attribute_names(code) & own.keys():
+                self._value(own[name], value, name, code)
 
     def _attributes_of(self, owner: Any, code: CodeType) -> None:
         """The attributes of an object whose names ``code`` loads."""
@@ -200,9 +208,19 @@ class Outside:
             elif found is not _MISSING and inspect.getattr_static(type(found), "__get__", None) is None:
                 is_own = name in getattr(owner, "__dict__", ())
                 home = None if is_own else next((cls for cls in _classes(owner) if name in vars(cls)), None)
-                if is_own or (home is not None and not _is_foreign(home.__module__)):
+                if is_own or (home is not None and not self._is_foreign(home)):
                     holder = home if is_stamped and not is_own else owner
                     self._value(found, holder, name, code, is_noted=not (is_stamped and is_own))
+
+    def _is_other(self, top: str) -> bool:
+        return _is_ours(top) or (_is_installed(top) and top not in self._homes)
+
+    def _is_foreign(self, value: Any) -> bool:
+        """Whether a function or class is none of the user's code."""
+        return self._is_other(_top(value))
+
+    def _is_known(self, f: FunctionType) -> bool:
+        return _top(f) != "builtins" and self._is_foreign(f)
 
     def _is_new(self, value: Any, code: CodeType | None) -> bool:
         key = id(value), id(code)
@@ -233,15 +251,23 @@ def _cells(f: FunctionType) -> Iterable[Any]:
 
 
 @functools.cache
-def _is_foreign(module: str) -> bool:
-    """Whether a module, by name, belongs to the package, to NumPy or to Python: its objects are left alone."""
-    top = module.partition(".")[0]
+def _is_ours(top: str) -> bool:
+    """Whether a top-level module is the package, NumPy or Python."""
     return top in ("builtins", "numpy", _PACKAGE) or (top != "__main__" and top in sys.stdlib_module_names)
 
 
-def _is_known(f: FunctionType) -> bool:
-    """Whether a function is none of the user's; one without a module was made by ``exec``."""
-    return f.__module__ not in (None, "builtins") and _is_foreign(f.__module__)
+@functools.cache
+def _is_installed(top: str) -> bool:
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    return top != "__main__" and ("site-packages" in file or "dist-packages" in file)
+
+
+def _top(value: Any) -> str:
+    """The top-level module that a function, class or object comes from; "" for what ``exec`` made."""
+    if isinstance(value, MethodType | functools.partial):
+        value = value.__func__ if isinstance(value, MethodType) else value.func
+    module = getattr(value, "__module__", None)
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def _codes(code: CodeType) -> Iterable[CodeType]:

@@ -12,7 +12,7 @@ from keydnn.experiment import AppliedLoss, ConcatNode, Experiment, ExperimentCon
 from keydnn.experiment.callbacks import Callback, ExperimentCallback
 from keydnn.experiment.execution.run_record import git_revision
 from keydnn.experiment.models.keydnn import SequentialMLP
-from keydnn.experiment.phases import Checkpointing, EvalPhase, FitPhase, PhaseGroup, TrainPhase
+from keydnn.experiment.phases import Checkpointing, EvalPhase, FitPhase, InputBinding, PhaseGroup, TrainPhase
 from keydnn.experiment.results import PhaseGroupResults
 from keydnn.experiment.samplers import SimpleSampler
 
@@ -577,6 +577,33 @@ def test_predictions_that_are_refused(data, options, error, match):
     exp.model_graph.build()
     with pytest.raises(error, match=match):
         exp.predict(data, **options)
+
+
+@pytest.mark.parametrize("second", [[], "y.transformed"])
+def test_outputs_of_joined_sets_are_unscaled_by_the_only_targets(ten, second):
+    other = FeatureSet.from_dict("other", {"w": np.arange(10.0), "y": np.arange(10.0)}, "w", "y")
+    for rows in (ten, other):
+        rows.fit_transform("StandardScaler", domain="targets")
+    heads = [
+        ModelNode("a", SequentialMLP(output_shape=(2,), hidden_dim=4), ten.reference(features="a.raw", targets="y.transformed")),
+        ModelNode("b", SequentialMLP(output_shape=(2,), hidden_dim=4), other.reference(features="w.raw", targets=second)),
+    ]
+    joined = ConcatNode("joined", heads, -1, concat_axis_targets="first")
+    tail = ModelNode("tail", SequentialMLP(output_shape=(1, 1), hidden_dim=4), joined)
+    graph = ModelGraph([*heads, joined, tail], Optimizer("sgd", opt_kwargs={"lr": 0.1}, backend="keydnn"))
+    exp = Experiment.from_active_context("two")
+    graph.build()
+    data = {"ten": np.ones(3), "other": np.arange(3.0)}
+    scaled = exp.predict(data, unscale=False)
+    if second:
+        with pytest.raises(RuntimeError, match=r"'other' targets.y.transformed; 'ten' .*targets=\[\] in the references of the others"):
+            exp.predict(data)
+        return
+    y = 2.0 * np.arange(10)
+    assert np.allclose(exp.predict(data), scaled * y.std() + y.mean(), rtol=1e-5)
+    sources = [InputBinding.for_evaluation(node=head, upstream=rows) for head, rows in zip(heads, (ten, other), strict=True)]
+    with pytest.raises(ValueError, match="several: 'other' split None, 'ten' split None; put the columns"):
+        EvalPhase("test", input_sources=sources)
 
 
 def test_predictions_of_graphs_with_several_inputs_and_ends(ten):

@@ -187,7 +187,11 @@ def _unscaled(outputs: Array, goal: ComputeNode, sources: Mapping[FeatureSetRefe
     if not scaled:
         return outputs
     if len(found) > 1:
-        raise RuntimeError(f"node {goal.label!r} has targets of several kinds, so its outputs cannot be unscaled: pass unscale=False")
+        kinds = "; ".join(sorted(f"{source.label!r} {', '.join(names)}" for (_, names), source in found.items()))
+        raise RuntimeError(
+            f"targets of several kinds reach node {goal.label!r} ({kinds}), so it is not known how its outputs were scaled: "
+            "leave all but one out (targets=[] in the references of the others), or pass unscale=False"
+        )
     (((_, names), source),) = found.items()
     inner = tuple(source.collection.shape(names[0]))
     if outputs.size != len(outputs) * len(names) * int(np.prod(inner, dtype=np.int64)):

@@ -34,7 +34,10 @@ class OncePhase(ExperimentPhase):
         sources = {(one.upstream_ref.node_id or one.upstream_ref.node_label, one.split) for one in self.input_sources}
         if len(sources) > 1:
             names = ", ".join(sorted({f"{one.upstream_ref.node_label!r} split {one.split!r}" for one in self.input_sources}))
-            raise ValueError(f"phase {label!r} passes over one feature set and split, its bindings name several: {names}")
+            raise ValueError(
+                f"phase {label!r} passes over one feature set and split, its bindings name several: {names}; "
+                "put the columns that belong together into one FeatureSet"
+            )
 
     def _held(self, graph: ModelGraph) -> dict[str, str]:
         return {node.node_id: FROZEN for node in graph.executed_nodes(self.active_nodes) if isinstance(node, ModelNode)}

@@ -208,6 +208,7 @@ def test_files_without_a_run(tmp_path):
     assert done.exit_code == 2 and "holds no run" in done.output
 
 
+@pytest.mark.slow
 def test_two_files_are_compared(study, tmp_path):
     bench, path = study
     same = called("compare", path, bench.exp.save(tmp_path / "again"))

@@ -112,6 +112,7 @@ def test_what_cannot_be_sent_is_named():
     assert bench.exp.history == []
 
 
+@pytest.mark.slow
 def test_errors_come_back():
     bench = Bench("keydnn")
     bench.train.add_callback(Fails())

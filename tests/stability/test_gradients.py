@@ -38,6 +38,7 @@ def test_a_scale_saves_gradients_that_a_format_would_lose():
     assert squares == pytest.approx(round(squares), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_dynamic_scale_backs_off_from_the_rail_and_returns():
     formats = {"dense0": {"gradient": "ap_fixed<12,6,AP_RND,AP_SAT>"}}
     h, model = run(epochs=600, precision_dict=formats, loss_scale="dynamic")

@@ -8,6 +8,8 @@ import pytest
 from keydnn.experiment import AppliedLoss, Experiment, FeatureSet, Loss, ModelGraph, ModelNode, Optimizer, TrainPhase
 from keydnn.experiment.callbacks import Callback
 from keydnn.experiment.context import ExperimentContext
+from keydnn.experiment.execution.phase_running import run_phase
+from keydnn.experiment.results import TrainResults
 from keydnn.experiment.samplers import SimpleSampler
 
 torch = pytest.importorskip("torch", reason="needs torch")
@@ -128,3 +130,24 @@ def test_what_a_callback_changes_counts_from_the_next_step_on():
     told = epoch_losses(exp.run_phase(phase, **QUIET))
     assert seen == [True] * 30
     assert told[1] < 0.6 * told[0]
+
+
+def test_what_is_recorded_is_safe_from_later_steps_and_there_after_a_failure():
+    exp, node, phase = prepared()
+    exp.model_graph.build()
+    made, results = [], TrainResults("train")
+
+    def overwrite(module, given, output):
+        """Of 30 steps the 26th fails, and every output is overwritten in the step after it."""
+        if len(made) == 25:
+            raise RuntimeError("enough")
+        if made:
+            made[-1][1].zero_()
+        made.append((output.detach().clone(), output.detach()))
+
+    node.model.module.register_forward_hook(overwrite)
+    with pytest.raises(RuntimeError, match="enough"):
+        run_phase(phase, experiment=exp, results=results, show_sampler_progress=False, show_training_progress=False)
+    told = [place.output(node.node_id).features for place in results.context_store.places()]
+    assert len(told) == 25
+    assert all(torch.equal(mine, before) for mine, (before, _) in zip(told, made, strict=True))

@@ -35,6 +35,7 @@ from keydnn.experiment.progress_bars import evaluation_progress, training_progre
 from keydnn.experiment.results import EvalResults, FitResults, PhaseResults, TrainResults
 from keydnn.experiment.results.scalars import on_host
 
+_MOST_WAITING = 32  # steps
 _PLACE: ContextVar[Accelerator | None] = ContextVar("keydnn_experiment_place", default=None)  # of the phase around
 
 
@@ -202,6 +203,32 @@ class _Values:
         return sum(self._known) / len(self._known)
 
 
+class _Steps:
+    """Steps of an epoch on their way into the results, some at a time: that is quicker than one by one between steps.
+
+    Args:
+        results: Where they are recorded.
+    """
+
+    def __init__(self, results: Any) -> None:
+        self._results = results
+        self._waiting: list[ExecutionContext] = []
+
+    def add(self, ctx: ExecutionContext, *, may_wait: bool) -> None:
+        """One more; it waits only if no later step can change what it holds."""
+        self._waiting.append(ctx)
+        if not may_wait or len(self._waiting) >= _MOST_WAITING:
+            self.record()
+
+    def record(self) -> None:
+        """Record those that wait."""
+        waiting, self._waiting = self._waiting, []
+        for ctx in waiting:
+            self._results.add_execution_context(ctx)
+
+    close = record  # also after a step that failed
+
+
 class _Training:
     """The epochs of a training phase."""
 
@@ -226,8 +253,8 @@ class _Training:
         ctx: ExecutionContext | None = None
         show = bars.epoch(epoch, self.feeding.n_steps)
         values = _Values(results.metric_store, epoch, begun.epoch(epoch))
-        step = self._stepper()
-        with contextlib.closing(values):
+        step, recorded = self._stepper(), _Steps(results)
+        with contextlib.closing(values), contextlib.closing(recorded):
             steps = self.feeding.epoch(epoch)
             i, end = begun.first_step(epoch), len(steps)
             while i < end:
@@ -244,9 +271,9 @@ class _Training:
                     values.add_many(many)
                     i += len(many)
                     continue
-                step(ctx)
+                may_wait = step(ctx)
                 if records:
-                    results.add_execution_context(ctx)
+                    recorded.add(ctx, may_wait=may_wait)
                 value = ctx.losses.to_minimize()
                 values.add(value)
                 if self.around_batches:
@@ -271,22 +298,24 @@ class _Training:
         outputs, losses = ({}, None) if made is None else (made.outputs, made.losses)
         return ExecutionContext(self.run.phase.label, epoch, i, inputs, views, outputs, losses)
 
-    def _stepper(self) -> Callable[[ExecutionContext], None]:
-        """What makes the steps of an epoch."""
+    def _stepper(self) -> Callable[[ExecutionContext], bool]:
+        """What makes the steps of an epoch, and tells whether their contexts may wait until they are recorded."""
         run, phase = self.run, self.run.phase
         if self.around_batches or not self.is_bare:
             return self._step
-        return run.graph.unwatched(phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
+        told = {"active_nodes": phase.active_nodes, "accelerator": run.where, "copies": run.results.keeps_outputs}
+        return run.graph.unwatched(phase.losses, **told)
 
-    def _step(self, ctx: ExecutionContext) -> None:
-        """A training step in which nodes that run only because others read them stay as they are."""
+    def _step(self, ctx: ExecutionContext) -> bool:
+        """A training step in which nodes that run only because others read them stay as they are; its context does not wait."""
         run, phase = self.run, self.run.phase
         with still(self.bystanders), computing_in(phase.precision):
             if self.accumulation is None:
                 run.graph.train_step(ctx, phase.losses, active_nodes=phase.active_nodes, accelerator=run.where)
-                return
+                return False
             self.accumulation.start(ctx.batch_idx, self.feeding.n_steps)
             run.graph.accumulate_step(ctx, phase.losses, self.accumulation, active_nodes=phase.active_nodes, accelerator=run.where)
+        return False
 
     def _many(self, ctx: ExecutionContext, steps: Any) -> Any:
         """The losses of this step and some that follow, made in one call; None if it has to be made by itself."""

@@ -50,12 +50,13 @@ class DirectStep:
             one.begin()
         self._keys = [(loss.node_id, loss.label) for loss in self._losses]
 
-    def step(self, ctx: ExecutionContext, accumulation: Accumulation | None = None) -> None:
+    def step(self, ctx: ExecutionContext, accumulation: Accumulation | None = None, *, copies: bool = False) -> None:
         """All nodes forward, the losses backward, one step of the optimizer unless the group goes on.
 
         Args:
             ctx: The step, with the inputs of the head nodes; outputs and losses are put into it.
             accumulation: Where the step stands in its group.
+            copies: Whether outputs are copies, which no later step can change.
         """
         optimizer, face, losses = self._optimizer, self._face, self._losses
         passes, outputs = self._passes, ctx.outputs
@@ -74,9 +75,10 @@ class DirectStep:
             self._accumulate(ctx, accumulation, recording, values)
         cut = face.cut
         ctx.add_losses(LossCollection.of_step(self._keys, [cut(value) for value in values]))
+        without_history = face.detach if copies else cut
         for node_id, _ in passes:
             for samples in outputs[node_id].role_data.parts.values():
-                samples.change_features(cut)
+                samples.change_features(without_history)
 
     def _accumulate(self, ctx: ExecutionContext, accumulation: Accumulation, recording: Any, values: list[Any]) -> None:
         """The backward pass of a step of a group, and the update if it is the last."""

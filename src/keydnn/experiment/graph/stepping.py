@@ -146,28 +146,31 @@ class Stepping(Structure):
         *,
         active_nodes: Sequence[Any] | None = None,
         accelerator: Accelerator | str | None = None,
-    ) -> Callable[[ExecutionContext], None]:
+        copies: bool = False,
+    ) -> Callable[[ExecutionContext], bool]:
         """:meth:`train_step` for steps between which nobody changes nodes, losses or optimizers; what is common to them is looked at once.
 
         Args:
             losses: As for a step.
             active_nodes: As for a step.
             accelerator: As for a step.
+            copies: Whether outputs are copied, where that costs little, so that contexts may wait for a while.
 
         Returns:
-            What makes a step of its context.
+            What makes a step of its context, and tells whether outputs were copied.
         """
         direct: DirectStep | None = None  # what makes steps like the latest one
 
-        def step(ctx: ExecutionContext) -> None:
+        def step(ctx: ExecutionContext) -> bool:
             nonlocal direct
             for batch in ctx.inputs.values():
                 if batch.is_masked:
                     direct = None
             if direct is None:
                 direct = self._train(ctx, losses, active_nodes, accelerator)
-            else:
-                direct.step(ctx)
+                return False
+            direct.step(ctx, copies=copies)
+            return copies
 
         return step
 

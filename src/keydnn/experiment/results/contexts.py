@@ -67,6 +67,9 @@ class ContextStore:
         keep: Domains that are recorded; None keeps all.
         shelf: Where epochs go when they are over; None keeps them in memory.
 
+    Attributes:
+        keeps_outputs: Whether outputs are among the domains that are recorded.
+
     Raises:
         ValueError: An unknown mode or domain.
     """
@@ -74,7 +77,7 @@ class ContextStore:
     def __init__(self, recording: ResultRecording | str = ResultRecording.ALL, keep: Any = None, shelf: Shelf | None = None) -> None:
         self.shelf = shelf
         self.recording, self.keep = ResultRecording.from_value(recording), checked_keep(keep)
-        self._keeps_outputs = self.keep is None or DOMAIN_OUTPUTS in self.keep
+        self.keeps_outputs = self.keep is None or DOMAIN_OUTPUTS in self.keep
         self._segments: list[Segment] = []
         self._frames: dict[int, Frame] = {}  # batch to the frame it had last
         self._packed: Sequence[Frame] | None = None
@@ -110,7 +113,7 @@ class ContextStore:
         is_new = frame is None or not frame.fits(ctx)
         if frame is None or is_new:
             frame = self._frames[batch] = Frame.of(ctx, self.keep)
-        features = _features(ctx.outputs) if self._keeps_outputs else {}
+        features = _features(ctx.outputs) if self.keeps_outputs else {}
         losses = [] if ctx.losses is None else ctx.losses.values()
         self._known.add(batch)
         segment.add(Step(batch, frame, features, losses))
@@ -138,7 +141,7 @@ class ContextStore:
         for one in self._segments:
             if one.epoch_idx == steps.epoch_idx and (twice := _common(one.batches(), steps.batches())):
                 raise ValueError(f"batches {twice} of epoch {steps.epoch_idx} are recorded already")
-        self._segments.append(steps if self._keeps_outputs else dataclasses.replace(steps, outputs={}))
+        self._segments.append(steps if self.keeps_outputs else dataclasses.replace(steps, outputs={}))
 
     def start_epoch(self, epoch: int) -> None:
         """An epoch begins: what came before is packed and, of the mode ``LAST``, let go, apart from the best epoch."""

@@ -113,6 +113,11 @@ class PhaseResults:
         """Whether steps are recorded at all."""
         return self.context_store.records_steps
 
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether outputs of steps are recorded."""
+        return self.context_store.records_steps and self.context_store.keeps_outputs
+
     def start_epoch(self, epoch: int) -> None:
         """An epoch begins: the one before is packed and, of the mode ``LAST``, let go."""
         self.context_store.start_epoch(epoch)

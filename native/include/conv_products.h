@@ -95,13 +95,27 @@ void finish_lanes(const Finish<T>& finish, int64_t o, int64_t count, T* y, int64
   }
   for (int64_t i = 0; finish.relu && i < n * W; ++i) y[i] = y[i] <= 0 ? T(0) : y[i];
 }
+// to[i] = change(from[i]), i < n; register by register.
+template <class T, class Change>
+KEYDNN_INLINE void map_row(const T* from, T* to, int64_t n, Change change) {
+  constexpr int64_t L = kLanes<T>;
+  int64_t i = 0;
+  for (; i + L <= n; i += L) store(to + i, change(load(from + i)));
+  if (i < n) store_n(to + i, change(load_n(from + i, n - i)), n - i);
+}
 // Of n neighbouring positions of output o.
 template <class T>
 void finish_row(const Finish<T>& finish, int64_t o, T* y, int64_t n) {
-  if (finish.mean)
-    for (int64_t i = 0; i < n; ++i) y[i] = (y[i] - finish.mean[o]) * finish.scale[o];
-  for (int64_t i = 0; finish.beta && i < n; ++i) y[i] += finish.beta[o];
-  for (int64_t i = 0; finish.relu && i < n; ++i) y[i] = y[i] <= 0 ? T(0) : y[i];
+  const Vec<T> beta = splat(finish.beta ? finish.beta[o] : T(0)), none = {};
+  if (finish.mean) {
+    const Vec<T> mean = splat(finish.mean[o]), scale = splat(finish.scale[o]);
+    map_row(y, y, n, [=](Vec<T> v) { return (v - mean) * scale; });
+  }
+  if (finish.relu) {
+    map_row(y, y, n, [=](Vec<T> v) { return v + beta <= none ? none : v + beta; });
+  } else if (finish.beta) {
+    map_row(y, y, n, [=](Vec<T> v) { return v + beta; });
+  }
 }
 // Of rows [r0, r1) of planes [o0, o1), r0 even.
 template <class T>

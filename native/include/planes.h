@@ -36,6 +36,30 @@ KEYDNN_INLINE typename Run<T, L>::vec every_second(const T* p) {
   }
 }
 
+// x[0], y[0], x[1], y[1], ...: 2 L elements.
+template <class T, int L>
+KEYDNN_INLINE void put_pairs(T* to, typename Run<T, L>::vec x, typename Run<T, L>::vec y) {
+  using V = typename Run<T, L>::vec;
+  V low, high;
+  if constexpr (L == 1) {
+    low = x, high = y;
+  } else if constexpr (L == 16) {
+    low = pick<V, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(x, y);
+    high = pick<V, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(x, y);
+  } else if constexpr (L == 8) {
+    low = pick<V, 0, 8, 1, 9, 2, 10, 3, 11>(x, y);
+    high = pick<V, 4, 12, 5, 13, 6, 14, 7, 15>(x, y);
+  } else if constexpr (L == 4) {
+    low = pick<V, 0, 4, 1, 5>(x, y);
+    high = pick<V, 2, 6, 3, 7>(x, y);
+  } else {
+    low = pick<V, 0, 2>(x, y);
+    high = pick<V, 1, 3>(x, y);
+  }
+  Run<T, L>::put(to, low);
+  Run<T, L>::put(to + L, high);
+}
+
 // Calls step(Const<L>{}, i) so that [i, i + L) cover [0, n), the last one overlapping its neighbour; L is shorter than a
 // register where n is, and 1 for what is left then.
 template <int L, class Step>
@@ -68,49 +92,91 @@ KEYDNN_INLINE void copy_run(T* to, const T* from, int64_t n) {
 
 // A view into an image: element (r, q) of the plane is source element (row0 + r * row_step, col0 + q * col_step), or zero
 // outside of it.
+constexpr int64_t kMostFolded = 64;  // columns of a plane that is folded
 struct Frame {
   int64_t height, width;                   // of the source
   int64_t row0, col0, row_step, col_step;
   int64_t rows, cols;                      // of the plane
 };
 
+// What of a plane's columns has a source: [q0, q1), from source column `first` on.
+struct Columns {
+  int64_t q0, q1, first;
+  explicit Columns(const Frame& f) {
+    q0 = lesser(f.cols, f.col0 < 0 ? ceil_div(-f.col0, f.col_step) : int64_t(0));
+    q1 = greater(q0, lesser(f.cols, f.width > f.col0 ? ceil_div(f.width - f.col0, f.col_step) : int64_t(0)));
+    first = f.col0 + q0 * f.col_step;
+  }
+};
+
+// to[i] = from[i * step], i < n.
+template <class T>
+KEYDNN_INLINE void copy_columns(T* to, const T* from, int64_t n, int64_t step) {
+  if (step == 1) return copy_run<T, 1>(to, from, n);
+  if (step == 2) return copy_run<T, 2>(to, from, n);
+  for (int64_t i = 0; i < n; ++i) to[i] = from[i * step];
+}
+
 template <class T>
 void fill_plane(const T* from, const Frame& f, T* to) {
-  // columns [q0, q1) have a source
-  const int64_t q0 = lesser(f.cols, f.col0 < 0 ? ceil_div(-f.col0, f.col_step) : int64_t(0));
-  const int64_t q1 = greater(q0, lesser(f.cols, f.width > f.col0 ? ceil_div(f.width - f.col0, f.col_step) : int64_t(0)));
-  const int64_t first = f.col0 + q0 * f.col_step;
+  constexpr int64_t L = kLanes<T>;
+  const Columns columns(f);
+  const bool is_narrow = f.cols < L || columns.q0 > L || f.cols - columns.q1 > L;
   for (int64_t r = 0; r < f.rows; ++r, to += f.cols) {
     const int64_t i = f.row0 + r * f.row_step;
-    if (i < 0 || i >= f.height) {
-      for (int64_t q = 0; q < f.cols; ++q) to[q] = T(0);
-      continue;
+    const bool is_outside = i < 0 || i >= f.height;
+    if (is_outside || is_narrow) {
+      memset(to, 0, sizeof(T) * static_cast<size_t>(f.cols));
+    } else {  // both ends, of which the columns between may take back their part
+      store(to, Vec<T>{});
+      store(to + f.cols - L, Vec<T>{});
     }
-    const T* const row = from + i * f.width + first;
-    for (int64_t q = 0; q < q0; ++q) to[q] = T(0);
-    if (f.col_step == 1) {
-      copy_run<T, 1>(to + q0, row, q1 - q0);
-    } else if (f.col_step == 2) {
-      copy_run<T, 2>(to + q0, row, q1 - q0);
-    } else {
-      for (int64_t q = q0; q < q1; ++q) to[q] = row[(q - q0) * f.col_step];
+    if (!is_outside) copy_columns(to + columns.q0, from + i * f.width + columns.first, columns.q1 - columns.q0, f.col_step);
+  }
+}
+
+// The plane folded: element (r, q), then element (r + down, q), then (r, q + 1), ...; r < rows - down.
+template <class T>
+void fill_folded(const T* from, const Frame& f, int64_t down, T* to) {
+  const Columns columns(f);
+  const int64_t n = columns.q1 - columns.q0;
+  T rows[2][kMostFolded];
+  const T none[kMostFolded] = {};
+  memset(to, 0, sizeof(T) * static_cast<size_t>(2 * f.cols * (f.rows - down)));
+  for (int64_t r = 0; r < f.rows - down; ++r, to += 2 * f.cols) {
+    const T* row[2];
+    for (int half = 0; half < 2; ++half) {
+      const int64_t i = f.row0 + (r + half * down) * f.row_step;
+      row[half] = i < 0 || i >= f.height ? none : from + i * f.width + columns.first;
+      if (row[half] == none || f.col_step == 1) continue;
+      copy_columns(rows[half], row[half], n, f.col_step);
+      row[half] = rows[half];
     }
-    for (int64_t q = q1; q < f.cols; ++q) to[q] = T(0);
+    cover<kLanes<T> / 2>(n, [&](auto lanes, int64_t i) {
+      constexpr int L = lanes.value;
+      put_pairs<T, L>(to + 2 * (columns.q0 + i), Run<T, L>::at(row[0] + i), Run<T, L>::at(row[1] + i));
+    });
   }
 }
 
 // The input planes of a convolution: per channel one plane for each (row phase, column phase) that a tap meets.
 // Tap (u, v) reads phase (dh u % sh, dw v % sw), shifted by (dh u / sh) rows and (dw v / sw) columns.
+// Folded, the rows of the upper and of the lower half of the output meet their elements side by side.
 struct InputPlanes {
-  const keydnn_conv_shape& s;
+  keydnn_conv_shape s;
   int64_t rows, pitch, size;               // of one plane, in elements
   int64_t row_phases, col_phases;          // phases 0 .. n-1 exist
+  int64_t step = 1;                        // from one column to the next: 2 where planes are folded
   explicit InputPlanes(const keydnn_conv_shape& shape) : s(shape) {
     rows = s.oh + floor_div(s.dh * (s.kh - 1), s.sh);
     pitch = s.ow + floor_div(s.dw * (s.kw - 1), s.sw);
     size = rows * pitch;
     row_phases = lesser(s.sh, s.dh * (s.kh - 1) + 1);
     col_phases = lesser(s.sw, s.dw * (s.kw - 1) + 1);
+  }
+  void fold() {  // where s.oh is even
+    step = 2;
+    size = (rows - s.oh / 2) * pitch * step;
   }
   int64_t phases() const { return row_phases * col_phases; }
   int64_t channel() const { return phases() * size; }  // elements of all planes of a channel
@@ -121,17 +187,20 @@ struct InputPlanes {
     for (int64_t u = 0; u < s.kh; ++u)
       for (int64_t v = 0; v < s.kw; ++v) {
         const int64_t row = s.dh * u, col = s.dw * v, down = floor_div(row, s.sh), right = floor_div(col, s.sw);
-        *next++ = ((row - down * s.sh) * col_phases + col - right * s.sw) * size + down * pitch + right;
+        *next++ = ((row - down * s.sh) * col_phases + col - right * s.sw) * size + (down * pitch + right) * step;
       }
     const int64_t taps = s.kh * s.kw;
     for (int64_t c = 1; c < n_channels; ++c)
       for (int64_t i = 0; i < taps; ++i) *next++ = to[i] + c * channel();
   }
+  // Of the rows of the output from r0 on.
   template <class T>
-  void fill(const T* image_channel, T* to) const {
+  void fill(const T* image_channel, T* to, int64_t r0 = 0) const {
     for (int64_t a = 0; a < row_phases; ++a)
-      for (int64_t b = 0; b < col_phases; ++b, to += size)
-        fill_plane(image_channel, Frame{s.h, s.w, a - s.ph, b - s.pw, s.sh, s.sw, rows, pitch}, to);
+      for (int64_t b = 0; b < col_phases; ++b, to += size) {
+        const Frame frame{s.h, s.w, a - s.ph + r0 * s.sh, b - s.pw, s.sh, s.sw, rows, pitch};
+        step == 1 ? fill_plane(image_channel, frame, to) : fill_folded(image_channel, frame, s.oh / 2, to);
+      }
   }
 };
 

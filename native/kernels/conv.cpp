@@ -14,6 +14,7 @@
 // Numerics: bias first, then taps in the order (c, u, v) resp. (o, u, v), in the array's precision.
 // Meaning: kernels/reference, functions of the same names.
 #include "conv_products.h"
+#include "row_products.h"
 #include "keydnn/conv_finish.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -31,6 +32,8 @@ Finish<T> finish_of(const Finish<T>& all, int64_t group, int64_t image, const ke
 // y is not written where results are pooled.
 template <class T>
 int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape& s, const Finish<T>& finish) {
+  const RowConvolution<T> by_rows(x, weight, bias, y, s, finish);
+  if (by_rows.folded) return by_rows.run();
   const int64_t out = s.oh * s.ow, in_c = s.c / s.groups, out_c = s.o / s.groups, n_k = in_c * s.kh * s.kw;
   const InputPlanes planes(s);
   const bool pack = packs<T>(out_c, n_k, s.ow);

@@ -24,28 +24,6 @@ int relu_maxpool(const T* x, T* y, uint8_t* code, int64_t planes, int64_t h, int
   return KEYDNN_OK;
 }
 
-// x[0], y[0], x[1], y[1], ...: 2 L elements.
-template <class T, int L>
-KEYDNN_INLINE void put_pairs(T* to, typename Run<T, L>::vec x, typename Run<T, L>::vec y) {
-  using V = typename Run<T, L>::vec;
-  V low, high;
-  if constexpr (L == 16) {
-    low = pick<V, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(x, y);
-    high = pick<V, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(x, y);
-  } else if constexpr (L == 8) {
-    low = pick<V, 0, 8, 1, 9, 2, 10, 3, 11>(x, y);
-    high = pick<V, 4, 12, 5, 13, 6, 14, 7, 15>(x, y);
-  } else if constexpr (L == 4) {
-    low = pick<V, 0, 4, 1, 5>(x, y);
-    high = pick<V, 2, 6, 3, 7>(x, y);
-  } else {
-    low = pick<V, 0, 2>(x, y);
-    high = pick<V, 1, 3>(x, y);
-  }
-  Run<T, L>::put(to, low);
-  Run<T, L>::put(to + L, high);
-}
-
 template <class T, int L>
 KEYDNN_INLINE void spread_windows(const T* g, const uint8_t* code, T* top, T* low) {
   if constexpr (L == 1) {

@@ -329,14 +329,16 @@ def test_convolutions_are_pooled_in_the_cache(n, channels, groups, dtype):
 
 
 @pytest.mark.parametrize("n", [1, 9])
-@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (24, 1), (6, 2), (80, 1)])
+@pytest.mark.parametrize(
+    ("channels", "groups", "size"), [(3, 1, (13, 9)), (24, 1, (16, 32)), (6, 2, (6, 8)), (6, 1, (6, 4)), (80, 1, (13, 9))]
+)
 @pytest.mark.parametrize("after", ["norm", "relu", "norm, relu", "plain norm, relu", "norm, relu, pool"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_follows_a_convolution_is_done_in_the_cache(n, channels, groups, after, dtype):
+def test_what_follows_a_convolution_is_done_in_the_cache(n, channels, groups, size, after, dtype):
     rng = np.random.default_rng(0)
-    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((n, 4, 13, 9), (channels, 4 // groups, 3, 3), (channels,)))
+    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((n, 4, *size), (channels, 4 // groups, 3, 3), (channels,)))
     mean, var, gamma, beta = (rng.uniform(0.5, 1.5, channels).astype(dtype) for _ in range(4))
-    x[0, 0, 0, 0], x[-1, 1, 6, 6] = np.nan, np.inf
+    x[0, 0, 0, 0], x[-1, 1, 5, 3] = np.nan, np.inf
 
     def function(x, w, b, mean, var, gamma, beta):
         y = ops.conv2d(x, w, b, padding=(1, 1), groups=groups)

@@ -94,6 +94,8 @@ BIG = {
     "many channels": ((3, 40, 9, 15), (70, 40, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
     "many images and channels": ((19, 17, 14, 14), (80, 17, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
     "stem": ((9, 3, 45, 50), (64, 3, 7, 7), Geometry((2, 2), (3, 3), (1, 1), 1)),
+    "rows that fill registers": ((2, 20, 16, 32), (26, 10, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 2)),
+    "rows that fill half of one": ((1, 40, 8, 8), (90, 40, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
     "wide": ((1, 3, 7, 400), (5, 3, 3, 7), Geometry((1, 2), (0, 3), (1, 1), 1)),
 }
 
@@ -112,6 +114,22 @@ def test_bits_do_not_depend_on_threads(name, dtype):
     check_product("conv2d_grad_x", dx, (g, w), (x_shape[2:], *params), w[:, 0].size)
     (dw,) = same_bits_for_threads(lambda: table.conv2d_grad_w(x, g, w_shape[2:], *params))
     check_product("conv2d_grad_w", dw, (x, g), (w_shape[2:], *params), g[:, 0].size)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [4, 8, 16, 32])
+@pytest.mark.parametrize(("stride", "dilation", "kernel", "groups"), [(1, 1, 3, 1), (2, 1, 3, 2), (3, 2, 2, 1), (1, 2, 5, 1)])
+def test_an_image_alone_has_the_bits_that_it_has_among_others(dtype, width, stride, dilation, kernel, groups):
+    """One image whose rows fill registers goes a way of its own, as do few channels and many images."""
+    rng = np.random.default_rng(0)
+    reach = dilation * (kernel - 1)
+    x = rng.standard_normal((8, 34, 5 * stride + reach - 1, (width - 1) * stride + reach - 1)).astype(dtype)
+    w, b = rng.standard_normal((26, 34 // groups, kernel, kernel)).astype(dtype), rng.standard_normal(26).astype(dtype)
+    params = ((stride, stride), (1, 1), (dilation, dilation), groups)
+    together = table.conv2d(x, w, b, *params)
+    assert together.shape[2:] == (6, width)
+    for i in range(2):
+        np.testing.assert_array_equal(table.conv2d(x[i : i + 1], w, b, *params), together[i : i + 1])
 
 
 def poisoned(x, value, where):

@@ -107,7 +107,7 @@ def compare(name, *operands):
 
 for dtype in (np.float32, np.float64):
     make = lambda *shape: rng.standard_normal(shape).astype(dtype)
-    for size in (5, 12, 33):
+    for size in (5, 6, 14, 33):
         for geometry in (((1, 1), (1, 1), (1, 1), 1), ((2, 1), (0, 2), (1, 2), 3)):
             x, w = make(2, 6, size, size + 1), make(9, 6 // geometry[3], 3, 2)
             y = reference.conv2d(x, w, None, *geometry)

@@ -69,6 +69,9 @@ KEYDNN_INLINE void map_range2(const T* x, const T* y, T* z, int64_t begin, int64
   for (int64_t i = begin; i < end; i += kLanes<T>) {
     const int64_t k = end - i;
     const bool whole = k >= kLanes<T>;
+    fetch_ahead(x + i);
+    fetch_ahead(y + i);
+    fetch_ahead(z + i);
     const Vec<T> v = f(whole ? load(x + i) : load_part(x + i, k, T(0)), whole ? load(y + i) : load_part(y + i, k, T(0)));
     if (whole) {
       store(z + i, v);

@@ -8,6 +8,7 @@
 // The polynomials are interpolations at Chebyshev nodes, computed in 60-digit arithmetic; each stays below a tenth of a
 // unit in the last place.  Infinities, NaN, signed zeros and subnormals come out as IEEE 754 wants them.
 #pragma once
+#include "ahead.h"
 #include "lanes.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -256,6 +257,8 @@ template <class T, class F>
 KEYDNN_INLINE void map_range(const T* x, T* y, int64_t begin, int64_t end, F f) {
   for (int64_t i = begin; i < end; i += kLanes<T>) {
     const int64_t k = end - i;
+    fetch_ahead(x + i);
+    fetch_ahead(y + i);
     const Vec<T> v = f(k >= kLanes<T> ? load(x + i) : load_part(x + i, k, T(0)));
     if (k >= kLanes<T>) {
       store(y + i, v);

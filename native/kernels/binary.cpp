@@ -1,6 +1,6 @@
 // Arithmetic and comparisons of two operands that broadcast, and `where`; chunks of kGrain elements of the result.
 // Meaning: kernels/reference/elementwise.py, function of the same name.  Bits: those of IEEE 754, so NumPy's.
-#include "kernel.h"
+#include "ahead.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -15,14 +15,11 @@ template <class T, class Op>
 KEYDNN_INLINE void row(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n, Op op) {
   const T a = *x, b = *y;
   if (xs && ys) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) z[i] = op(x[i], y[i]);
+    each_ahead<T>(0, n, [=](int64_t i) { z[i] = op(x[i], y[i]); }, x, y, z);
   } else if (xs) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) z[i] = op(x[i], b);
+    each_ahead<T>(0, n, [=](int64_t i) { z[i] = op(x[i], b); }, x, z);
   } else if (ys) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) z[i] = op(a, y[i]);
+    each_ahead<T>(0, n, [=](int64_t i) { z[i] = op(a, y[i]); }, y, z);
   } else {
     const T c = op(a, b);
     for (int64_t i = 0; i < n; ++i) z[i] = c;

@@ -13,16 +13,14 @@ constexpr int64_t kGrain = 16384;
 template <class T, class F>
 KEYDNN_INLINE int each(const T* x, T* y, int64_t n, double ns, F f) {
   parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-#pragma GCC ivdep
-    for (int64_t i = begin; i < end; ++i) y[i] = f(x[i]);
+    each_ahead<T>(begin, end, [=](int64_t i) { y[i] = f(x[i]); }, x, y);
   });
   return KEYDNN_OK;
 }
 template <class T, class F>
 KEYDNN_INLINE int each2(const T* x, const T* y, T* z, int64_t n, F f) {
   parallel_ranges(n, kGrain, 0.3 * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-#pragma GCC ivdep
-    for (int64_t i = begin; i < end; ++i) z[i] = f(x[i], y[i]);
+    each_ahead<T>(begin, end, [=](int64_t i) { z[i] = f(x[i], y[i]); }, x, y, z);
   });
   return KEYDNN_OK;
 }

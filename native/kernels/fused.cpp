@@ -69,19 +69,17 @@ T floored_div(T x, T z) {
   return quotient - whole > T(0.5) ? whole + T(1) : whole;
 }
 
-#define KEYDNN_MAP1(expression)                     \
-  _Pragma("GCC ivdep")                              \
-  for (int64_t i = 0; i < n; ++i) {                 \
-    const T x = a[i];                               \
-    y[i] = (expression);                            \
-  }                                                 \
+#define KEYDNN_MAP1(expression)                              \
+  each_ahead<T>(0, n, [=](int64_t i) {                       \
+    const T x = a[i];                                        \
+    y[i] = (expression);                                     \
+  }, a, y);                                                  \
   break
-#define KEYDNN_MAP2(expression)                     \
-  _Pragma("GCC ivdep")                              \
-  for (int64_t i = 0; i < n; ++i) {                 \
-    const T x = a[i], z = b[i];                     \
-    y[i] = (expression);                            \
-  }                                                 \
+#define KEYDNN_MAP2(expression)                              \
+  each_ahead<T>(0, n, [=](int64_t i) {                       \
+    const T x = a[i], z = b[i];                              \
+    y[i] = (expression);                                     \
+  }, a, b, y);                                               \
   break
 #define KEYDNN_VMAP(function) \
   map_range<T>(a, y, 0, n, [](Vec<T> x) { return function<T>(x); }); \

@@ -4,6 +4,7 @@
 //
 // Work is cut into parts of about kPart elements: part p of an output covers fixed positions of r0 (or of r1, where r0
 // is 1), and parts are combined in order, so bits depend on the shape alone.
+#include "ahead.h"
 #include "sums.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -12,6 +13,8 @@ namespace {
 constexpr int64_t kPart = 32768;
 constexpr int64_t kNear = 4096;    // elements that stay in the first-level cache, in whatever order they are read
 constexpr int64_t kColumns = 256;  // columns that are summed side by side where r1 is 1
+constexpr int64_t kTall = 1024;    // rows from which it is so many:
+constexpr int64_t kMostColumns = 2048;
 
 // v as doubles, halves added.
 KEYDNN_INLINE Vec<double> widened(Vec<float> v) {
@@ -31,6 +34,7 @@ KEYDNN_INLINE double quick_sum_of(const float* x, int64_t n, int64_t count, int6
     int64_t i = 0;
     for (; i + 8 * L <= n; i += 8 * L) {
       const float *const a = x + i, *const b = a + 4 * L;
+      for (int64_t j = 0; j < 8 * L; j += kLine<float>) fetch_ahead(a + j);
       even += widened((load(a) + load(a + L)) + (load(a + 2 * L) + load(a + 3 * L)));
       odd += widened((load(b) + load(b + L)) + (load(b + 2 * L) + load(b + 3 * L)));
     }
@@ -156,20 +160,21 @@ void sum_side_by_side(const T* x, int64_t rows, int64_t row, int64_t n, double* 
 template <class T, class Acc>
 void sum_side_by_side(const T*, int64_t, int64_t, int64_t, Acc*) {}
 
-// r1 = 1: k1 neighbouring outputs are reduced side by side, kColumns at a time.
+// r1 = 1: k1 neighbouring outputs are reduced side by side, kColumns or (long runs of memory, where there is much) kMostColumns
+// at a time.
 template <class T, class Rule>
 int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
   using Acc = typename Rule::Acc;
-  const int64_t width = lesser(k1, kColumns), blocks = ceil_div(k1, kColumns);
-  const int64_t step = greater<int64_t>(1, kPart / width), parts = ceil_div(r0, step);
+  const int64_t columns = r0 < kTall ? kColumns : kMostColumns, width = lesser(k1, columns), blocks = ceil_div(k1, columns);
+  const int64_t step = greater(kPart / width, r0 < kTall ? 1 : ceil_div(r0, 32)), parts = ceil_div(r0, step);
   const Scratch<Acc> partial(parts > 1 ? k0 * parts * k1 : 0);
   if (parts > 1 && !partial) return KEYDNN_NO_MEMORY;
   Acc* const totals = partial.data;
   parallel_for(k0 * parts * blocks, 0.2 * static_cast<double>(k0 * r0 * k1), [=](int64_t unit) KEYDNN_NOINLINE {
     const int64_t block = unit % blocks, part = unit / blocks % parts, o = unit / blocks / parts;
-    const int64_t column = block * kColumns, n = lesser(kColumns, k1 - column);
+    const int64_t column = block * columns, n = lesser(columns, k1 - column);
     const T* from = x + (o * r0 + part * step) * k1 + column;
-    Acc sums[kColumns];
+    Acc sums[kMostColumns];
     const int64_t rows = lesser(step, r0 - part * step);
     if (Rule::kIsSum && rows * k1 <= kNear) {
       if (!sum_few(from, rows, k1, sums)) sum_side_by_side(from, rows, k1, n, sums);
@@ -177,7 +182,7 @@ int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
       for (int64_t j = 0; j < n; ++j) sums[j] = from[j];
       for (int64_t i = 1; i < rows; ++i) {
         const T* row = from + i * k1;
-        for (int64_t j = 0; j < n; ++j) sums[j] = Rule::join(sums[j], static_cast<Acc>(row[j]));
+        each_ahead<T>(0, n, [&](int64_t j) { sums[j] = Rule::join(sums[j], static_cast<Acc>(row[j])); }, row);
       }
     }
     if (parts == 1) {
@@ -187,12 +192,13 @@ int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
     }
   });
   if (parts == 1) return KEYDNN_OK;
-  for (int64_t o = 0; o < k0; ++o) {
-    Acc* const first = totals + o * parts * k1;
+  parallel_for(k0 * blocks, 0.3 * static_cast<double>(k0 * parts * k1), [=](int64_t unit) KEYDNN_NOINLINE {
+    const int64_t o = unit / blocks, column = unit % blocks * columns, n = lesser(columns, k1 - column);
+    Acc* const first = totals + o * parts * k1 + column;
     for (int64_t p = 1; p < parts; ++p)
-      for (int64_t j = 0; j < k1; ++j) first[j] = Rule::join(first[j], first[p * k1 + j]);
-    for (int64_t j = 0; j < k1; ++j) y[o * k1 + j] = Rule::finish(first[j], r0);
-  }
+      for (int64_t j = 0; j < n; ++j) first[j] = Rule::join(first[j], first[p * k1 + j]);
+    for (int64_t j = 0; j < n; ++j) y[o * k1 + column + j] = Rule::finish(first[j], r0);
+  });
   return KEYDNN_OK;
 }
 

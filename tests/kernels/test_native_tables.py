@@ -208,6 +208,7 @@ THREADED = {
     "sum columns": lambda k, t: k.sum(large((3001, 101), t), (0,), False),
     "sum wide columns": lambda k, t: k.sum(large((101, 3001), t), (0,), False),
     "mean channels": lambda k, t: k.mean(large((50, 3, 41, 47), t), (0, 2, 3), False),
+    "sum tall and wide": lambda k, t: k.sum(large((1030, 2100), t), (0,), False),
     "sum middle": lambda k, t: k.sum(large((7, 401, 113), t), (1,), False),
     "max": lambda k, t: k.max(large(M, t), None, False),
     "min columns": lambda k, t: k.min(large((3001, 101), t), (0,), False),

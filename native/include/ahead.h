@@ -10,8 +10,6 @@ namespace {
 
 constexpr int64_t kAheadBytes = 1024;
 template <class T>
-constexpr int64_t kAhead = kAheadBytes / sizeof(T);
-template <class T>
 constexpr int64_t kLine = 64 / sizeof(T);
 
 // The line that a pass at p will read soon, or (for T* that it will write) change.  The address may lie outside of the array.

@@ -22,7 +22,8 @@ constexpr double kNsPerPlane = 0.3;  // to copy an element into its plane
 constexpr double kNsPerBlock = 6e3;  // of a chunk of a product, at least
 constexpr int64_t kImagesApart = 8;  // from so many images on, each is a chunk of its own
 constexpr int64_t kLeastTaps = 32;   // for outputs side by side
-constexpr int64_t kTapsAtOnce = 144; // of packed weights: they and the stage stay in the first cache
+constexpr int64_t kLeastPiece = 144; // taps at a time of packed weights, at least; more while, times the bytes of a plane's row,
+constexpr int64_t kPieceBytes = 36 << 10;  // they are no more than this: a third of it is what a row of 3x3 windows reads
 
 // Where an output goes that has fewer positions than its product, or a place of its own: element (r, q), r < rows, q < cols,
 // to out[at + r * out_row + q * out_col].
@@ -137,11 +138,16 @@ void packed_rows(const Product<T>& p, int64_t block, int64_t r0, int64_t r1, T* 
   for (int64_t i = 0; p.bias && i < count; ++i) start[i] = p.bias[o + i];
   const PixelRow<T, NR> row(p.cols);
   const bool finishes = p.finish.changes();
-  for (int64_t k = 0; k == 0 || k < p.n_k; k += kTapsAtOnce)
+  const int64_t most = greater(kLeastPiece, kPieceBytes / (p.pitch * int64_t(sizeof(T))));
+  const int64_t pieces = greater((p.n_k + most / 2) / most, int64_t(1)), piece = ceil_div(p.n_k, pieces);
+  Fetch<T> fetch{p.out + o * p.out_plane + r0 * p.out_row, (r1 - r0) * p.out_row, p.out_plane, count};
+  const int64_t lines = ceil_div(fetch.count(), row.count * (r1 - r0) * pieces);
+  for (int64_t k = 0; k == 0 || k < p.n_k; k += piece)
     for (int64_t r = r0; r < r1; ++r) {
       T* const to = stage + (r - r0) * row_size;
-      row.run(p.planes + r * p.pitch, p.offset + k, lesser(kTapsAtOnce, p.n_k - k), p.w + o * p.n_k + k * W, k ? to : start, k ? W : 0, to);
-      if (finishes && k + kTapsAtOnce >= p.n_k) finish_lanes<T, W>(p.finish, o, count, to, p.cols);
+      const int64_t taps = lesser(piece, p.n_k - k);
+      row.run(p.planes + r * p.pitch, p.offset + k, taps, p.w + o * p.n_k + k * W, k ? to : start, k ? W : 0, to, fetch, lines);
+      if (finishes && k + piece >= p.n_k) finish_lanes<T, W>(p.finish, o, count, to, p.cols);
     }
   T* const out = p.out + o * p.out_plane;
   if (p.out_col == 1 && p.out_row == p.cols)

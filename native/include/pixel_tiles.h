@@ -16,6 +16,8 @@ constexpr int kMostPixels = 14;
 constexpr int kMostPixels = 6;
 #endif
 
+constexpr int64_t kTapsAhead = 8;  // whose weights are fetched ahead: a piece of them may exceed the first cache
+
 // One tile of M pixels.  from_row is the distance of `from`'s rows: 0 where all pixels start with the same bias.
 template <class T, int M, int NR>
 void pixel_tile(const T* planes, const int64_t* offset, int64_t n_k, const T* w, const T* from, int64_t from_row, T* stage) {
@@ -29,7 +31,10 @@ void pixel_tile(const T* planes, const int64_t* offset, int64_t n_k, const T* w,
     const T* const x = planes + offset[k];
     Vec<T> wv[NR];
 #pragma GCC unroll 2
-    for (int v = 0; v < NR; ++v) wv[v] = load(w + v * L);
+    for (int v = 0; v < NR; ++v) {
+      wv[v] = load(w + v * L);
+      __builtin_prefetch(w + (kTapsAhead * NR + v) * L);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
       const Vec<T> xv = splat(x[i]);
@@ -54,6 +59,27 @@ PixelTile<T> pixel_tile_of(int64_t m) {
   return pixel_tile<T, M, NR>;
 }
 
+// Memory that will be written: `runs` runs of `run` elements that begin `step` apart.  Fetched piece by piece while tiles are
+// computed, so that writing it does not wait for each line.
+template <class T>
+struct Fetch {
+  const T* data;
+  int64_t run, step, runs;
+  int64_t at = 0;  // within the run
+  void lines(int64_t n) {
+    constexpr int64_t line = 64 / sizeof(T);
+    for (; n > 0 && runs > 0; --n) {
+      __builtin_prefetch(data + lesser(at, run - 1), 1);
+      at += line;
+      if (at < run + line - 1) continue;  // one more: runs begin anywhere in a line
+      at = 0;
+      data += step;
+      --runs;
+    }
+  }
+  int64_t count() const { return runs * ceil_div(run + 64 / int64_t(sizeof(T)) - 1, 64 / int64_t(sizeof(T))); }
+};
+
 // A row of pixels cut into tiles of nearly equal width.
 template <class T, int NR>
 struct PixelRow {
@@ -63,8 +89,10 @@ struct PixelRow {
     tile[0] = pixel_tile_of<T, NR>(width);
     tile[1] = pixel_tile_of<T, NR>(lesser(width + 1, int64_t(kMostPixels)));
   }
-  void run(const T* planes, const int64_t* offset, int64_t n_k, const T* w, const T* from, int64_t from_row, T* stage) const {
+  void run(const T* planes, const int64_t* offset, int64_t n_k, const T* w, const T* from, int64_t from_row, T* stage,
+           Fetch<T>& fetch, int64_t lines) const {
     for (int64_t t = 0; t < count; ++t) {
+      fetch.lines(lines);
       const int64_t m = width + (t < wider);
       tile[t < wider](planes, offset, n_k, w, from, from_row, stage);
       planes += m;

@@ -25,6 +25,8 @@ template <class T, int V, int R, int NR>
 void tap_tile(const Band<T>& band, const int64_t* runs, T* part) {
   Vec<T> acc[R * V][NR] = {};
   const T* g = band.g;
+#pragma GCC unroll 32
+  for (int k = 0; k < R * V * NR; ++k) __builtin_prefetch(part + k * kLanes<T>, 1);  // added to in the end
   for (int64_t row = 0; row < band.n; ++row) {
     const T* x[R];
 #pragma GCC unroll 8

@@ -64,7 +64,8 @@ struct ByChannels {
   // Adds to part what tiles [t0, t1) find in rows of planes, whose block of g is packed.
   void multiply(const T* x_planes, const int64_t* rows, int64_t n_rows, const T* packed, int64_t width, int64_t t0, int64_t t1,
                 T* part) const {
-    const int64_t height = greater(kBand / s.ow, int64_t(1));
+    const int64_t bands = greater((n_rows * s.ow + kBand / 2) / kBand, int64_t(1));
+    const int64_t height = ceil_div(n_rows, lesser(bands, n_rows));
     for (int64_t r = 0; r < n_rows; r += height) {
       const Band<T> band{x_planes, packed + r * s.ow * width * kLanes<T>, rows + r, lesser(height, n_rows - r), s.ow};
       for (const TapTile<T>* t = plan.tiles.data + t0; t < plan.tiles.data + t1; ++t)

@@ -7,6 +7,7 @@ import numpy as np
 
 import keydnn
 from keydnn.nn import Dropout, Linear
+from keydnn.training import repeat
 from keydnn.training.turns import evaluation_mode, training_turn
 
 X = np.random.default_rng(0).standard_normal((4, 8, 6)).astype("f4")
@@ -79,3 +80,36 @@ def test_predictions_from_threads_while_one_trains():
 
     in_threads(*(lambda i=i: predicts(i) for i in range(3)), trains)
     assert all(module.training for module in (*net.modules(), *other.modules()))
+
+
+def test_predictions_are_repeated_by_the_step_that_made_them():
+    """Whatever else the model did between, in this thread or another one: the short way of ``predict`` is a prediction's."""
+    net = model()
+    x, y = keydnn.tensor(X[0]), keydnn.tensor(X[0][:, :3])
+    expected = net.predict(x, compile=False).numpy()
+    for _ in range(4):
+        net.predict(X[1][:5])
+    for _ in range(4):
+        net.evaluate(x, y, loss="mse")
+    net.predict(x, requires_grad=True)
+    for _ in range(4):
+        np.testing.assert_allclose(net.predict(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_thread_that_evaluates_between_training_and_its_short_way(monkeypatch):
+    net = model()
+    optimizer = keydnn.SGD(net.parameters(), lr=0.01)
+    x, y = X[0], X[0][:, :3]
+    remember = repeat.remember_training
+
+    def evaluates_before(*args):
+        in_threads(lambda: net.evaluate(x, y, loss="mse"))
+        remember(*args)
+
+    monkeypatch.setattr(repeat, "remember_training", evaluates_before)
+    for _ in range(4):
+        logs = net.train_on_batch(keydnn.tensor(x), keydnn.tensor(y), loss="mse", optimizer=optimizer)
+    weights = net[0].weight.numpy().copy()
+    net.train_on_batch(keydnn.tensor(x), keydnn.tensor(y), loss="mse", optimizer=optimizer)
+    assert set(logs) == {"loss"} and net._repeat.step.is_training
+    assert not np.array_equal(weights, net[0].weight.numpy())

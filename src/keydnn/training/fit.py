@@ -275,7 +275,7 @@ class Fit(BatchHooks):
         """Run at least one step; returns the values of each log, one per step."""
         size = self.data.batch_size  # type: ignore[attr-defined]
         shapes = tuple(((size, *array.shape[1:]), array.dtype) for array in arrays)
-        step = recorded.warm(self.model, shapes, self.plan) if len(rows) else None
+        step = recorded.warm(self.model, shapes, False, self.plan) if len(rows) else None
         if step is None:
             logs = self._step(*self.data.batch(order, first))  # type: ignore[attr-defined]
             return {name: [float(value)] for name, value in logs.items()}

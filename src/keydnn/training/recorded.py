@@ -204,23 +204,40 @@ def predict(model: Any, x: Tensor) -> Any:
         return [own()(x)]  # type: ignore[misc]
 
     with steps.turn:
-        step = steps.find(("predict", _shape(x)), lambda: RecordedStep(function, fuse=False))
+        step = steps.find(_prediction_key(x), lambda: RecordedStep(function, fuse=False))
         if not step.is_checked:
             (y,) = step(x)
             return y if not isinstance(y, np.ndarray) else x._from_op(y.copy(), None)
     return x._from_op(step.fresh([x])[0], None)
 
 
+def _prediction_key(x: Tensor) -> tuple[Any, ...]:
+    return "predict", _shape(x)
+
+
+# -- plans that have been checked against eager steps and still hold
+
+
+def warm(model: Any, shapes: tuple[Any, ...], same: bool, plan: StepPlan) -> RecordedStep | None:
+    """The plan that serves a training step of a signature (see :func:`training_key`) now, or None."""
+    return _warm(model, training_key(shapes, same, plan))
+
+
+def warm_training(model: Any, x: Tensor, y: Tensor, plan: StepPlan) -> RecordedStep | None:
+    """The plan that serves a training step on a batch now, or None."""
+    return warm(model, (_shape(x), _shape(y)), x is y, plan)
+
+
+def warm_prediction(model: Any, x: Tensor) -> RecordedStep | None:
+    """The plan that serves a prediction now, or None."""
+    return _warm(model, _prediction_key(x))
+
+
+def _warm(model: Any, key: tuple[Any, ...]) -> RecordedStep | None:
+    return next((step for step in of(model).entries.get(key, ()) if step.is_checked and step.holds()), None)
+
+
 # -- many steps at a time
-
-
-def warm(model: Any, shapes: tuple[Any, ...], plan: StepPlan) -> RecordedStep | None:
-    """The plan of a signature that has been checked against eager steps and still holds, or None."""
-    variants = of(model).entries.get(training_key(shapes, False, plan), ())
-    for step in variants:
-        if step.plan is not None and step.replays > 1 and step.holds():
-            return step
-    return None
 
 
 def run_rows(

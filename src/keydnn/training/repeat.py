@@ -18,7 +18,7 @@ from keydnn.autograd.modes import state
 from keydnn.compiler.step import RecordedStep, attributes
 from keydnn.kernels.native import load
 from keydnn.nn.module import Clock, Module
-from keydnn.training.recorded import BUILT_IN_OPTIMIZERS, is_own, of
+from keydnn.training.recorded import BUILT_IN_OPTIMIZERS, is_own, warm_prediction, warm_training
 from keydnn.training.step import StepPlan
 from keydnn.training.streaming import StreamingMetric
 
@@ -78,19 +78,18 @@ def _shell(array: np.ndarray) -> np.ndarray:
 
 
 def remember_training(model: Any, asked: tuple[Any, ...], x: Any, y: Any, plan: StepPlan) -> None:
-    """Make the latest step ready for a :class:`Training`, if it is a plan that has been checked."""
-    step = of(model).latest
+    """Make the step that serves this batch ready for a :class:`Training`, if it is a plan that has been checked."""
     fits = (
-        step is not None
-        and step.is_checked
-        and step.is_training
+        type(x) is Tensor
+        and type(y) is Tensor
         and plan.zero_grad
         and type(plan.optimizer) in BUILT_IN_OPTIMIZERS
         and model._ready_at == Clock.now
         and all(module.training or module._is_frozen for module in model._below)
         and not any(is_own(metric) or isinstance(metric, StreamingMetric) for metric in plan.metrics)
     )
-    model.__dict__["_repeat"] = Training(model, asked, step, x, y, plan) if fits else None  # type: ignore[arg-type]
+    step = warm_training(model, x, y, plan) if fits else None
+    model.__dict__["_repeat"] = None if step is None or not step.is_training else Training(model, asked, step, x, y, plan)
 
 
 class Prediction:
@@ -133,14 +132,11 @@ def _common(step: RecordedStep) -> Iterator[tuple[Any, str]]:
 
 
 def remember_prediction(model: Any, x: Tensor) -> None:
-    """Make the latest step ready for a :class:`Prediction`, if it is a plan that has been checked."""
-    step = of(model).latest
+    """Make the step that serves this input ready for a :class:`Prediction`, if it is a plan that has been checked."""
     fits = (
-        step is not None
-        and step.is_checked
-        and len(step.outputs) == 1
-        and type(x) is Tensor
+        type(x) is Tensor
         and model._ready_at == Clock.now
         and all(type(module).train is Module.train and type(module).eval is Module.eval for module in (model, *model._below))
     )
-    model.__dict__["_predicted"] = Prediction(step, x) if fits else None  # type: ignore[arg-type]
+    step = warm_prediction(model, x) if fits else None
+    model.__dict__["_predicted"] = None if step is None or len(step.outputs) != 1 else Prediction(step, x)

@@ -36,6 +36,19 @@ nb::object maxpool2d(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
   return nb::make_tuple(y, argmax);
 }
 
+nb::object maxpool2d_values(nb::handle hx, Pair kernel, Pair stride, Pair padding) {
+  const Operand x(hx);
+  if (!is_image(x)) return nb::object();
+  const keydnn_pool_shape s = make_shape(x.dim(0) * x.dim(1), {x.dim(2), x.dim(3)}, kernel, stride, padding);
+  const npy_intp shape[4] = {x.dim(0), x.dim(1), s.oh, s.ow};
+  nb::object y = empty(4, shape, x.type());
+  by_type(x.type(), [&](auto zero) {
+    using T = decltype(zero);
+    run(cost_ns(s), [&] { return api::maxpool2d(x.data<T>(), data<T>(y), static_cast<int64_t*>(nullptr), &s); });
+  });
+  return y;
+}
+
 nb::object maxpool2d_grad(nb::handle hg, nb::handle hargmax, Pair size, Pair padding) {
   const Operand g(hg);
   const Array argmax(hargmax);
@@ -101,6 +114,7 @@ nb::dict kernels(nb::handle reference) {
   Kernels k(reference);
   const nb::arg x("x"), g("g"), argmax("argmax"), size("size"), kernel("kernel"), stride("stride"), padding("padding");
   k.add("maxpool2d", [](handle x, Pair k, Pair s, Pair p) { return maxpool2d(x, k, s, p); }, x, kernel, stride, padding);
+  k.add("maxpool2d_values", [](handle x, Pair k, Pair s, Pair p) { return maxpool2d_values(x, k, s, p); }, x, kernel, stride, padding);
   k.add("maxpool2d_grad", [](handle g, handle at, Pair n, Pair p) { return maxpool2d_grad(g, at, n, p); }, g, argmax, size, padding);
   k.add("avgpool2d", [](handle x, Pair k, Pair s, Pair p) { return avgpool2d(x, k, s, p); }, x, kernel, stride, padding);
   k.add("avgpool2d_grad", [](handle g, Pair n, Pair k, Pair s, Pair p) { return avgpool2d_grad(g, n, k, s, p); }, g, size, kernel, stride,

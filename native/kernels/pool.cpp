@@ -5,7 +5,7 @@
 // The maximum: ties go to the first position in row-major order, the first NaN wins, padding never does.
 // Numerics: averages are summed in the array's precision in row-major order; plane_mean sums in double.
 // Meaning: kernels/reference, functions of the same names (plane_mean: global_avgpool2d).
-#include "planes.h"
+#include "relu_windows.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -45,6 +45,16 @@ KEYDNN_INLINE void with_step(int64_t step, F&& f) {
   if (step == 1) return f([](int64_t j) { return j; });
   if (step == 2) return f([](int64_t j) { return 2 * j; });
   f([=](int64_t j) { return j * step; });
+}
+
+// Calls f(offset, span, u, v) for the taps (u, v) of output row i: its windows `span` meet the cells offset + j * sw of the plane.
+template <class F>
+KEYDNN_INLINE void for_taps(const Shape& s, int64_t i, F&& f) {
+  for (int64_t u = 0; u < s.kh; ++u) {
+    const int64_t row = s.sh * i + u - s.ph;
+    if (row < 0 || row >= s.h) continue;
+    for (int64_t v = 0; v < s.kw; ++v) f(row * s.w + v - s.pw, Span(v, s.ow, s.w, s.sw, s.pw), u, v);
+  }
 }
 
 // ---- maximum -------------------------------------------------------------------------------------------------------
@@ -113,16 +123,15 @@ KEYDNN_INLINE auto ramp(int64_t first, int64_t step) {
   }
 }
 
-template <class T>
-struct SameSize;
-template <>
-struct SameSize<float> {
-  using type = int32_t;
-};
-template <>
-struct SameSize<double> {
-  using type = int64_t;
-};
+// Positions as integers of 64 bits.
+template <int L, class I>
+KEYDNN_INLINE auto widen(I at) {
+  if constexpr (L == 1) {
+    return static_cast<int64_t>(at);
+  } else {
+    return __builtin_convertvector(at, typename Run<int64_t, L>::vec);
+  }
+}
 
 // One row of windows 2x2 with stride 2; at: position of the first window's corner.  Positions relative to the corner are
 // integers as wide as T, so that masks fit.
@@ -139,9 +148,18 @@ void max_row_2x2(const T* top, const T* bottom, int64_t width, int64_t at, int64
     best.meet(fetch_step<T, L, 2>(bottom + 2 * j), corner + below);
     best.meet(fetch_step<T, L, 2>(bottom + 2 * j + 1), corner + below + 1);
     keep<T, L>(y + j, best.value);
-    Int relative[L];
-    keep<Int, L>(relative, best.at);
-    for (int i = 0; i < L; ++i) argmax[j + i] = at + 2 * (j + i) + relative[i];
+    keep<int64_t, L>(argmax + j, ramp<L>(at + 2 * j, 2) + widen<L>(best.at));
+  });
+}
+
+// The same without positions.
+template <class T>
+void largest_row_2x2(const T* top, const T* bottom, int64_t n, T* y) {
+  cover<kLanes<T>>(n, [&](auto lanes, int64_t j) {
+    constexpr int L = lanes.value;
+    const auto above = first_largest(fetch_step<T, L, 2>(top + 2 * j), fetch_step<T, L, 2>(top + 2 * j + 1));
+    const auto below = first_largest(fetch_step<T, L, 2>(bottom + 2 * j), fetch_step<T, L, 2>(bottom + 2 * j + 1));
+    keep<T, L>(y + j, first_largest(above, below));
   });
 }
 
@@ -176,22 +194,27 @@ void max_row(const Shape& s, const T* x, int64_t i, T* y, int64_t* argmax) {
     y[j] = -static_cast<T>(INFINITY);
     argmax[j] = first_row * width + lesser(greater(s.sw * j, s.pw), s.sw * j + s.kw - 1);
   }
-  for (int64_t u = 0; u < s.kh; ++u) {
-    const int64_t row = top + u - s.ph;
-    if (row < 0 || row >= s.h) continue;
-    for (int64_t v = 0; v < s.kw; ++v) {
-      const Span span(v, s.ow, s.w, s.sw, s.pw);
-      const T* const from = x + row * s.w + v - s.pw;
-      const int64_t at = (top + u) * width + v;
-      if (s.sw == 1) {
-        max_tap<T, 1>(from, at, span, y, argmax);
-      } else if (s.sw == 2) {
-        max_tap<T, 2>(from, at, span, y, argmax);
-      } else {
-        max_tap_any(from, at, s.sw, span, y, argmax);
-      }
+  for_taps(s, i, [&](int64_t offset, const Span& span, int64_t u, int64_t v) {
+    const int64_t at = (top + u) * width + v;
+    if (s.sw == 1) {
+      max_tap<T, 1>(x + offset, at, span, y, argmax);
+    } else if (s.sw == 2) {
+      max_tap<T, 2>(x + offset, at, span, y, argmax);
+    } else {
+      max_tap_any(x + offset, at, s.sw, span, y, argmax);
     }
-  }
+  });
+}
+
+// Output row i of any windows, without positions.
+template <class T>
+void largest_row(const Shape& s, const T* x, int64_t i, T* y) {
+  for (int64_t j = 0; j < s.ow; ++j) y[j] = -static_cast<T>(INFINITY);
+  for_taps(s, i, [&](int64_t offset, const Span& span, int64_t, int64_t) {
+    with_step(s.sw, [&](auto step) {
+      for (int64_t j = span.begin; j < span.end; ++j) y[j] = first_largest(y[j], x[offset + step(j)]);
+    });
+  });
 }
 
 template <class T>
@@ -199,14 +222,19 @@ int maxpool2d(const T* x, T* y, int64_t* argmax, const Shape* shape) {
   const Shape& s = *shape;
   if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
   const bool plain = is_plain_2x2(s) && s.w < (int64_t(1) << 30);
-  for_planes(s.planes, s.h * s.w, plain ? 0.5 : 0.5 * s.kh * s.kw, [&](int64_t plane) {
+  for_planes(s.planes, s.h * s.w, (plain ? 0.5 : 0.5 * s.kh * s.kw) * (argmax ? 1.0 : 0.5), [&](int64_t plane) {
     const T* const from = x + plane * s.h * s.w;
     for (int64_t i = 0; i < s.oh; ++i) {
       const int64_t out = (plane * s.oh + i) * s.ow, row = 2 * i * s.w;
-      if (plain) {
-        max_row_2x2(from + row, from + row + s.w, s.w, row, s.ow, y + out, argmax + out);
-      } else {
+      const T *const top = from + row, *const bottom = top + s.w;
+      if (plain && argmax) {
+        max_row_2x2(top, bottom, s.w, row, s.ow, y + out, argmax + out);
+      } else if (plain) {
+        largest_row_2x2(top, bottom, s.ow, y + out);
+      } else if (argmax) {
         max_row(s, from, i, y + out, argmax + out);
+      } else {
+        largest_row(s, from, i, y + out);
       }
     }
   });
@@ -241,23 +269,21 @@ int maxpool2d_grad(const T* g, const int64_t* argmax, T* dx, const Shape* shape)
 
 template <class T>
 void mean_row_2x2(const T* top, const T* bottom, int64_t n, T* y) {
-  for (int64_t j = 0; j < n; ++j) y[j] = (top[2 * j] + top[2 * j + 1] + bottom[2 * j] + bottom[2 * j + 1]) * T(0.25);
+  cover<kLanes<T>>(n, [&](auto lanes, int64_t j) {
+    constexpr int L = lanes.value;
+    const auto above = fetch_step<T, L, 2>(top + 2 * j) + fetch_step<T, L, 2>(top + 2 * j + 1);
+    keep<T, L>(y + j, (above + fetch_step<T, L, 2>(bottom + 2 * j) + fetch_step<T, L, 2>(bottom + 2 * j + 1)) * T(0.25));
+  });
 }
 
 template <class T>
 void mean_row(const Shape& s, const T* x, int64_t i, T* y) {
   for (int64_t j = 0; j < s.ow; ++j) y[j] = T(0);
-  for (int64_t u = 0; u < s.kh; ++u) {
-    const int64_t row = s.sh * i + u - s.ph;
-    if (row < 0 || row >= s.h) continue;
-    for (int64_t v = 0; v < s.kw; ++v) {
-      const Span span(v, s.ow, s.w, s.sw, s.pw);
-      const T* const from = x + row * s.w + v - s.pw;
-      with_step(s.sw, [&](auto step) {
-        for (int64_t j = span.begin; j < span.end; ++j) y[j] += from[step(j)];
-      });
-    }
-  }
+  for_taps(s, i, [&](int64_t offset, const Span& span, int64_t, int64_t) {
+    with_step(s.sw, [&](auto step) {
+      for (int64_t j = span.begin; j < span.end; ++j) y[j] += x[offset + step(j)];
+    });
+  });
   const T count = static_cast<T>(s.kh * s.kw);
   for (int64_t j = 0; j < s.ow; ++j) y[j] /= count;
 }
@@ -293,17 +319,11 @@ void spread_row_2x2(const T* g, int64_t n, T* top, T* bottom) {
 template <class T>
 void spread_row(const Shape& s, const T* g, int64_t i, T* dx) {
   const T count = static_cast<T>(s.kh * s.kw);
-  for (int64_t u = 0; u < s.kh; ++u) {
-    const int64_t row = s.sh * i + u - s.ph;
-    if (row < 0 || row >= s.h) continue;
-    for (int64_t v = 0; v < s.kw; ++v) {
-      const Span span(v, s.ow, s.w, s.sw, s.pw);
-      T* const to = dx + row * s.w + v - s.pw;
-      with_step(s.sw, [&](auto step) {
-        for (int64_t j = span.begin; j < span.end; ++j) to[step(j)] += g[j] / count;
-      });
-    }
-  }
+  for_taps(s, i, [&](int64_t offset, const Span& span, int64_t, int64_t) {
+    with_step(s.sw, [&](auto step) {
+      for (int64_t j = span.begin; j < span.end; ++j) dx[offset + step(j)] += g[j] / count;
+    });
+  });
 }
 
 template <class T>

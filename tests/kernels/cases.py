@@ -252,6 +252,7 @@ def pool_cases():
             return d.maxpool2d(rng.integers(-2, 3, x).astype(float), **how)[1]
 
         yield case("maxpool2d", d.maxpool2d, normal(*x), **how, label=label)
+        yield case("maxpool2d_values", lambda x, **how: d.maxpool2d(x, **how)[0], tied(*x), **how, label=label)
         yield case("maxpool2d", d.maxpool2d, tied(*x), **how, label=f"{label}-ties")
         yield case("maxpool2d", d.maxpool2d, lambda rng, dtype, x=x: -positive(*x)(rng, dtype), **how, label=f"{label}-negative")
         yield case("maxpool2d_grad", d.maxpool2d_grad, normal(*out), argmax, size=x[2:], padding=padding, label=label)

@@ -228,6 +228,13 @@ def test_maxpool_lets_nan_win(table, dtype):
     x = np.array([[[[1, nan, 3, 4], [5, 6, nan, nan]]]], dtype)
     y, argmax = table.maxpool2d(x, (2, 2), (2, 2), (0, 0))
     assert np.isnan(y).all() and argmax.ravel().tolist() == [1, 6]
+    assert np.isnan(table.maxpool2d_values(x, (2, 2), (2, 2), (0, 0))).all()
+
+
+@pytest.mark.parametrize("window", [((2, 2), (2, 2), (0, 0)), ((3, 2), (2, 1), (1, 0)), ((2, 3), (1, 3), (0, 1))])
+def test_the_largest_alone_is_the_largest_with_positions(table, dtype, window):
+    x = np.random.default_rng(0).choice(np.array([-inf, -1, -0.0, 0, 1, nan], dtype), (2, 3, 13, 37))
+    np.testing.assert_array_equal(table.maxpool2d_values(x, *window), table.maxpool2d(x, *window)[0])
 
 
 def test_in_place_kernels_accept_overlapping_operands(table, dtype):

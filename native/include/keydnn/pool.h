@@ -7,7 +7,7 @@ typedef struct {
   int64_t ph, pw;  /* padding on each side: -inf for the maximum, 0 for the average */
 } keydnn_pool_shape;
 
-/* argmax: row * (w + 2 pw) + column in the padded plane */
+/* argmax: row * (w + 2 pw) + column in the padded plane; maxpool2d may be given null, then it is not told */
 #define KEYDNN_POOL(K, T, S)                                                                                          \
   K(T, S, maxpool2d, (const T* x, T* y, int64_t* argmax, const keydnn_pool_shape* shape), (x, y, argmax, shape))       \
   K(T, S, maxpool2d_grad, (const T* g, const int64_t* argmax, T* dx, const keydnn_pool_shape* shape),                  \

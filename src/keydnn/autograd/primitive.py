@@ -275,9 +275,10 @@ def bind(primitive: Primitive, inputs: tuple[Any, ...], params: Mapping[str, Any
         if RECORDINGS and state.recorder is not None:
             k = state.recorder.table(primitive, k, inputs)
         if len(inputs) == 1:  # spelled out for one and two inputs: this is every small operation's path
-            y = primitive.forward(k, first._data, **params)
+            y = primitive.forward(k, first._data, **params) if params else primitive.forward(k, first._data)
         elif len(inputs) == 2:
-            y = primitive.forward(k, first._data, inputs[1]._data, **params)
+            second = inputs[1]._data
+            y = primitive.forward(k, first._data, second, **params) if params else primitive.forward(k, first._data, second)
         else:
             y = primitive.forward(k, *[t._data for t in inputs], **params)
     except (AttributeError, TypeError, ValueError, IndexError, DeviceNotSupportedError) as error:

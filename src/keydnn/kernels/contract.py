@@ -163,6 +163,7 @@ _ROWS = [
         "y, argmax",
         "padding is -inf and never wins; ties: first in row-major order; argmax int64 = row*(W+2pw)+col in the padded plane",
     ),
+    _row("maxpool2d_values(x; kernel, stride, padding)", "y", "maxpool2d without argmax"),
     _row("maxpool2d_grad(g, argmax; size, padding)", "dx", "g added at argmax; size (H, W) of x"),
     _row("maxpool2d_take(x, argmax; padding)", "y", "x read at argmax"),
     _row("avgpool2d(x; kernel, stride, padding)", "y", "window sum / (kh*kw), padding counts as 0"),

@@ -6,6 +6,7 @@ counts padding as 0 and always divides by the window size.
 
 from __future__ import annotations
 
+from keydnn.autograd.modes import RECORDINGS, state
 from keydnn.autograd.primitive import bind
 from keydnn.domain.errors import ShapeError
 from keydnn.ops._primitive import primitive
@@ -13,7 +14,9 @@ from keydnn.ops._primitive import primitive
 
 @primitive
 def maxpool2d_p(k, x, *, kernel, stride, padding):
-    """Largest of each window; where it stood in the padded plane is kept for the way back."""
+    """Largest of each window; where it stood in the padded plane is kept for the way back, unless there is none."""
+    if not (state.grad or RECORDINGS):
+        return k.maxpool2d_values(x, kernel, stride, padding)
     y, argmax = k.maxpool2d(x, kernel, stride, padding)
     return y, (argmax, x.shape[2:], padding)
 

@@ -85,6 +85,7 @@ from keydnn.kernels.reference.pool import (
     maxpool2d,
     maxpool2d_grad,
     maxpool2d_take,
+    maxpool2d_values,
 )
 from keydnn.kernels.reference.quantize import quantize_by, quantize_fixed, quantize_stochastic, quantize_with
 from keydnn.kernels.reference.random import draw_key, dropout_mask, normal, uniform
@@ -177,6 +178,7 @@ __all__ = [
     "maxpool2d",
     "maxpool2d_grad",
     "maxpool2d_take",
+    "maxpool2d_values",
     "mean",
     "min",
     "minimum",

@@ -41,6 +41,11 @@ def maxpool2d(x, kernel, stride, padding):
     return y, argmax
 
 
+def maxpool2d_values(x, kernel, stride, padding):
+    """y of `maxpool2d` alone."""
+    return maxpool2d(x, kernel, stride, padding)[0]
+
+
 @quiet
 def maxpool2d_grad(g, argmax, size, padding):
     """dx (N, C, H, W): g added at argmax, summed in double; what fell on padding is dropped."""

@@ -641,3 +641,18 @@ def test_class_numbers_as_floats_are_recorded_too(rows, monkeypatch, context):
         context.remove_model_graph()
         context.remove_node(label="net")
     assert np.allclose(*told, rtol=1e-6)
+
+
+def test_a_loss_that_reads_another_value_each_step_ends_recording(rows, monkeypatch):
+    from keydnn.experiment.graph import recorded
+
+    made, settings = [], {"weight": 0.0}
+    record = recorded._recorded
+    monkeypatch.setattr(recorded, "_recorded", lambda *args: made.append(args) or record(*args))
+    graph = chain(rows)
+    loss = AppliedLoss(Loss(lambda y, t: ((y - t) ** 2).mean() * settings["weight"], backend="keydnn"), "c", ["outputs", "targets"])
+    for i in range(70):
+        settings["weight"] = 1.0 / (10 + i)
+        before = step(graph, rows, "eval", [loss]).losses.to_float()
+        assert step(graph, rows, "train", [loss]).losses.to_float() == pytest.approx(before, rel=1e-5)
+    assert len(made) in (0, 65)  # none without native kernels

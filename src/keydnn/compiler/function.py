@@ -15,9 +15,9 @@ from keydnn._tensor import Tensor
 from keydnn.autograd.modes import is_grad_enabled, state
 from keydnn.compiler.report import report
 from keydnn.compiler.step import RecordedStep, usable
+from keydnn.compiler.worth import Worth
 
 _MOST = 16
-_MOST_CHANGES = 64  # recordings of one signature, if most calls need one: then what the function reads changes too often
 
 
 class CompiledFunction:
@@ -32,7 +32,7 @@ class CompiledFunction:
         self._function = function
         self._steps: dict[Any, RecordedStep] = {}
         self._latest: RecordedStep | None = None
-        self._made = self._served = 0
+        self._worth = Worth()
         self._turn = threading.RLock()  # a step that is not checked yet is nobody else's
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -41,7 +41,7 @@ class CompiledFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; the results of a replayed call carry no graph."""
-        if state.recorder is not None or not usable() or self._is_pointless:
+        if state.recorder is not None or not usable() or self._worth.is_lost:
             return self._function(*args, **kwargs)
         values = [*args, *kwargs.values()]
         tensors = [v for v in values if isinstance(v, Tensor)]
@@ -58,10 +58,6 @@ class CompiledFunction:
             made = [_tensor(r) for r in step.fresh(tensors)]
         return made[0] if step.single else tuple(made)
 
-    @property
-    def _is_pointless(self) -> bool:
-        return self._made > _MOST_CHANGES and self._served < self._made
-
     def _find(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RecordedStep:
         """The step that serves a signature now, made if there is none."""
         try:
@@ -69,13 +65,13 @@ class CompiledFunction:
         except TypeError:
             raise self._unhashable(args, kwargs) from None
         if step is not None and (step.plan is None or step.holds()):
-            self._served += 1
+            self._worth.served += 1
         else:
             if len(self._steps) >= _MOST:
                 del self._steps[next(iter(self._steps))]
             others = [v for v in (*args, *kwargs.values()) if not isinstance(v, Tensor)]
             step = self._steps[key] = RecordedStep(self._flat(args, kwargs), graph=True, calls=[self._function], reads=others)
-            self._made += 1
+            self._worth.made += 1
         self._latest = step
         return step
 
@@ -95,7 +91,7 @@ class CompiledFunction:
 
     def plan_report(self) -> str:
         """What became of the latest call: fused operations, memory, time, or why it runs eagerly."""
-        return "eager: what the function reads is another for most calls" if self._is_pointless else report(self._latest)
+        return "eager: what the function reads is another for most calls" if self._worth.is_lost else report(self._latest)
 
     def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
         """The function of the tensors alone; other arguments are fixed."""

@@ -17,6 +17,7 @@ import numpy as np
 from keydnn._tensor import Tensor
 from keydnn.autograd.modes import is_grad_enabled
 from keydnn.compiler.step import RecordedStep, usable
+from keydnn.compiler.worth import Worth
 from keydnn.optim import SGD, Adam, AdamW
 from keydnn.training.metrics import METRICS
 from keydnn.training.step import StepPlan, measure, read, training_step, update
@@ -38,12 +39,13 @@ class Steps:
     Attributes:
         entries: Per signature its plans, the latest first.
         latest: The step that ran last.
+        worth: Whether recording pays.
     """
 
     def __init__(self) -> None:
         self.entries: dict[tuple[Any, ...], list[RecordedStep]] = {}
         self.latest: RecordedStep | None = None
-        self.misses = self.hits = 0
+        self.worth = Worth()
         self.turn = threading.RLock()  # of threads that evaluate: a step that is not checked yet is nobody else's
 
     def find(self, key: tuple[Any, ...], make: Callable[[], RecordedStep]) -> RecordedStep:
@@ -53,9 +55,9 @@ class Steps:
             for step in variants:
                 if step.plan is None or step.holds():
                     self.latest = step
-                    self.hits += 1
+                    self.worth.served += 1
                     return step
-        self.misses += 1
+        self.worth.made += 1
         if variants is None:
             if len(self.entries) >= _MOST:
                 del self.entries[next(iter(self.entries))]
@@ -64,11 +66,6 @@ class Steps:
         variants.insert(0, step)
         del variants[_VARIANTS:]
         return step
-
-    @property
-    def is_pointless(self) -> bool:
-        """Whether signatures change so often that recording costs more than it gains."""
-        return self.misses > 64 and self.hits < self.misses
 
 
 def of(model: Any) -> Steps:
@@ -112,7 +109,7 @@ def _shape(t: Tensor) -> tuple[Any, ...]:
 def train(model: Any, batch: Sequence[Tensor], plan: StepPlan) -> list[Any]:
     """One training step on x, y and, if there are any, weights, by a plan where possible; returns the loss and the metrics, unread."""
     steps = of(model)
-    if any(type(t) is not Tensor for t in batch) or steps.is_pointless or not usable():
+    if any(type(t) is not Tensor for t in batch) or steps.worth.is_lost or not usable():
         return training_step(model, batch, plan)
     x, y = batch[:2]
     step = steps.find(training_key(tuple(map(_shape, batch)), x is y, plan), lambda: _training(model, plan))
@@ -177,7 +174,7 @@ def evaluate(model: Any, batch: Sequence[Tensor], loss: Any, metrics: Sequence[A
 
     steps = of(model)
     x, y = batch[:2]
-    if any(type(t) is not Tensor for t in batch) or steps.is_pointless or not usable():
+    if any(type(t) is not Tensor for t in batch) or steps.worth.is_lost or not usable():
         return _with_own_metrics(metrics, list(function(*batch)), y)
 
     def make() -> RecordedStep:
@@ -195,7 +192,7 @@ def evaluate(model: Any, batch: Sequence[Tensor], loss: Any, metrics: Sequence[A
 def predict(model: Any, x: Tensor) -> Any:
     """``model(x)`` without a graph; the caller has set the mode."""
     steps = of(model)
-    if type(x) is not Tensor or steps.is_pointless or not usable() or is_grad_enabled() or x.nbytes > _MOST_PREDICTED:
+    if type(x) is not Tensor or steps.worth.is_lost or not usable() or is_grad_enabled() or x.nbytes > _MOST_PREDICTED:
         return model(x)
 
     own = weakref.ref(model)
@@ -234,7 +231,10 @@ def warm_prediction(model: Any, x: Tensor) -> RecordedStep | None:
 
 
 def _warm(model: Any, key: tuple[Any, ...]) -> RecordedStep | None:
-    return next((step for step in of(model).entries.get(key, ()) if step.is_checked and step.holds()), None)
+    steps = of(model)
+    found = next((step for step in steps.entries.get(key, ()) if step.is_checked and step.holds()), None)
+    steps.worth.served += found is not None
+    return found
 
 
 # -- many steps at a time

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keydnn.compiler.step import RecordedStep, usable
+from keydnn.compiler.worth import Worth
 from keydnn.experiment.backends.backend import Backend
 from keydnn.experiment.data import Batch, ExecutionContext, RoleData, SampleData
 from keydnn.experiment.graph import steps
@@ -68,10 +69,11 @@ class GraphPlans:
     def __init__(self) -> None:
         self._steps: dict[Any, RecordedStep] = {}
         self.latest: RecordedStep | None = None
+        self._worth = Worth()
 
     def train(self, run: Executed, ctx: ExecutionContext, losses: Sequence[AppliedLoss], optimizer: Optimizer) -> bool:
         """A graph-wise step by a plan, or by the eager call that is recorded; False if it has to run outside."""
-        data = _inputs(run, ctx) if run.backend is Backend.KEYDNN and usable() else None
+        data = _inputs(run, ctx) if run.backend is Backend.KEYDNN and usable() and not self._worth.is_lost else None
         if data is None or not all(_is_local(loss) for loss in losses):
             return False
         for node in run.models:
@@ -79,7 +81,10 @@ class GraphPlans:
         slots, tensors = _flat(_with_class_numbers(data, losses))
         key = self._key(run, slots, tensors, losses, optimizer)
         step = self._steps.get(key)
-        if step is None or not (step.plan is None or step.holds()):
+        if step is not None and (step.plan is None or step.holds()):
+            self._worth.served += 1
+        else:
+            self._worth.made += 1
             if len(self._steps) >= _MOST:
                 del self._steps[next(iter(self._steps))]
             step = self._steps[key] = _recorded(run, slots, losses, optimizer)
@@ -108,6 +113,7 @@ class GraphPlans:
         step = self._steps.get(self._key(run, slots, tensors, losses, optimizer))
         if step is None or not step.is_checked or not step.holds():
             return None
+        self._worth.served += 1
         self.latest = step
         return Warm(step, slots, tensors, _output_keys(run, data), [(loss.node_id, loss.label) for loss in _distinct(losses)])
 

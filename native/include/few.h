@@ -110,6 +110,7 @@ void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t 
 template <class T>
 int dots(const Product<T>& p) {
   const int64_t many = greater(p.m, p.n), chunks = lesser(many, p.m * p.n * p.k / 65536 + 1);
+  if (chunks == 1) return dot_block(p, 0, p.m, 0, p.n), KEYDNN_OK;
   const int64_t grain = round_up(ceil_div(many, chunks), int64_t(4));
   parallel_ranges(many, grain, cost_ns<T>(4.0 * p.m * p.n * p.k), [&](int64_t begin, int64_t end) {
     if (p.m <= p.n) {

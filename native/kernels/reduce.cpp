@@ -74,6 +74,10 @@ template <class T, class Rule>
 int reduce_rows(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1, int64_t r1) {
   using Acc = typename Rule::Acc;
   const int64_t outputs = k0 * k1, each = r0 * r1;
+  if (outputs == 1 && each <= kPart) {
+    y[0] = Rule::finish(Rule::run(x, r1, r0, r1), each);
+    return KEYDNN_OK;
+  }
   const double cost = 0.15 * static_cast<double>(outputs * each);
   if (each <= kPart || outputs >= 64) {  // whole outputs
     parallel_ranges(outputs, greater<int64_t>(1, kPart / each), cost, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
@@ -160,11 +164,23 @@ void sum_side_by_side(const T* x, int64_t rows, int64_t row, int64_t n, double* 
 template <class T, class Acc>
 void sum_side_by_side(const T*, int64_t, int64_t, int64_t, Acc*) {}
 
+// Sums or means of columns that are few and near: nothing is cut, so nothing need be divided.
+template <class T, class Rule>
+KEYDNN_NOINLINE void sum_near(const T* x, T* y, int64_t rows, int64_t n) {
+  typename Rule::Acc sums[kColumns];
+  if (!sum_few(x, rows, n, sums)) sum_side_by_side(x, rows, n, n, sums);
+  for (int64_t j = 0; j < n; ++j) y[j] = Rule::finish(sums[j], rows);
+}
+
 // r1 = 1: k1 neighbouring outputs are reduced side by side, kColumns or (long runs of memory, where there is much) kMostColumns
 // at a time.
 template <class T, class Rule>
 int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
   using Acc = typename Rule::Acc;
+  if (Rule::kIsSum && k0 == 1 && k1 <= kColumns && r0 * k1 <= kNear) {
+    sum_near<T, Rule>(x, y, r0, k1);
+    return KEYDNN_OK;
+  }
   const int64_t columns = r0 < kTall ? kColumns : kMostColumns, width = lesser(k1, columns), blocks = ceil_div(k1, columns);
   const int64_t step = greater(kPart / width, r0 < kTall ? 1 : ceil_div(r0, 32)), parts = ceil_div(r0, step);
   const Scratch<Acc> partial(parts > 1 ? k0 * parts * k1 : 0);

@@ -20,6 +20,33 @@ bool is_small(const Product<T>& p) {
          round_up(p.n, kLanes<T>) * round_up(p.k, kLanes<T>) * int64_t(sizeof(T)) <= kSmallBytes;
 }
 
+// to[c * columns + r] = from[r * row + c] for four c and a register's worth of r: rows are read four to a register, which does half of
+// what transpose() does with shuffles.
+template <class T>
+constexpr bool kTurnsFour = KEYDNN_VECTOR_BYTES == 64 && sizeof(T) == 4;
+template <class T>
+KEYDNN_INLINE void turn_four([[maybe_unused]] const T* from, [[maybe_unused]] int64_t row, [[maybe_unused]] T* to,
+                             [[maybe_unused]] int64_t columns) {
+#if defined(KEYDNN_IS_avx512)
+  if constexpr (kTurnsFour<T>) {
+    __m512 part[4];  // lanes 4 l .. 4 l + 3 of part[q]: row q + 4 l
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q, from += row) {
+      __m512 rows = _mm512_castps128_ps512(_mm_loadu_ps(from));
+      rows = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 4 * row), 1);
+      rows = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 8 * row), 2);
+      part[q] = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 12 * row), 3);
+    }
+    const __m512d low0 = _mm512_castps_pd(_mm512_unpacklo_ps(part[0], part[1])), low1 = _mm512_castps_pd(_mm512_unpacklo_ps(part[2], part[3]));
+    const __m512d high0 = _mm512_castps_pd(_mm512_unpackhi_ps(part[0], part[1])), high1 = _mm512_castps_pd(_mm512_unpackhi_ps(part[2], part[3]));
+    store(to, Vec<T>(_mm512_castpd_ps(_mm512_unpacklo_pd(low0, low1))));
+    store(to + columns, Vec<T>(_mm512_castpd_ps(_mm512_unpackhi_pd(low0, low1))));
+    store(to + 2 * columns, Vec<T>(_mm512_castpd_ps(_mm512_unpacklo_pd(high0, high1))));
+    store(to + 3 * columns, Vec<T>(_mm512_castpd_ps(_mm512_unpackhi_pd(high0, high1))));
+  }
+#endif
+}
+
 // b with `columns` elements per row, zeros beyond column n; rows beyond k up to a whole register of them may be written.
 template <class T>
 KEYDNN_INLINE void copy_small(const Matrix<T>& b, int64_t n, int64_t k, int64_t columns, T* to) {
@@ -31,6 +58,10 @@ KEYDNN_INLINE void copy_small(const Matrix<T>& b, int64_t n, int64_t k, int64_t 
   }
   for (int64_t j = 0; j < columns; j += lanes) {
     const int64_t live = lesser(n - j, lanes);
+    if (kTurnsFour<T> && live == lanes && k % 4 == 0) {
+      for (int64_t i = 0; i < k; i += 4) turn_four(b.data + j * b.col + i, b.col, to + i * columns + j, columns);
+      continue;
+    }
     for (int64_t i = 0; i < k; i += lanes) {
       const T* const from = b.data + j * b.col + i;
       Vec<T> v[lanes];

@@ -2,6 +2,7 @@
 // Meaning: kernels/reference/update.py.
 // Numerics: the arrays' own precision.  Averages are written old + rate * (new - old), which leaves the compiler no choice
 // of what to fuse, so an element's result does not depend on its place.
+#include "keydnn/adam_many.h"
 #include "lanes.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -102,39 +103,75 @@ int sgd(T* p, const T* g, T* velocity, int64_t n, double lr, double momentum, in
   return KEYDNN_OK;
 }
 
-// t counts from 1.  p -= lr m' / (sqrt(v') + eps) with m' = m / (1 - beta1^t), v' = v / (1 - beta2^t).
+// What a step of Adam is the same for, in the arrays' type.
+template <class T>
+struct Adam {
+  T rate, root_scale, to_m, to_v, small, l2, shrink;
+  Adam(int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay, int decoupled)
+      : to_m(static_cast<T>(1.0 - beta1)),
+        to_v(static_cast<T>(1.0 - beta2)),
+        small(static_cast<T>(eps)),
+        l2(static_cast<T>(decoupled ? 0.0 : weight_decay)),
+        shrink(static_cast<T>(decoupled ? lr * weight_decay : 0.0)) {
+    const Rates& now = rates(static_cast<double>(t), lr, beta1, beta2);
+    rate = static_cast<T>(now.rate);
+    root_scale = static_cast<T>(now.root_scale);
+  }
+  bool decays() const { return l2 != 0 || shrink != 0; }
+};
+
+// p -= lr m' / (sqrt(v') + eps) with m' = m / (1 - beta1^t), v' = v / (1 - beta2^t), for n elements.
+template <class T, bool DECAYS>
+KEYDNN_INLINE void adam_range(const Adam<T> a, T* p, const T* g, T* m, T* v, int64_t n) {
+  auto some = [=](T* p_at, const T* g_at, T* m_at, T* v_at, int64_t live) __attribute__((always_inline)) {
+    auto read = [=](const T* from) { return live == kLanes<T> ? load(from) : load_part(from, live, T(0)); };
+    auto write = [=](T* to, Vec<T> x) { live == kLanes<T> ? store(to, x) : store_part(to, x, live); };
+    Vec<T> w = read(p_at), d = read(g_at);
+    if (DECAYS && a.l2 != 0) d += a.l2 * w;
+    const Vec<T> m0 = read(m_at), v0 = read(v_at);
+    const Vec<T> first = kept<T>(m0 + a.to_m * (d - m0)), second = kept<T>(v0 + a.to_v * (d * d - v0));
+    write(m_at, first);
+    write(v_at, second);
+    if (DECAYS && a.shrink != 0) w -= a.shrink * w;
+    write(p_at, w - (a.rate * first) / (roots<T>(second) * a.root_scale + a.small));
+  };
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) some(p + i, g + i, m + i, v + i, kLanes<T>);
+  if (i < n) some(p + i, g + i, m + i, v + i, n - i);
+}
+
+// t counts from 1.
 template <class T>
 int adam(T* p, const T* g, T* m, T* v, int64_t n, int64_t t, double lr, double beta1, double beta2, double eps, double weight_decay,
          int decoupled) {
   if (t < 1) return KEYDNN_BAD_SHAPE;
-  const Rates& now = rates(static_cast<double>(t), lr, beta1, beta2);
-  const T rate = static_cast<T>(now.rate), root_scale = static_cast<T>(now.root_scale);
-  const T to_m = static_cast<T>(1.0 - beta1), to_v = static_cast<T>(1.0 - beta2), small = static_cast<T>(eps);
-  const T l2 = static_cast<T>(decoupled ? 0.0 : weight_decay), shrink = static_cast<T>(decoupled ? lr * weight_decay : 0.0);
-  auto update = [=](auto decays, int64_t begin, int64_t end) {
-    auto some = [=](T* p_at, const T* g_at, T* m_at, T* v_at, int64_t live) __attribute__((always_inline)) {
-      auto read = [=](const T* from) { return live == kLanes<T> ? load(from) : load_part(from, live, T(0)); };
-      auto write = [=](T* to, Vec<T> x) { live == kLanes<T> ? store(to, x) : store_part(to, x, live); };
-      Vec<T> w = read(p_at), d = read(g_at);
-      if (decays.value && l2 != 0) d += l2 * w;
-      const Vec<T> m0 = read(m_at), v0 = read(v_at);
-      const Vec<T> first = kept<T>(m0 + to_m * (d - m0)), second = kept<T>(v0 + to_v * (d * d - v0));
-      write(m_at, first);
-      write(v_at, second);
-      if (decays.value && shrink != 0) w -= shrink * w;
-      write(p_at, w - (rate * first) / (roots<T>(second) * root_scale + small));
-    };
-    int64_t i = begin;
-    for (; i + kLanes<T> <= end; i += kLanes<T>) some(p + i, g + i, m + i, v + i, kLanes<T>);
-    if (i < end) some(p + i, g + i, m + i, v + i, end - i);
-  };
+  const Adam<T> a(t, lr, beta1, beta2, eps, weight_decay, decoupled);
   parallel_ranges(n, kGrain, 0.8 * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-    if (l2 != 0 || shrink != 0) {
-      update(Const<1>{}, begin, end);
+    if (a.decays()) {
+      adam_range<T, true>(a, p + begin, g + begin, m + begin, v + begin, end - begin);
     } else {
-      update(Const<0>{}, begin, end);
+      adam_range<T, false>(a, p + begin, g + begin, m + begin, v + begin, end - begin);
     }
   });
+  return KEYDNN_OK;
+}
+
+template <class T, bool DECAYS>
+KEYDNN_NOINLINE void adam_arrays(const Adam<T>& given, T* const* arrays, const int64_t* n, int64_t count) {
+  const Adam<T> a = given;
+  for (int64_t i = 0; i < count; ++i, arrays += 4) adam_range<T, DECAYS>(a, arrays[0], arrays[1], arrays[2], arrays[3], n[i]);
+}
+
+template <class T>
+int adam_many(T* const* arrays, const int64_t* n, int64_t count, int64_t t, double lr, double beta1, double beta2, double eps,
+              double weight_decay, int decoupled) {
+  if (t < 1) return KEYDNN_BAD_SHAPE;
+  const Adam<T> a(t, lr, beta1, beta2, eps, weight_decay, decoupled);
+  if (a.decays()) {
+    adam_arrays<T, true>(a, arrays, n, count);
+  } else {
+    adam_arrays<T, false>(a, arrays, n, count);
+  }
   return KEYDNN_OK;
 }
 
@@ -142,3 +179,4 @@ int adam(T* p, const T* g, T* m, T* v, int64_t n, int64_t t, double lr, double b
 }  // namespace keydnn::KEYDNN_NS
 
 KEYDNN_EXPORT(KEYDNN_UPDATE)
+KEYDNN_EXPORT(KEYDNN_ADAM_MANY)

@@ -1,5 +1,6 @@
 // Running averages, optimizer updates, and random numbers.  The rate is read when the op runs.
 #include "entries.h"
+#include "keydnn/adam_many.h"
 #include "parallel.h"
 
 namespace keydnn::plan {
@@ -27,6 +28,8 @@ int adam(const Call& call) {
 }
 
 constexpr int64_t kPiece = 4096;
+constexpr int64_t kTogether = 64;  // arrays that one call may update, if they are small
+constexpr double kAdamNs = 0.8;    // per element
 
 int64_t pieces_of(int64_t size) { return (size + kPiece - 1) / kPiece; }
 
@@ -83,8 +86,20 @@ int sgd_many(const Call& call) {
 // integers: parameters, decoupled, elements of each; reals: beta1, beta2, eps, weight decay
 template <class T>
 int adam_many(const Call& call) {
-  for (int64_t i = 0; i < call.n[0]; ++i) ++*at<int64_t>(call, static_cast<int>(5 + 5 * i));
-  return over_table(call.n[0], call.n + 2, 0.8, [&](int64_t i, int64_t begin, int64_t n) {
+  const int64_t count = call.n[0], step = *at<int64_t>(call, 5) + 1;
+  int64_t total = 0;
+  bool together = count <= kTogether;  // all at one step
+  for (int64_t i = 0; i < count; ++i) {
+    together &= ++*at<int64_t>(call, static_cast<int>(5 + 5 * i)) == step;
+    total += call.n[2 + i];
+  }
+  if (together && kAdamNs * double(total) < kParallelThreshold) {
+    T* arrays[4 * kTogether];
+    for (int64_t i = 0; i < 4 * count; ++i) arrays[i] = at<T>(call, static_cast<int>(1 + i / 4 * 5 + i % 4));
+    return api::adam_many(arrays, call.n + 2, count, step, *at<double>(call, 0), call.f[0], call.f[1], call.f[2], call.f[3],
+                          static_cast<int>(call.n[1]));
+  }
+  return over_table(count, call.n + 2, kAdamNs, [&](int64_t i, int64_t begin, int64_t n) {
     return api::adam(part<T>(call, 1 + 5 * i, begin), static_cast<const T*>(part<T>(call, 2 + 5 * i, begin)), part<T>(call, 3 + 5 * i, begin),
                      part<T>(call, 4 + 5 * i, begin), n, *at<int64_t>(call, static_cast<int>(5 + 5 * i)), *at<double>(call, 0), call.f[0],
                      call.f[1], call.f[2], call.f[3], static_cast<int>(call.n[1]));

@@ -30,7 +30,7 @@ void gather_small(const char* from, const int64_t* index, int64_t rows, const in
   for (int64_t i = 0; i < rows; ++i) memcpy(to + i * kBytes, from + index[i] * kBytes, kBytes);
   for (int64_t i = 0; next && i < rows; ++i) {
     __builtin_prefetch(from + next[i] * kBytes);
-    __builtin_prefetch(from + next[i] * kBytes + kBytes - 1);  // where a row crosses a line
+    if (kBytes > 8) __builtin_prefetch(from + next[i] * kBytes + kBytes - 1);  // where a row crosses a line
   }
 }
 

@@ -138,6 +138,22 @@ def test_all_updates_are_one_op(make):
     assert len(found) == 1 and found[0].endswith("_many")
 
 
+def test_updates_at_different_steps_keep_their_own():
+    def between(i, model, optimizer):
+        first = model[0].weight
+        first.requires_grad = i not in (1, 2)  # its step count falls behind
+        if i == 3:
+            steps = optimizer.get_state()
+            assert steps["0.t"] < steps["1.t"]
+
+    assert_same(lambda: Sequential(Linear(20, 17), Linear(17, 3)), Adam, images(8, 8, (20,)), loss="cross_entropy", between=between)
+
+
+def test_updates_of_many_arrays_are_one_op():
+    model = assert_same(lambda: Sequential(*[Linear(3, 3) for _ in range(34)]), Adam, images(3, 4, (3,)), loss="cross_entropy")
+    assert "adam_many" in entries(only_step(model).plan)
+
+
 def test_updates_of_groups_with_other_settings_stay_apart():
     def make(params):
         return Adam([{"params": params[:2], "lr": 0.1}, {"params": params[2:]}], lr=0.01)

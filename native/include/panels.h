@@ -7,10 +7,22 @@ namespace {
 
 constexpr int64_t kAhead = 8;  // rows of b that are fetched ahead
 
+// Packed memory that is needed soon, fetched to the caches along with the rows of tiles: `step` bytes with each row of b.  All of
+// its lines at once would hold up the tile.
+struct Soon {
+  const char* data = nullptr;
+  int64_t bytes = 0, step = 0;
+  template <class T>
+  static Soon of(const T* data, int64_t count) {
+    return {reinterpret_cast<const char*>(data), count * int64_t(sizeof(T))};
+  }
+};
+
 // One tile of c: rows [i, i + MR) x NR vectors from column j; adds to c unless it is the first block of k.
-template <class T, int MR, int NR>
-KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, const T* b, int64_t b_row) {
+template <class T, int MR, int NR, class... Ahead>
+KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, const T* b, int64_t b_row, Ahead... soon) {
   constexpr int64_t lanes = kLanes<T>;
+  if constexpr (sizeof...(soon) > 0) b_row = NR * lanes;  // packed: a register less
   const int64_t live = p.n - j;
   T* const c = p.c + i * p.n + j;
   const int64_t last = live - (NR - 1) * lanes;  // live lanes of the last vector; the others are whole
@@ -29,6 +41,7 @@ KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0,
     const T* const here = b + k * b_row;
 #pragma GCC unroll 8
     for (int v = 0; v < NR; ++v) __builtin_prefetch(here + kAhead * b_row + v * lanes);
+    (__builtin_prefetch(soon.data + k * soon.step), ...);
     return here;
   };
   tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
@@ -84,11 +97,19 @@ KEYDNN_INLINE void fetch_ends(const Product<T>& p, int64_t i, int64_t j) {
 // Rows [i0, i1) times one panel; b's row k starts at b + k * b_row.
 template <class T>
 void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64_t width, int64_t k0, int64_t n_k, const T* b,
-                   int64_t b_row, Next<T> next) {
+                   int64_t b_row, Next<T> next, Soon soon = {}) {
   const int64_t tiles = greater((i1 - i0) / kTileRows, int64_t(1)), share = ceil_div(next.runs, tiles);
+  soon.step = ceil_div(soon.bytes, tiles * greater(n_k, int64_t(1)));
   with_tile_vecs(width, [&](auto nr) {
     for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
       next.fetch(share);
+      if constexpr (mr.value == 8 && nr.value == kTileVecs) {  // smaller tiles have no time for it
+        if (soon.bytes) {
+          c_tile<T, mr.value, nr.value>(p, i0 + i, j, k0, n_k, b, b_row, soon);
+          soon.data += n_k * soon.step;
+          return;
+        }
+      }
       c_tile<T, mr.value, nr.value>(p, i0 + i, j, k0, n_k, b, b_row);
     });
   });

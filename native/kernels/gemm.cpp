@@ -39,7 +39,13 @@ Matrix<T> pack_rows(const Matrix<T>& a, int64_t i0, int64_t i1, int64_t k0, int6
   for (int64_t i = i0; i < i1; ++i) {
     T* const row = to + (i - i0) * pitch;
     if (a.col == 1) {
-      memcpy(row, a.at(i, k0), sizeof(T) * static_cast<size_t>(n_k));
+      const T* const from = a.at(i, k0);
+      int64_t k = 0;
+      for (; k + kLanes<T> <= n_k; k += kLanes<T>) {
+        __builtin_prefetch(from + a.row + k);  // the next row: memory is not foreseen from row to row
+        store(row + k, load(from + k));
+      }
+      for (; k < n_k; ++k) row[k] = from[k];
     } else {
       for (int64_t k = 0; k < n_k; ++k) row[k] = *a.at(i, k0 + k);
     }
@@ -55,6 +61,23 @@ Next<T> next_rows(const Product<T>& p, int64_t j, int64_t columns, int64_t k0) {
   columns = lesser(columns, p.n - j);
   if (p.b.col == 1) return {p.b.at(k0, j), columns, n_k, p.b.row};
   return {p.b.at(k0, j), n_k, columns, p.b.col};
+}
+
+// Whether all of b stays in the second-level cache.
+template <class T>
+bool is_near(const Product<T>& p) {
+  return p.n * p.k * int64_t(sizeof(T)) <= kNear;
+}
+
+// What rows meet after `panel` of [p0, p1), from row k0 on, unless it is near; `shared`: all panels, packed.
+template <class T>
+Soon next_packed(const Product<T>& p, const Panels& panels, int64_t panel, int64_t p0, int64_t p1, int64_t k0, const T* shared) {
+  const bool last = panel + 1 == p1;
+  panel = last ? p0 : panel + 1;
+  k0 += last ? kDepth : 0;
+  const int64_t columns = panels.width(panel) * kLanes<T>, n_k = lesser(kDepth, p.k - k0);
+  if (n_k <= 0 || is_near(p)) return {};
+  return Soon::of(shared + panels.first(panel) * kLanes<T> * p.k + k0 * columns, n_k * columns);
 }
 
 // How a product is cut: chunks of `rows` rows times `wide` panels.  Up to kNarrow rows, a chunk has them all and packs its
@@ -82,7 +105,8 @@ Cut cut_of(const Product<T>& p) {
     const int64_t most = greater(kNear / int64_t(sizeof(T)) / (p.k * kTileVecs * kLanes<T>), int64_t(4));
     cut = {cut.panels, p.m >= 1024 ? 128 : p.m >= 512 ? 64 : 32, ceil_div(count, ceil_div(count, most)), true};
   } else {
-    cut.rows = p.m >= 1024 ? 256 : p.m >= 256 ? 128 : 32;
+    const int64_t tall = is_near(p) ? 256 : 128;  // panels that come from afar are fetched in time for half of the rows, too
+    cut.rows = p.m >= 1024 ? tall : p.m >= 256 ? tall / 2 : 32;
     cut.wide = ceil_div(count, ceil_div(int64_t(8), cut.down(p.m)));
     cut.shared = true;
   }
@@ -118,9 +142,11 @@ int block(const Product<T>& p, const Panels& panels, int64_t i0, int64_t i1, int
     }
     for (int64_t panel = p0; panel < p1; ++panel) {
       const int64_t j = panels.first(panel) * lanes, width = panels.width(panel), columns = width * lanes;
-      auto rows = [&](const T* b, int64_t b_row, Next<T> next) { rows_by_panel(q, i0, i1, j, width, k0, n_k, b, b_row, next); };
+      auto rows = [&](const T* b, int64_t b_row, Next<T> next, Soon soon = {}) {
+        rows_by_panel(q, i0, i1, j, width, k0, n_k, b, b_row, next, soon);
+      };
       if (shared) {
-        rows(shared + j * p.k + k0 * columns, columns, {});
+        rows(shared + j * p.k + k0 * columns, columns, {}, next_packed(p, panels, panel, p0, p1, k0, shared));
       } else if (pack_b || j + columns > p.n) {
         pack_panel(p.b, p.n, k0, k0 + n_k, j, columns, b_room.data);
         rows(b_room.data, columns, panel + 1 < p1 ? next_rows(p, j + columns, columns, k0) : next_rows(p, j, columns, k0 + n_k));

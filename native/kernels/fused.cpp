@@ -188,13 +188,93 @@ void run_chunk(const keydnn_fused_program& p, const T* const* in, T* const* out,
   }
 }
 
+// ---- chains in registers -----------------------------------------------------------------------------------------
+// relu(a x + b) c and the like: each step takes the step before it, and perhaps a number.  Through blocks in the cache such a
+// chain takes a third longer than its reads and writes do; here it hides behind them.
+
+constexpr int kVectors = 8;
+
+// A step without its places; z is its number.
+template <class T>
+struct ChainStep {
+  int32_t code;
+  T z;
+};
+
+// The steps of a program that is such a chain of one array, else -1 of them.
+template <class T>
+int chain_of(const keydnn_fused_program& p, ChainStep<T>* chain) {
+  if (p.inputs != 1 || p.outputs != 1 || p.div[0] != 1 || p.mod[0] != p.n || p.steps > kRegisters) return -1;
+  T number[kRegisters];
+  bool constant[kRegisters] = {};
+  int32_t value = -1;  // the operand that the next step must take
+  int steps = 0;
+  for (int s = 0; s < p.steps; ++s) {
+    const keydnn_fused_step& step = p.step[s];
+    if (step.code == k_constant) {
+      if (step.to == value) return -1;
+      number[step.to] = T(step.u), constant[step.to] = true;
+      continue;
+    }
+    const bool one = step.code == k_neg || step.code == k_abs || step.code == k_square || step.code == k_relu;
+    const bool two = step.code == k_add || step.code == k_sub || step.code == k_mul || step.code == k_div;
+    if (step.a != value || !(one || (two && step.b >= 0 && constant[step.b]))) return -1;
+    chain[steps++] = {step.code, two ? number[step.b] : T(0)};
+    value = step.to;
+    constant[value] = false;
+  }
+  return steps > 0 && value == p.stored[0] ? steps : -1;
+}
+
+// Whole groups of kVectors registers from x on; returns where the rest begins.
+template <class T>
+int64_t run_chain(const ChainStep<T>* chain, int steps, const T* x, T* y, int64_t begin, int64_t end) {
+  constexpr int64_t kGroup = kVectors * kLanes<T>;
+  for (; begin + kGroup <= end; begin += kGroup) {
+    Vec<T> v[kVectors];
+#pragma GCC unroll 8
+    for (int k = 0; k < kVectors; ++k) {
+      fetch_ahead(x + begin + k * kLanes<T>);
+      v[k] = load(x + begin + k * kLanes<T>);
+    }
+#define KEYDNN_EACH(expression)                                         \
+  _Pragma("GCC unroll 8") for (int k = 0; k < kVectors; ++k) v[k] = (expression); \
+  break
+    for (int s = 0; s < steps; ++s) {
+      const Vec<T> z = splat<T>(chain[s].z);
+      switch (chain[s].code) {
+        case k_neg: KEYDNN_EACH(-v[k]);
+        case k_abs: KEYDNN_EACH(absolute<T>(v[k]));
+        case k_square: KEYDNN_EACH(v[k] * v[k]);
+        case k_relu: KEYDNN_EACH(v[k] <= T(0) ? splat<T>(T(0)) : v[k]);
+        case k_add: KEYDNN_EACH(v[k] + z);
+        case k_sub: KEYDNN_EACH(v[k] - z);
+        case k_mul: KEYDNN_EACH(v[k] * z);
+        case k_div: KEYDNN_EACH(v[k] / z);
+        default: break;
+      }
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < kVectors; ++k) {
+      fetch_ahead(y + begin + k * kLanes<T>);
+      store(y + begin + k * kLanes<T>, v[k]);
+    }
+  }
+  return begin;
+}
+
 template <class T>
 int fused(const T* const* in, T* const* out, const keydnn_fused_program* program) {
   const keydnn_fused_program& p = *program;
   if (p.registers > kRegisters || p.inputs > kInputs || p.outputs > kOutputs) return KEYDNN_BAD_SHAPE;
   int failed = 0;
+  ChainStep<T> chain[kRegisters];
+  const int steps = chain_of<T>(p, chain);
   parallel_for(ceil_div(p.n, kGrain), p.cost_ns, [&](int64_t chunk) {
-    const int64_t first = chunk * kGrain, last = lesser(p.n, first + kGrain);
+    int64_t first = chunk * kGrain;
+    const int64_t last = lesser(p.n, first + kGrain);
+    if (steps > 0) first = run_chain<T>(chain, steps, in[0], out[0], first, last);
+    if (first == last) return;
     if (p.registers + p.inputs <= kStackBlocks) {
       alignas(64) T room[kBlock * kStackBlocks];
       run_chunk<T>(p, in, out, first, last, room);

@@ -104,18 +104,21 @@ KEYDNN_INLINE void map_row(const T* from, T* to, int64_t n, Change change) {
   for (; i + L <= n; i += L) store(to + i, change(load(from + i)));
   if (i < n) store_n(to + i, change(load_n(from + i, n - i)), n - i);
 }
-// Of n neighbouring positions of output o.
+// Of n neighbouring positions of output o, on the way from `from` to `y`, which may be the same.
 template <class T>
-void finish_row(const Finish<T>& finish, int64_t o, T* y, int64_t n) {
+void finish_row(const Finish<T>& finish, int64_t o, const T* from, T* y, int64_t n) {
   const Vec<T> beta = splat(finish.beta ? finish.beta[o] : T(0)), none = {};
   if (finish.mean) {
     const Vec<T> mean = splat(finish.mean[o]), scale = splat(finish.scale[o]);
-    map_row(y, y, n, [=](Vec<T> v) { return (v - mean) * scale; });
+    map_row(from, y, n, [=](Vec<T> v) { return (v - mean) * scale; });
+    from = y;
   }
   if (finish.relu) {
-    map_row(y, y, n, [=](Vec<T> v) { return v + beta <= none ? none : v + beta; });
+    map_row(from, y, n, [=](Vec<T> v) { return v + beta <= none ? none : v + beta; });
   } else if (finish.beta) {
-    map_row(y, y, n, [=](Vec<T> v) { return v + beta; });
+    map_row(from, y, n, [=](Vec<T> v) { return v + beta; });
+  } else if (from != y) {
+    copy_run<T, 1>(y, from, n);
   }
 }
 // Of rows [r0, r1) of planes [o0, o1), r0 even.
@@ -123,7 +126,7 @@ template <class T>
 void finish_pooling(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int64_t r1) {
   for (int64_t o = o0; o < o1; ++o) {
     const int64_t to = (o * (p.rows / 2) + r0 / 2) * (p.cols / 2);
-    relu_maxpool_plane(p.out + o * p.out_plane + r0 * p.out_row, p.finish.pooled + to, p.finish.code + to, r1 - r0, p.cols);
+    relu_maxpool_plane(p.out + o * p.out_plane + r0 * p.out_row, p.finish.pooled + to, p.finish.code + to, r1 - r0, p.cols, p.out_row);
   }
 }
 
@@ -186,7 +189,7 @@ void product_block(const Product<T>& p, int64_t o0, int64_t o1, int64_t r0, int6
       const Place place = p.place ? p.place[o + m] : Place{(o + m) * p.out_plane, p.rows, p.cols};
       for (int64_t r = r0; r < lesser(r1, place.rows); ++r) {
         T* const from = stage + m * width + (r - r0) * p.pitch;
-        if (finishes) finish_row(p.finish, o + m, from, place.cols);
+        if (finishes) finish_row<T>(p.finish, o + m, from, from, place.cols);
         T* const to = p.out + place.at + r * p.out_row;
         if (p.out_col == 1) {
           copy_run<T, 1>(to, from, place.cols);

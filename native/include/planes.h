@@ -1,6 +1,8 @@
 // Planes: images copied once into scratch memory, framed with zeros, and split by stride, so that every kernel tap reads
 // them as one long vector shifted by a constant.
 #pragma once
+#include <utility>
+
 #include "kernel.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -135,6 +137,31 @@ void fill_plane(const T* from, const Frame& f, T* to) {
   }
 }
 
+// Two rows of half a register, from p or zeros where p is null: x[0], y[0], x[1], y[1], ...
+template <class T, int... I>
+KEYDNN_INLINE Vec<T> fold_rows(const T* x, const T* y, std::integer_sequence<int, I...>) {
+  constexpr int H = kLanes<T> / 2;
+  using Half = typename Run<T, H>::vec;
+  const Half a = x ? Run<T, H>::at(x) : Half{}, b = y ? Run<T, H>::at(y) : Half{};
+  return __builtin_shufflevector(a, b, (I / 2 + I % 2 * H)...);
+}
+
+// The same as fill_folded, where a row of two is a register, to be put `left` elements from the start.
+template <class T>
+void fill_folded_rows(const T* from, const Frame& f, int64_t down, int64_t left, T* to) {
+  constexpr int64_t L = kLanes<T>;
+  const Vec<T> zeros = {};
+  const int64_t width = 2 * f.cols, last = width - L;
+  for (int64_t r = 0, i = f.row0, k = f.row0 + down * f.row_step; r < f.rows - down; ++r, i += f.row_step, k += f.row_step, to += width) {
+    const T* const x = i >= 0 && i < f.height ? from + i * f.width : nullptr;
+    const T* const y = k >= 0 && k < f.height ? from + k * f.width : nullptr;
+    const Vec<T> both = fold_rows<T>(x, y, std::make_integer_sequence<int, L>{});
+    store(to, zeros);
+    store(to + last, zeros);
+    store(to + left, both);
+  }
+}
+
 // The plane folded: element (r, q), then element (r + down, q), then (r, q + 1), ...; r < rows - down.
 template <class T>
 void fill_folded(const T* from, const Frame& f, int64_t down, T* to) {
@@ -142,8 +169,15 @@ void fill_folded(const T* from, const Frame& f, int64_t down, T* to) {
   const int64_t n = columns.q1 - columns.q0;
   T rows[2][kMostFolded];
   const T none[kMostFolded] = {};
-  memset(to, 0, sizeof(T) * static_cast<size_t>(2 * f.cols * (f.rows - down)));
-  for (int64_t r = 0; r < f.rows - down; ++r, to += 2 * f.cols) {
+  const int64_t width = 2 * f.cols;
+  const bool is_narrow = width < kLanes<T> || 2 * columns.q0 > kLanes<T> || width - 2 * columns.q1 > kLanes<T>;
+  if (!is_narrow && 2 * n == kLanes<T> && f.col_step == 1) return fill_folded_rows(from + columns.first, f, down, 2 * columns.q0, to);
+  if (is_narrow) memset(to, 0, sizeof(T) * static_cast<size_t>(width * (f.rows - down)));
+  for (int64_t r = 0; r < f.rows - down; ++r, to += width) {
+    if (!is_narrow) {  // both ends, as above
+      store(to, Vec<T>{});
+      store(to + width - kLanes<T>, Vec<T>{});
+    }
     const T* row[2];
     for (int half = 0; half < 2; ++half) {
       const int64_t i = f.row0 + (r + half * down) * f.row_step;

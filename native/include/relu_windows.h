@@ -47,12 +47,32 @@ KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code)
   }
 }
 
-// y and code of a plane of h rows and w columns; windows at (2i, 2j), an odd last row or column has none.
+// Rows of fewer windows than a register holds, and more than half of it: a whole register of each row, whose surplus the next row
+// overwrites.  False if there are not so many.
+template <class T, int L = kLanes<T>>
+KEYDNN_INLINE bool pool_with_surplus(const T* x, T* y, uint8_t* code, int64_t oh, int64_t ow, int64_t row) {
+  if constexpr (L < 4) {
+    return false;
+  } else {
+    if (2 * ow <= L) return pool_with_surplus<T, L / 2>(x, y, code, oh, ow, row);
+    if (ow >= L) return false;
+    for (int64_t i = 0; i + 1 < oh; ++i) pool_windows<T, L>(x + 2 * i * row, x + (2 * i + 1) * row, y + i * ow, code + i * ow);
+    T last[L];
+    uint8_t last_code[L];
+    if (oh > 0) pool_windows<T, L>(x + 2 * (oh - 1) * row, x + (2 * oh - 1) * row, last, last_code);
+    for (int64_t j = 0; oh > 0 && j < ow; ++j) y[(oh - 1) * ow + j] = last[j], code[(oh - 1) * ow + j] = last_code[j];
+    return true;
+  }
+}
+
+// y and code of a plane of h rows and w columns, rows `row` apart; windows at (2i, 2j), an odd last row or column has none.
+// Where rows are further apart than w, two registers of numbers may be read from where the last row starts.
 template <class T>
-KEYDNN_INLINE void relu_maxpool_plane(const T* x, T* y, uint8_t* code, int64_t h, int64_t w) {
+KEYDNN_INLINE void relu_maxpool_plane(const T* x, T* y, uint8_t* code, int64_t h, int64_t w, int64_t row) {
   const int64_t oh = h / 2, ow = w / 2;
+  if (row > w && pool_with_surplus(x, y, code, oh, ow, row)) return;
   for (int64_t i = 0; i < oh; ++i) {
-    const T *const top = x + 2 * i * w, *const low = top + w;
+    const T *const top = x + 2 * i * row, *const low = top + row;
     cover<kLanes<T>>(ow, [&](auto lanes, int64_t j) {
       pool_windows<T, lanes.value>(top + 2 * j, low + 2 * j, y + i * ow + j, code + i * ow + j);
     });

@@ -1,4 +1,4 @@
-// Convolution of few images whose rows fill registers, in one pass without preparations:
+// Convolution of few images whose rows fill registers, or nearly so, in one pass without preparations:
 //
 //   a chunk is a band of rows of an image and some of its outputs: piece by piece, channels are copied into planes (planes.h)
 //   of its own and multiplied by weights that are read as they lie (row_tiles.h), then results are finished.
@@ -12,7 +12,7 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-constexpr double kNsPerBand = 8e3;        // of a chunk, at least
+constexpr double kNsPerBand = 16e3;       // of a chunk, at least
 constexpr double kNsPerOuts = 40e3;       // where each chunk makes planes of the same channels
 constexpr int64_t kLeastOuts = 32;        // of these; planes should be little beside them
 constexpr double kMostByRows = 1e6;       // ns of everything: beyond, packing is little, and its tiles are met again
@@ -30,11 +30,13 @@ struct RowConvolution {
   keydnn_conv_shape band;           // the shape of a band, rows 0 .. band.oh
   InputPlanes planes;               // of a band
   int64_t folded;                   // rows side by side in a register; 0 where this way is not taken
+  int64_t line;                     // from one row of results to the next, where they are not folded
   int64_t outs, channels;           // of a chunk, of a piece
   int64_t down, across;             // chunks of an image and group
   RowConvolution(const T* x_, const T* w_, const T* bias_, T* y_, const keydnn_conv_shape& shape, const Finish<T>& all)
       : x(x_), w(w_), bias(bias_), y(y_), s(shape), finish(all), in_c(s.c / s.groups), out_c(s.o / s.groups), taps(s.kh * s.kw), band(shape),
-        planes(band), folded(s.n < kImagesApart && in_c > 0 && cost() <= kMostByRows ? rows_per_register<T>(planes) : 0), outs(out_c),
+        planes(band), folded(s.n < kImagesApart && in_c > 0 && cost() <= kMostByRows ? rows_per_register<T>(planes) : 0),
+        line(s.ow % kLanes<T> ? planes.pitch : s.ow), outs(out_c),
         channels(lesser(in_c, greater(int64_t(1), kTapsOfPiece / taps))) {
     if (!folded) return;
     cut();
@@ -43,13 +45,15 @@ struct RowConvolution {
   }
 
   int run() const {
-    const int64_t per_image = down * across * s.groups, planes_size = round_up(channels * planes.channel(), kLanes<T>);
-    const int64_t stage_size = round_up(outs * size(), kLanes<T>), own = planes_size + stage_size + size();
-    Scratch<int64_t> offset(channels * taps);
+    constexpr int64_t L = kLanes<T>;  // so many more where the last register reads past its plane, or a window past its row
+    const int64_t per_image = down * across * s.groups, planes_size = round_up(channels * planes.channel(), L) + L;
+    const int64_t stage_size = outs * size() + 2 * L, own = planes_size + stage_size + size();
+    Scratch<int64_t> offset(channels * taps), at(registers(band.oh));
     const bool is_kept = s.n * per_image * own <= kPlacesKept;  // so a thread meets its own again in the next call
     Scratch<T> places(is_kept ? s.n * per_image * own : 0);
-    if (!offset || (is_kept && !places)) return KEYDNN_NO_MEMORY;
+    if (!offset || !at || (is_kept && !places)) return KEYDNN_NO_MEMORY;
     planes.offsets(channels, offset.data);
+    place_registers(at.data);
     int status = KEYDNN_OK;
     parallel_for(s.n * per_image, cost(), [&](int64_t chunk) {
       const int64_t group = chunk / (down * across) % s.groups, r0 = chunk / across % down * band.oh, o0 = chunk % across * outs;
@@ -57,7 +61,10 @@ struct RowConvolution {
       if (!is_kept && !fresh) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
       T* const mine = is_kept ? places.data + chunk * own : fresh.data;
       const Chunk c{chunk / per_image, group, r0, lesser(r0 + band.oh, s.oh), group * out_c + o0, group * out_c + lesser(o0 + outs, out_c)};
-      multiply(c, offset.data, mine, mine + planes_size);
+      store(mine + channels * planes.channel(), Vec<T>{});
+      store(mine + planes_size + stage_size - 2 * L, Vec<T>{});
+      store(mine + planes_size + stage_size - L, Vec<T>{});
+      multiply(c, offset.data, at.data, mine, mine + planes_size);
       for (int64_t o = c.o0; o < c.o1; ++o) finish_plane(c, o, mine + planes_size + (o - c.o0) * size(), mine + planes_size + stage_size);
     });
     return status;
@@ -68,7 +75,10 @@ struct RowConvolution {
     int64_t image, group, r0, r1, o0, o1;
   };
   double cost() const { return (double(s.n) * s.o * s.oh * s.ow * (in_c * taps / kMacsPerNs + kNsPerOutput)) * (sizeof(T) / 4); }
-  int64_t size() const { return band.oh * s.ow; }  // results of an output in a chunk
+  int64_t size() const { return registers(band.oh) * kLanes<T>; }  // elements of an output's results in a chunk
+  int64_t registers(int64_t rows) const {
+    return ceil_div(folded == 2 ? rows * s.ow : (rows - 1) * line + s.ow, kLanes<T>);
+  }
 
   // Into halves, quarters, ... that threads share evenly: of the rows while there are enough of them, then of the outputs.
   void cut() {
@@ -80,10 +90,20 @@ struct RowConvolution {
     across = ceil_div(out_c, outs);
   }
 
-  // The sums of a chunk, to the stage: output by output, the registers of its rows one after the other.
-  void multiply(const Chunk& c, const int64_t* offset, T* own_planes, T* stage) const {
+  // Where the registers of a band's results lie in planes.
+  void place_registers(int64_t* at) const {
     constexpr int64_t L = kLanes<T>;
-    const int64_t per_row = greater(int64_t(1), s.ow / L), vecs = (c.r1 - c.r0) * s.ow / L, n_k = in_c * taps;
+    const bool runs_on = folded == 1 && s.ow % L != 0;  // registers take no notice of the ends of rows
+    const int64_t per_row = runs_on ? 1 : greater(int64_t(1), s.ow / L), row = runs_on ? L : planes.pitch * folded;
+    const int64_t vecs = registers(band.oh);
+    for (int64_t start = 0, vec = 0; vec < vecs; start += row)
+      for (int64_t i = 0; i < per_row; ++i) at[vec++] = start + i * L;
+  }
+
+  // The sums of a chunk, to the stage: output by output, the registers of its rows one after the other.
+  void multiply(const Chunk& c, const int64_t* offset, const int64_t* at, T* own_planes, T* stage) const {
+    constexpr int64_t L = kLanes<T>;
+    const int64_t vecs = registers(c.r1 - c.r0), n_k = in_c * taps;
     const int64_t tiles = ceil_div(c.o1 - c.o0, kRowOuts), height = (c.o1 - c.o0) / tiles, higher = (c.o1 - c.o0) % tiles;
     for (int64_t first = 0; first < in_c; first += channels) {
       const int64_t count = lesser(channels, in_c - first), k = first * taps;
@@ -91,12 +111,10 @@ struct RowConvolution {
         planes.fill(x + (c.image * s.c + c.group * in_c + first + i) * s.h * s.w, own_planes + i * planes.channel(), c.r0);
       for (int64_t vec = 0; vec < vecs; vec += kRowVecs) {
         const int64_t width = lesser(int64_t(kRowVecs), vecs - vec);
-        int64_t at[kRowVecs];
-        for (int64_t i = 0; i < width; ++i) at[i] = (vec + i) / per_row * planes.pitch * folded + (vec + i) % per_row * L;
         for (int64_t i = 0, o = c.o0, n; i < tiles; ++i, o += n) {
           n = height + (i < higher);
           T* const sums = stage + (o - c.o0) * size() + vec * L;
-          run_row_tile<T>(n, width, RowTile<T>{own_planes, at, offset, count * taps, w + o * n_k + k, n_k, k ? sums : nullptr, size(),
+          run_row_tile<T>(n, width, RowTile<T>{own_planes, at + vec, offset, count * taps, w + o * n_k + k, n_k, k ? sums : nullptr, size(),
                                                bias ? bias + o : nullptr, sums, size()});
         }
       }
@@ -105,18 +123,24 @@ struct RowConvolution {
 
   // What becomes of the sums of output o; `plane` has room for them.
   void finish_plane(const Chunk& c, int64_t o, T* sums, T* plane) const {
-    const int64_t n = (c.r1 - c.r0) * s.ow;
+    const int64_t rows = c.r1 - c.r0, n = rows * s.ow;
     T* const to = finish.pooled ? plane : y + (c.image * s.o + o) * s.oh * s.ow + c.r0 * s.ow;
+    const bool is_plane = folded == 1 && (line == s.ow || (finish.pooled && !finish.changes()));
+    const int64_t row = is_plane ? line : s.ow;
     if (folded == 2) {
       copy_run<T, 2>(to, sums, n / 2);
       copy_run<T, 2>(to + n / 2, sums + 1, n / 2);
-    } else {
-      copy_run<T, 1>(to, sums, n);
+    } else if (!is_plane) {
+      for (int64_t r = 0; r < rows; ++r) copy_run<T, 1>(to + r * s.ow, sums + r * line, s.ow);
     }
-    finish_row(finish, o, to, n);
+    const T* done = is_plane ? sums : to;
+    if (!is_plane || finish.changes() || !finish.pooled) {
+      finish_row(finish, o, done, to, n);
+      done = to;
+    }
     if (!finish.pooled) return;
     const int64_t pooled = ((c.image * s.o + o) * (s.oh / 2) + c.r0 / 2) * (s.ow / 2);
-    relu_maxpool_plane(to, finish.pooled + pooled, finish.code + pooled, c.r1 - c.r0, s.ow);
+    relu_maxpool_plane<T>(done, finish.pooled + pooled, finish.code + pooled, rows, s.ow, row);
   }
 };
 

@@ -3,7 +3,8 @@
 //   to[o][i] = from[o][i] + sum_k w[o][k] * planes[at[i] + offset[k]]           o: MR outputs, i: NR registers of columns
 //
 // Weights are read as they lie and results are planes, so nothing is packed.  Rows must fill registers; rows half as long do
-// when planes are folded (planes.h).  An element's sum runs over k in order, so its bits do not depend on the tile.
+// when planes are folded (planes.h).  Of others, planes are seen as one long vector: what lies between two rows is computed too,
+// and not met again.  An element's sum runs over k in order, so its bits do not depend on the tile.
 #pragma once
 #include "planes.h"
 
@@ -17,11 +18,14 @@ constexpr int kRowVecs = 4;
 constexpr int kRowVecs = 2;
 #endif
 
+constexpr int64_t kWasteOf = 5;  // a row may be followed by a fifth of a row of other results
+
 // How many rows of the result lie side by side in a register: 1 or 2; 0 if rows do not fill registers.
 template <class T>
 int64_t rows_per_register(const InputPlanes& planes) {
   if (planes.s.ow % kLanes<T> == 0) return 1;
-  return kLanes<T> > 2 && 2 * planes.s.ow == kLanes<T> && planes.s.oh % 2 == 0 && planes.pitch <= kMostFolded ? 2 : 0;
+  if (kLanes<T> > 2 && 2 * planes.s.ow == kLanes<T> && planes.s.oh % 2 == 0 && planes.pitch <= kMostFolded) return 2;
+  return kWasteOf * (planes.pitch - planes.s.ow) <= planes.s.ow && planes.s.oh * planes.pitch >= kRowVecs * kLanes<T> ? 1 : 0;
 }
 
 template <class T>

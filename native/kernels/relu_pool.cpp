@@ -19,7 +19,7 @@ template <class T>
 int relu_maxpool(const T* x, T* y, uint8_t* code, int64_t planes, int64_t h, int64_t w) {
   const int64_t oh = h / 2, ow = w / 2;
   planes_of(planes, h * w, [=](int64_t plane) KEYDNN_NOINLINE {
-    relu_maxpool_plane(x + plane * h * w, y + plane * oh * ow, code + plane * oh * ow, h, w);
+    relu_maxpool_plane(x + plane * h * w, y + plane * oh * ow, code + plane * oh * ow, h, w, w);
   });
   return KEYDNN_OK;
 }

@@ -346,7 +346,8 @@ def test_convolutions_are_pooled_in_the_cache(n, channels, groups, dtype):
 
 @pytest.mark.parametrize("n", [1, 9])
 @pytest.mark.parametrize(
-    ("channels", "groups", "size"), [(3, 1, (13, 9)), (24, 1, (16, 32)), (6, 2, (6, 8)), (6, 1, (6, 4)), (80, 1, (13, 9))]
+    ("channels", "groups", "size"),
+    [(3, 1, (13, 9)), (24, 1, (16, 32)), (6, 2, (6, 8)), (6, 1, (6, 4)), (80, 1, (13, 9)), (24, 1, (13, 14))],
 )
 @pytest.mark.parametrize("after", ["norm", "relu", "norm, relu", "plain norm, relu", "norm, relu, pool"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -152,15 +152,33 @@ void max_row_2x2(const T* top, const T* bottom, int64_t width, int64_t at, int64
   });
 }
 
-// The same without positions.
-template <class T>
-void largest_row_2x2(const T* top, const T* bottom, int64_t n, T* y) {
-  cover<kLanes<T>>(n, [&](auto lanes, int64_t j) {
-    constexpr int L = lanes.value;
-    const auto above = first_largest(fetch_step<T, L, 2>(top + 2 * j), fetch_step<T, L, 2>(top + 2 * j + 1));
-    const auto below = first_largest(fetch_step<T, L, 2>(bottom + 2 * j), fetch_step<T, L, 2>(bottom + 2 * j + 1));
-    keep<T, L>(y + j, first_largest(above, below));
-  });
+// The same without positions.  L windows, whose numbers lie side by side.
+template <class T, int L>
+KEYDNN_INLINE auto largest_of_pairs(const T* p) {
+  if constexpr (L == 1) {
+    return first_largest(p[0], p[1]);
+  } else {
+    typename Run<T, L>::vec even, odd;
+    split_pairs<T, L>(p, even, odd);
+    return first_largest(even, odd);
+  }
+}
+template <class T, int L>
+KEYDNN_INLINE void largest_2x2(const T* top, const T* bottom, T* y) {
+  keep<T, L>(y, first_largest(largest_of_pairs<T, L>(top), largest_of_pairs<T, L>(bottom)));
+}
+// Rows [begin, end) of windows, n in each, over rows of x that lie `width` apart.  Rows that do not fill a register but more than half of
+// it take a whole one, whose surplus the next row overwrites.
+template <class T, int L = kLanes<T>>
+void largest_rows_2x2(const T* x, int64_t width, int64_t n, int64_t begin, int64_t end, T* y) {
+  if constexpr (L > 2)
+    if (2 * n <= L) return largest_rows_2x2<T, L / 2>(x, width, n, begin, end, y);
+  int64_t i = begin;
+  for (; n < L && i + 1 < end; ++i) largest_2x2<T, L>(x + 2 * i * width, x + (2 * i + 1) * width, y + i * n);
+  for (; i < end; ++i) {
+    const T *const top = x + 2 * i * width, *const bottom = top + width;
+    cover<L>(n, [&](auto lanes, int64_t j) { largest_2x2<T, lanes.value>(top + 2 * j, bottom + 2 * j, y + i * n + j); });
+  }
 }
 
 // One tap of an output row: window j meets from[j * step], which lies at `at` + j * step.
@@ -222,6 +240,11 @@ int maxpool2d(const T* x, T* y, int64_t* argmax, const Shape* shape) {
   const Shape& s = *shape;
   if (!is_sane(s)) return KEYDNN_BAD_SHAPE;
   const bool plain = is_plain_2x2(s) && s.w < (int64_t(1) << 30);
+  if (plain && !argmax && s.h % 2 == 0) {  // planes follow one another as their rows do
+    const int64_t rows = s.planes * s.oh, grain = greater(int64_t(1), 8192 / greater(s.w, int64_t(1)));
+    parallel_ranges(rows, grain, 0.5 * rows * s.w, [&](int64_t begin, int64_t end) { largest_rows_2x2(x, s.w, s.ow, begin, end, y); });
+    return KEYDNN_OK;
+  }
   for_planes(s.planes, s.h * s.w, (plain ? 0.5 : 0.5 * s.kh * s.kw) * (argmax ? 1.0 : 0.5), [&](int64_t plane) {
     const T* const from = x + plane * s.h * s.w;
     for (int64_t i = 0; i < s.oh; ++i) {
@@ -230,7 +253,7 @@ int maxpool2d(const T* x, T* y, int64_t* argmax, const Shape* shape) {
       if (plain && argmax) {
         max_row_2x2(top, bottom, s.w, row, s.ow, y + out, argmax + out);
       } else if (plain) {
-        largest_row_2x2(top, bottom, s.ow, y + out);
+        largest_rows_2x2(from, s.w, s.ow, i, i + 1, y + plane * s.oh * s.ow);
       } else if (argmax) {
         max_row(s, from, i, y + out, argmax + out);
       } else {

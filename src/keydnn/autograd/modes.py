@@ -39,19 +39,17 @@ RECORDINGS: list[Any] = []  # the recorders at work in any thread: empty nearly 
 
 class _GradMode(contextlib.ContextDecorator):
     _value: bool
-
-    def __init__(self) -> None:
-        self._before: list[bool] = []
+    _before: Any = None  # what was set when it was entered, and what this was before that: entered twice, it is left twice
 
     def _recreate_cm(self) -> _GradMode:
         return type(self)()  # one per call of a decorated function: threads and recursion do not meet
 
     def __enter__(self) -> None:
-        self._before.append(state.grad)
+        self._before = state.grad, self._before
         state.grad = self._value
 
-    def __exit__(self, *exc_info: object) -> None:
-        state.grad = self._before.pop()
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        state.grad, self._before = self._before
 
 
 class no_grad(_GradMode):

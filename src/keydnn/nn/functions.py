@@ -31,7 +31,7 @@ from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import pair
 from keydnn.ops.activation import leaky_relu_grad, sigmoid_grad, softmax_grad, tanh_grad
 from keydnn.ops.conv import conv2d_p, conv2d_transpose_p
-from keydnn.ops.pool import avgpool2d_grad, check, maxpool2d_argmax, maxpool2d_grad
+from keydnn.ops.pool import avgpool2d_grad, maxpool2d_argmax, maxpool2d_grad
 from keydnn.ops.shape import reshape_p
 
 Pair = tuple[int, int]
@@ -198,7 +198,6 @@ class MaxPool2dFn(Function):
     ) -> Tensor:
         """(N, C, H, W) -> (N, C, H_out, W_out)."""
         window = _window(ctx, x, kernel_size, stride, padding, "MaxPool2dFn")
-        check("maxpool2d", x, **window)
         out, ctx.saved_meta["argmax"] = maxpool2d_argmax(x, **window)
         out.requires_grad = is_grad_enabled() and x.requires_grad
         return out

@@ -48,7 +48,7 @@ class Hooks:
 
     def run(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``module.forward`` with all hooks around it."""
-        if RECORDINGS and state.recorder is not None:
+        if RECORDINGS and state.recorder is not None and any(self._by_place.values()):
             state.recorder.refuse(f"{type(module).__name__} has hooks")
         for hook in self._by_place["before"]:
             changed = hook(module, args)
@@ -63,6 +63,14 @@ class Hooks:
         if not isinstance(output, Tensor):
             raise TypeError(f"{type(module).__name__}: a backward hook needs a single Tensor as output, got {type(output).__name__}")
         return _Tap.apply(output, module=module, hooks=tuple(self._by_place["backward"]))
+
+
+class CastingHooks(Hooks):
+    """The hooks of a layer that computes in a dtype of its own, ``module.dtype``: before them its Tensors are cast to that."""
+
+    def run(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """``module.forward`` in ``module.dtype`` with all hooks around it."""
+        return super().run(module, tuple([a.astype(module.dtype) if isinstance(a, Tensor) else a for a in args]), kwargs)
 
 
 class _Tap(Function):

@@ -12,9 +12,24 @@ from math import inf
 
 import numpy as np
 
+from keydnn.domain.errors import ShapeError
 from keydnn.kernels.reference.conv import frame, output_size, tap
 from keydnn.kernels.reference.quiet import quiet
 from keydnn.kernels.reference.reduce import mean
+
+
+def check(name, x, kernel, stride, padding):
+    """Refuse what cannot be pooled: ShapeError or TypeError, in the name of the operation.  x: anything with a shape and a dtype."""
+    size = x.shape
+    (kh, kw), (sh, sw), (ph, pw) = kernel, stride, padding
+    if len(size) != 4:
+        raise ShapeError(f"{name}: expected x (N, C, H, W), got shape {size}")
+    if kh < 1 or kw < 1 or sh < 1 or sw < 1 or ph < 0 or pw < 0:
+        raise ShapeError(f"{name}: needs kernel >= 1, stride >= 1 and padding >= 0, got {kernel}, {stride}, {padding}")
+    if size[2] + 2 * ph < kh or size[3] + 2 * pw < kw:
+        raise ShapeError(f"{name}: window {kernel} is larger than the padded input: {size[2:]} plus padding {padding}")
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: expected a floating tensor, got dtype {x.dtype}; cast with astype('float32')")
 
 
 def _first_real(n: int, count: int, kernel: int, stride: int, padding: int) -> np.ndarray:
@@ -26,6 +41,7 @@ def _first_real(n: int, count: int, kernel: int, stride: int, padding: int) -> n
 @quiet
 def maxpool2d(x, kernel, stride, padding):
     """y and argmax (int64), both (N, C, H_out, W_out)."""
+    check("maxpool2d", x, kernel, stride, padding)
     n, c, h, w = x.shape
     out = output_size((h, w), kernel, stride, padding)
     plane, width = frame(x, padding, -inf), w + 2 * padding[1]
@@ -67,6 +83,7 @@ def maxpool2d_take(x, argmax, padding):
 @quiet
 def avgpool2d(x, kernel, stride, padding):
     """y (N, C, H_out, W_out): window sum / (kh * kw)."""
+    check("avgpool2d", x, kernel, stride, padding)
     out = output_size(x.shape[2:], kernel, stride, padding)
     plane, total = frame(x, padding), np.zeros((*x.shape[:2], *out), np.float64)
     for u, v in product(range(kernel[0]), range(kernel[1])):

@@ -11,6 +11,7 @@ from keydnn._tensor import Tensor
 from keydnn.domain.device import Device, as_device
 from keydnn.domain.errors import ShapeError
 from keydnn.nn.arguments import FLOAT32, floating_dtype
+from keydnn.nn.hooks import CastingHooks
 from keydnn.nn.initializers import as_initializer
 from keydnn.nn.module import Module
 from keydnn.saving.config import known_arguments
@@ -71,13 +72,9 @@ class Weightless(Layer):
 
     def __init__(self, dtype: Any = None) -> None:
         super().__init__()
-        self.dtype = None if dtype is None else floating_dtype(dtype, self)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call ``forward``, with x in the chosen dtype."""
-        if self.dtype is None:
-            return super().__call__(*args, **kwargs)
-        return super().__call__(*(a.astype(self.dtype) if isinstance(a, Tensor) else a for a in args), **kwargs)
+        self.dtype = None
+        if dtype is not None:
+            self.dtype, self._hooks = floating_dtype(dtype, self), CastingHooks()
 
     def extra_repr(self) -> str:
         """The settings, with ``dtype`` where one was chosen."""

@@ -34,18 +34,47 @@ KEYDNN_INLINE Moments moments(const T* x, int64_t n, int64_t count, int64_t stri
   return {shift + offset, var < 0 ? 0 : var};  // NaN stays
 }
 
-// s[0] = sum of g, s[1] = sum of g * (x - mean), over runs as above.
+// ---- what follows batch norm, and what comes before its gradient: nothing, or relu ---------------------------------
+
+// y as it is, and its gradient.  line: null, or what is written for the way back.
 template <class T>
-KEYDNN_INLINE void gradient_sums(const T* g, const T* x, double mean, int64_t n, int64_t count, int64_t stride, double* s) {
+struct Straight {
+  static KEYDNN_INLINE T after(T v) { return v; }
+  static void keep(T*, int64_t, int64_t, T, T) {}
+  Straight() = default;
+  Straight(const T*, const T*, int64_t, int64_t) {}
+  KEYDNN_INLINE T before(T g, T) const { return g; }
+  KEYDNN_INLINE Vec<double> before_wide(const T* g, const T*) const { return load_wide(g); }
+};
+
+// relu(y); g where the element was positive, which is computed again from x: reading x, which is needed anyway, is all it takes.
+template <class T>
+struct Relu {
+  using Part = typename PartOf<T>::type;
+  T center, scale, shift;
+  static KEYDNN_INLINE T after(T v) { return v <= 0 ? T(0) : v; }
+  static void keep(T* line, int64_t c, int64_t channel, T scale, T shift) { line[channel] = scale, line[c + channel] = shift; }
+  Relu(const T* mean, const T* line, int64_t c, int64_t channel) : center(mean[channel]), scale(line[channel]), shift(line[c + channel]) {}
+  KEYDNN_INLINE T before(T g, T x) const { return (x - center) * scale + shift > 0 ? g : T(0); }
+  KEYDNN_INLINE Vec<double> before_wide(const T* g, const T* x) const {
+    using Loose = typename PartOf<T>::loose;
+    const Part v = (*reinterpret_cast<const Loose*>(x) - center) * scale + shift, some = *reinterpret_cast<const Loose*>(g), none = {};
+    return __builtin_convertvector(v > 0 ? some : none, Vec<double>);
+  }
+};
+
+// s[0] = sum of g, s[1] = sum of g * (x - mean), over runs as above; g as `way` has it.
+template <class T, class Way>
+KEYDNN_INLINE void gradient_sums(const T* g, const T* x, double mean, Way way, int64_t n, int64_t count, int64_t stride, double* s) {
   sum_runs<2>(
       n, count, stride, s,
       [=](int64_t i, Vec<double>* sums) {
-        const Vec<double> d = load_wide(g + i);
+        const Vec<double> d = way.before_wide(g + i, x + i);
         sums[0] += d;
         sums[1] += d * (load_wide(x + i) - mean);
       },
       [=](int64_t i, double* sums) {
-        const double d = static_cast<double>(g[i]);
+        const double d = static_cast<double>(way.before(g[i], x[i]));
         sums[0] += d;
         sums[1] += d * (static_cast<double>(x[i]) - mean);
       });
@@ -53,8 +82,8 @@ KEYDNN_INLINE void gradient_sums(const T* g, const T* x, double mean, int64_t n,
 
 // ---- batch norm, channels of planes: x (n, c, s) with s > 1 -------------------------------------------------------
 
-template <class T>
-int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, int64_t n, int64_t c,
+template <class Way, class T>
+int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, T* line, int64_t n, int64_t c,
                       int64_t s) {
   parallel_for(c, 0.6 * static_cast<double>(n * c * s), [=](int64_t channel) KEYDNN_NOINLINE {
     const T* const from = x + channel * s;
@@ -64,21 +93,23 @@ int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* 
     var[channel] = static_cast<T>(m.var);
     inv[channel] = static_cast<T>(root);
     const T center = mean[channel], scale = static_cast<T>(gamma ? gamma[channel] * root : root), shift = beta ? beta[channel] : T(0);
+    Way::keep(line, c, channel, scale, shift);
     for (int64_t i = 0; i < n; ++i) {
       const T* const xi = from + i * c * s;
       T* const yi = y + (i * c + channel) * s;
-      for (int64_t j = 0; j < s; ++j) yi[j] = (xi[j] - center) * scale + shift;
+      for (int64_t j = 0; j < s; ++j) yi[j] = Way::after((xi[j] - center) * scale + shift);
     }
   });
   return KEYDNN_OK;
 }
 
-template <class T>
-int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t n,
-                           int64_t c, int64_t s) {
+template <class Way, class T>
+int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, const T* line, T* dx, T* dgamma, T* dbeta,
+                           int64_t n, int64_t c, int64_t s) {
   parallel_for(c, 0.9 * static_cast<double>(n * c * s), [=](int64_t channel) KEYDNN_NOINLINE {
+    const Way way(mean, line, c, channel);
     double sums[2];
-    gradient_sums(g + channel * s, x + channel * s, static_cast<double>(mean[channel]), s, n, c * s, sums);
+    gradient_sums(g + channel * s, x + channel * s, static_cast<double>(mean[channel]), way, s, n, c * s, sums);
     const double m = static_cast<double>(n * s), r = static_cast<double>(inv[channel]);
     dbeta[channel] = static_cast<T>(sums[0]);
     dgamma[channel] = static_cast<T>(sums[1] * r);
@@ -88,7 +119,7 @@ int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean
       const int64_t at = (i * c + channel) * s;
       const T *const gi = g + at, *const xi = x + at;
       T* const di = dx + at;
-      for (int64_t j = 0; j < s; ++j) di[j] = ((gi[j] - a) - (xi[j] - center) * b) * scale;
+      for (int64_t j = 0; j < s; ++j) di[j] = ((way.before(gi[j], xi[j]) - a) - (xi[j] - center) * b) * scale;
     }
   });
   return KEYDNN_OK;
@@ -98,8 +129,8 @@ int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean
 
 constexpr int64_t kColumns = 64;
 
-template <class T>
-int batch_norm_columns(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, int64_t n, int64_t c) {
+template <class Way, class T>
+int batch_norm_columns(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, T* line, int64_t n, int64_t c) {
   parallel_for(ceil_div(c, kColumns), 0.8 * static_cast<double>(n * c), [=](int64_t block) KEYDNN_NOINLINE {
     const int64_t first = block * kColumns, width = lesser(kColumns, c - first);
     const double m = static_cast<double>(n);
@@ -121,16 +152,17 @@ int batch_norm_columns(const T* x, const T* gamma, const T* beta, double eps, T*
       inv[k] = static_cast<T>(root);
       scale[j] = static_cast<T>(gamma ? gamma[k] * root : root);
       shift[j] = beta ? beta[k] : T(0);
+      Way::keep(line, c, k, scale[j], shift[j]);
     }
     for (int64_t i = 0; i < n; ++i)
-      for (int64_t j = 0; j < width; ++j) y[i * c + first + j] = (x[i * c + first + j] - middle[j]) * scale[j] + shift[j];
+      for (int64_t j = 0; j < width; ++j) y[i * c + first + j] = Way::after((x[i * c + first + j] - middle[j]) * scale[j] + shift[j]);
   });
   return KEYDNN_OK;
 }
 
-template <class T>
-int batch_norm_grad_columns(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t n,
-                            int64_t c) {
+template <class Way, class T>
+int batch_norm_grad_columns(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, const T* line, T* dx, T* dgamma, T* dbeta,
+                            int64_t n, int64_t c) {
   parallel_for(ceil_div(c, kColumns), 1.0 * static_cast<double>(n * c), [=](int64_t block) KEYDNN_NOINLINE {
     const int64_t first = block * kColumns, width = lesser(kColumns, c - first);
     const double m = static_cast<double>(n);
@@ -138,7 +170,7 @@ int batch_norm_grad_columns(const T* g, const T* x, const T* gamma, const T* mea
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < width; ++j) {
         const int64_t at = i * c + first + j;
-        const double d = static_cast<double>(g[at]);
+        const double d = static_cast<double>(Way(mean, line, c, first + j).before(g[at], x[at]));
         total[j] += d;
         along[j] += d * (static_cast<double>(x[at]) - static_cast<double>(mean[first + j]));
       }
@@ -155,25 +187,45 @@ int batch_norm_grad_columns(const T* g, const T* x, const T* gamma, const T* mea
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < width; ++j) {
         const int64_t at = i * c + first + j;
-        dx[at] = ((g[at] - a[j]) - (x[at] - mean[first + j]) * b[j]) * scale[j];
+        dx[at] = ((Way(mean, line, c, first + j).before(g[at], x[at]) - a[j]) - (x[at] - mean[first + j]) * b[j]) * scale[j];
       }
   });
   return KEYDNN_OK;
 }
 
+template <class Way, class T>
+int batch_norm_with(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, T* line, int64_t n, int64_t c,
+                    int64_t s) {
+  if (n < 1 || c < 1 || s < 1) return KEYDNN_BAD_SHAPE;
+  return s > 1 ? batch_norm_planes<Way>(x, gamma, beta, eps, y, mean, var, inv, line, n, c, s)
+               : batch_norm_columns<Way>(x, gamma, beta, eps, y, mean, var, inv, line, n, c);
+}
 template <class T>
 int batch_norm(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, int64_t n, int64_t c, int64_t s) {
-  if (n < 1 || c < 1 || s < 1) return KEYDNN_BAD_SHAPE;
-  return s > 1 ? batch_norm_planes(x, gamma, beta, eps, y, mean, var, inv, n, c, s)
-               : batch_norm_columns(x, gamma, beta, eps, y, mean, var, inv, n, c);
+  return batch_norm_with<Straight<T>>(x, gamma, beta, eps, y, mean, var, inv, static_cast<T*>(nullptr), n, c, s);
+}
+template <class T>
+int batch_norm_relu(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, T* line, int64_t n, int64_t c,
+                    int64_t s) {
+  return batch_norm_with<Relu<T>>(x, gamma, beta, eps, y, mean, var, inv, line, n, c, s);
 }
 
+template <class Way, class T>
+int batch_norm_grad_with(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, const T* line, T* dx, T* dgamma, T* dbeta,
+                         int64_t n, int64_t c, int64_t s) {
+  if (n < 1 || c < 1 || s < 1) return KEYDNN_BAD_SHAPE;
+  return s > 1 ? batch_norm_grad_planes<Way>(g, x, gamma, mean, inv, line, dx, dgamma, dbeta, n, c, s)
+               : batch_norm_grad_columns<Way>(g, x, gamma, mean, inv, line, dx, dgamma, dbeta, n, c);
+}
 template <class T>
 int batch_norm_grad(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, T* dx, T* dgamma, T* dbeta, int64_t n, int64_t c,
                     int64_t s) {
-  if (n < 1 || c < 1 || s < 1) return KEYDNN_BAD_SHAPE;
-  return s > 1 ? batch_norm_grad_planes(g, x, gamma, mean, inv, dx, dgamma, dbeta, n, c, s)
-               : batch_norm_grad_columns(g, x, gamma, mean, inv, dx, dgamma, dbeta, n, c);
+  return batch_norm_grad_with<Straight<T>>(g, x, gamma, mean, inv, static_cast<const T*>(nullptr), dx, dgamma, dbeta, n, c, s);
+}
+template <class T>
+int batch_norm_relu_grad(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, const T* line, T* dx, T* dgamma, T* dbeta,
+                         int64_t n, int64_t c, int64_t s) {
+  return batch_norm_grad_with<Relu<T>>(g, x, gamma, mean, inv, line, dx, dgamma, dbeta, n, c, s);
 }
 
 // ---- layer norm: x (rows, n) --------------------------------------------------------------------------------------
@@ -203,7 +255,7 @@ int layer_norm(const T* x, const T* gamma, const T* beta, double eps, T* y, T* m
 
 // s[0] = sum of d, s[1] = sum of d * (x - center) over a row; of float, four numbers are added before they become doubles.
 KEYDNN_INLINE void row_sums(const double* d, const double* x, double center, int64_t n, double* s) {
-  gradient_sums(d, x, center, n, 1, 0, s);
+  gradient_sums(d, x, center, Straight<double>(), n, 1, 0, s);
 }
 KEYDNN_INLINE void row_sums(const float* d, const float* x, float center, int64_t n, double* s) {
   constexpr int64_t L = kLanes<float>;

@@ -406,3 +406,66 @@ def test_a_convolution_whose_weight_is_written_before_the_pooling_is_kept():
         return ops.maxpool2d(ops.relu(y), (2, 2)), w
 
     assert "conv2d" in compiled(function, keydnn.Tensor.rand((2, 1, 8, 8)), keydnn.Tensor.rand((3, 1, 3, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4, 3, 5, 7), (3, 2, 40, 33), (2, 5, 1, 2), (6, 70)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_relu_comes_with_the_batch_normalisation(shape, affine, dtype):
+    rng = np.random.default_rng(0)
+    x, g = (keydnn.Tensor(data=rng.standard_normal(shape).astype(dtype)) for _ in range(2))
+    lines = [keydnn.Tensor(data=rng.standard_normal(shape[1]).astype(dtype)) for _ in range(2 * affine)]
+
+    def forward(x, *lines):
+        y, mean, var = ops.batch_norm(x, *lines)
+        return y.relu(), mean, var
+
+    def both(x, g, *lines):
+        x = x.detach()
+        x.requires_grad = True
+        lines = [line.detach() for line in lines]
+        for line in lines:
+            line.requires_grad = True
+        y = forward(x, *lines)[0]
+        return y.detach(), *keydnn.grad(y, [x, *lines], g)
+
+    assert compiled(forward, x, *lines) == ["batch_norm_relu"]
+    assert compiled(both, x, g, *lines) == ["batch_norm_relu", "batch_norm_relu_grad"]
+    same_bits_for_threads(lambda: tuple(t.numpy() for t in compile(both)(x, g, *lines)))
+
+
+def test_relu_of_a_batch_normalisation_keeps_nan_and_zeros():
+    x = keydnn.tensor(np.array([[[[0.0, 0.0, 0.0]], [[1.0, np.nan, 2.0]], [[-1.0, 1.0, 3.0]]]], np.float32))
+    g = keydnn.ones(x.shape)
+
+    def both(x, g):
+        x = x.detach()
+        x.requires_grad = True
+        y = ops.batch_norm(x)[0].relu()
+        return 1.0 / y.detach(), *keydnn.grad(y, [x], g)
+
+    found = compiled(both, x, g)
+    assert "batch_norm_relu" in found and "batch_norm_relu_grad" in found
+
+
+def test_a_batch_normalisation_that_others_read_is_kept():
+    x = keydnn.Tensor.rand((4, 3, 5, 5))
+
+    def function(x):
+        y = ops.batch_norm(x)[0]
+        return y.relu(), y + 1.0
+
+    assert "batch_norm" in compiled(function, x)
+
+
+def test_a_gradient_between_relu_and_batch_normalisation_that_others_read_is_kept():
+    x, g = keydnn.Tensor.rand((4, 3, 5, 5)) - 0.5, keydnn.Tensor.rand((4, 3, 5, 5))
+
+    def function(x, g):
+        x = x.detach()
+        x.requires_grad = True
+        y = ops.batch_norm(x)[0]
+        return keydnn.grad(y.relu(), [x, y], g)
+
+    found = compiled(function, x, g)
+    assert "batch_norm_relu" in found and "batch_norm_grad" in found and "batch_norm_relu_grad" not in found

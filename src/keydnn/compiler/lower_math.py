@@ -89,23 +89,23 @@ def _channels(shape: tuple[int, ...]) -> list[int]:
     return [shape[0], shape[1], prod(shape[2:])]
 
 
-@lowers("batch_norm")
+@lowers("batch_norm", "batch_norm_relu")
 def batch_norm(op: Op) -> list[Row]:
-    """y, mean, var, inv."""
+    """y, mean, var, inv; with relu also what the way back needs."""
     rows: list[Row] = []
     x, gamma, beta = (None if v is None else contiguous(v, rows) for v in op.operands)
     assert x is not None
     places = [x, gamma, beta, *op.results]
-    return [*rows, Row(f"batch_norm:{type_of(op)}", places, _channels(x.shape), [float(op.params["eps"])], op.label, 3)]
+    return [*rows, Row(f"{op.kernel}:{type_of(op)}", places, _channels(x.shape), [float(op.params["eps"])], op.label, 3)]
 
 
-@lowers("batch_norm_grad")
+@lowers("batch_norm_grad", "batch_norm_relu_grad")
 def batch_norm_grad(op: Op) -> list[Row]:
     """dx, dgamma, dbeta."""
     rows: list[Row] = []
     operands = [None if v is None else contiguous(v, rows) for v in op.operands]
     shape = op.operands[1].shape
-    return [*rows, Row(f"batch_norm_grad:{type_of(op)}", [*operands, *op.results], _channels(shape), [], op.label, 5)]
+    return [*rows, Row(f"{op.kernel}:{type_of(op)}", [*operands, *op.results], _channels(shape), [], op.label, len(operands))]
 
 
 def _rows_and_features(shape: tuple[int, ...], n_axes: int) -> list[int]:

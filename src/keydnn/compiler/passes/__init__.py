@@ -10,6 +10,7 @@ from keydnn.compiler.passes.conv_bias import join_bias_gradients
 from keydnn.compiler.passes.conv_finish import finish_convolutions
 from keydnn.compiler.passes.dead import remove_dead
 from keydnn.compiler.passes.linear_relu import fuse_linear_relu
+from keydnn.compiler.passes.norm_relu import fuse_norm_relu
 from keydnn.compiler.passes.relu_grad import fuse_relu_grad
 from keydnn.compiler.passes.relu_pool import fuse_relu_pool
 from keydnn.compiler.passes.updates import merge_updates
@@ -20,6 +21,7 @@ _EXACT = (  # these keep every bit
     fuse_linear_relu,
     fuse_relu_pool,
     finish_convolutions,
+    fuse_norm_relu,
     fuse_relu_grad,
     join_bias_sums,
     merge_updates,

@@ -55,16 +55,22 @@ KEYDNN_INLINE Vec<T> roots(Vec<T> x) {
 #endif
 }
 
-// What Adam's latest step computed once: the parameters of a model are mostly at the same step.
+// What a step of Adam computes once: the parameters of a model are mostly at the same step.
 struct Rates {
   double steps, lr, beta1, beta2, rate, root_scale;
+  bool serves(double at, double lr_, double beta1_, double beta2_) const {
+    return steps == at && lr == lr_ && beta1 == beta1_ && beta2 == beta2_;
+  }
 };
-thread_local Rates latest = {0, 0, 0, 0, 0, 0};
+thread_local Rates latest = {0, 0, 0, 0, 0, 0}, coming = {0, 0, 0, 0, 0, 0};
+
+Rates rates_of(double steps, double lr, double beta1, double beta2) {
+  return {steps, lr, beta1, beta2, lr / (1.0 - pow(beta1, steps)), 1.0 / sqrt(1.0 - pow(beta2, steps))};
+}
 
 const Rates& rates(double steps, double lr, double beta1, double beta2) {
   Rates& r = latest;
-  if (r.steps != steps || r.lr != lr || r.beta1 != beta1 || r.beta2 != beta2)
-    r = {steps, lr, beta1, beta2, lr / (1.0 - pow(beta1, steps)), 1.0 / sqrt(1.0 - pow(beta2, steps))};
+  if (!r.serves(steps, lr, beta1, beta2)) r = coming.serves(steps, lr, beta1, beta2) ? coming : rates_of(steps, lr, beta1, beta2);
   return r;
 }
 
@@ -172,6 +178,7 @@ int adam_many(T* const* arrays, const int64_t* n, int64_t count, int64_t t, doub
   } else {
     adam_arrays<T, false>(a, arrays, n, count);
   }
+  coming = rates_of(static_cast<double>(t + 1), lr, beta1, beta2);  // nothing waits for it here; the next step would
   return KEYDNN_OK;
 }
 

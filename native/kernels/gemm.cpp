@@ -21,6 +21,7 @@ constexpr double kLarge = 3e5;        // multiply-adds from which a product is c
 constexpr int64_t kShort = 128;       // rows of b up to which neighbouring panels are packed together
 constexpr int64_t kNear = 512 << 10;  // bytes of panels that stay in the second-level cache
 constexpr int64_t kStrips = 64;       // rows of a transposed a that are packed together
+constexpr int64_t kNearSums = 4096;   // elements up to which sums run in an order of their own, see reduce.cpp
 constexpr double kShared = 4e3;       // ns of packing from which threads share it, where they share the product
 
 // ---- how products are cut and packed --------------------------------------------------------------------------------
@@ -328,7 +329,7 @@ template <class T>
 int gemm_sums(const T* a, int64_t a_col, const T* b, int64_t b_row, int64_t b_col, T* c, T* sums, int64_t m, int64_t n, int64_t k) {
   if (m < 1 || n < 0 || k < 1) return KEYDNN_BAD_SHAPE;
   Product<T> p = {{a, 1, a_col}, {b, b_row, b_col}, nullptr, c, m, n, k};
-  if (m >= 16 && n > kThin && n >= kLanes<T> && !is_dot(p) && !is_turned(p)) {
+  if (m >= 16 && m * k > kNearSums && n > kThin && n >= kLanes<T> && !is_dot(p) && !is_turned(p)) {
     p.sums = sums;
     return by_panels(p);
   }

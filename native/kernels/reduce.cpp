@@ -23,6 +23,20 @@ KEYDNN_INLINE Vec<double> widened(Vec<float> v) {
   return __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
 }
 
+// A register of doubles' worth of T, and as doubles.
+template <class T>
+KEYDNN_INLINE typename PartOf<T>::type load_narrow(const T* p) {
+  return *reinterpret_cast<const typename PartOf<T>::loose*>(p);
+}
+KEYDNN_INLINE Vec<double> widened(PartOf<float>::type v) {
+#if defined(KEYDNN_IS_avx512)
+  return _mm512_cvtps_pd(v);  // GCC makes four instructions of the general form
+#else
+  return __builtin_convertvector(v, Vec<double>);
+#endif
+}
+KEYDNN_INLINE Vec<double> widened(Vec<double> v) { return v; }
+
 // sum_of, but four registers of floats are added as floats, (a + b) + (c + d), before they become doubles.  An element sees
 // two roundings to float; in a pairwise sum of floats it sees about log2 n.
 KEYDNN_INLINE double quick_sum_of(const double* x, int64_t n, int64_t count, int64_t stride) { return sum_of(x, n, count, stride); }
@@ -49,7 +63,7 @@ KEYDNN_INLINE double quick_sum_of(const float* x, int64_t n, int64_t count, int6
 template <class T>
 struct Sum {
   using Acc = double;
-  static constexpr bool kIsSum = true;
+  static constexpr bool kIsSum = true, kAddsFour = sizeof(T) == 4;
   static KEYDNN_INLINE double run(const T* x, int64_t n, int64_t count, int64_t stride) { return quick_sum_of(x, n, count, stride); }
   static KEYDNN_INLINE double join(double a, double b) { return a + b; }
   static KEYDNN_INLINE T finish(double a, int64_t) { return static_cast<T>(a); }
@@ -57,13 +71,14 @@ struct Sum {
 template <class T>
 struct Mean : Sum<T> {
   // all in double: the mean of numbers that exist as floats exists, too
+  static constexpr bool kAddsFour = false;
   static KEYDNN_INLINE double run(const T* x, int64_t n, int64_t count, int64_t stride) { return sum_of(x, n, count, stride); }
   static KEYDNN_INLINE T finish(double a, int64_t count) { return static_cast<T>(a / static_cast<double>(count)); }
 };
 template <class T, bool Up>
 struct Extreme {
   using Acc = T;
-  static constexpr bool kIsSum = false;
+  static constexpr bool kIsSum = false, kAddsFour = false;
   static KEYDNN_INLINE T run(const T* x, int64_t n, int64_t count, int64_t stride) { return extreme_of<Up>(x, n, count, stride); }
   static KEYDNN_INLINE T join(T a, T b) { return extreme<Up>(a, b); }
   static KEYDNN_INLINE T finish(T a, int64_t) { return a; }
@@ -140,35 +155,47 @@ bool sum_few(const T*, int64_t, int64_t, Acc*) {
   return false;
 }
 
-// Sums of n columns of a few rows, a register's worth of columns after the other; every sum runs in order of the rows.
-template <class T>
+// Sums of n columns of a few rows, a register's worth of columns after the other; every sum runs in order of the rows.  kFours:
+// four of them are added as they are, (a + b) + (c + d), before they become doubles.
+template <bool kFours, class T>
 void sum_side_by_side(const T* x, int64_t rows, int64_t row, int64_t n, double* sums) {
+  const int64_t fours = kFours ? rows / 4 * 4 : 0;
   auto columns = [&](auto count, int64_t j) {
+    constexpr int64_t part = kWide;
     Vec<double> sum[count.value];
 #pragma GCC unroll 4
-    for (int c = 0; c < count.value; ++c) sum[c] = load_wide(x + j + c * kWide);
-    for (int64_t i = 1; i < rows; ++i)
+    for (int c = 0; c < count.value; ++c) sum[c] = splat(-0.0);  // adding to it keeps every bit
+    const T* from = x + j;
+    for (int64_t i = 0; i < fours; i += 4, from += 4 * row)
 #pragma GCC unroll 4
-      for (int c = 0; c < count.value; ++c) sum[c] += load_wide(x + i * row + j + c * kWide);
+      for (int c = 0; c < count.value; ++c) {
+        const T* const at = from + c * part;
+        sum[c] += widened((load_narrow(at) + load_narrow(at + row)) + (load_narrow(at + 2 * row) + load_narrow(at + 3 * row)));
+      }
+    for (int64_t i = fours; i < rows; ++i, from += row)
 #pragma GCC unroll 4
-    for (int c = 0; c < count.value; ++c) store(sums + j + c * kWide, sum[c]);
+      for (int c = 0; c < count.value; ++c) sum[c] += load_wide(from + c * part);
+#pragma GCC unroll 4
+    for (int c = 0; c < count.value; ++c) store(sums + j + c * part, sum[c]);
   };
   int64_t j = 0;
   for (; j + 4 * kWide <= n; j += 4 * kWide) columns(Const<4>{}, j);
   for (; j + kWide <= n; j += kWide) columns(Const<1>{}, j);
   for (; j < n; ++j) {
-    sums[j] = x[j];
-    for (int64_t i = 1; i < rows; ++i) sums[j] += static_cast<double>(x[i * row + j]);
+    const T* from = x + j;
+    sums[j] = -0.0;
+    for (int64_t i = 0; i < fours; i += 4, from += 4 * row) sums[j] += static_cast<double>((from[0] + from[row]) + (from[2 * row] + from[3 * row]));
+    for (int64_t i = fours; i < rows; ++i, from += row) sums[j] += static_cast<double>(*from);
   }
 }
-template <class T, class Acc>
+template <bool kFours, class T, class Acc>
 void sum_side_by_side(const T*, int64_t, int64_t, int64_t, Acc*) {}
 
 // Sums or means of columns that are few and near: nothing is cut, so nothing need be divided.
 template <class T, class Rule>
 KEYDNN_NOINLINE void sum_near(const T* x, T* y, int64_t rows, int64_t n) {
   typename Rule::Acc sums[kColumns];
-  if (!sum_few(x, rows, n, sums)) sum_side_by_side(x, rows, n, n, sums);
+  if (!sum_few(x, rows, n, sums)) sum_side_by_side<Rule::kAddsFour>(x, rows, n, n, sums);
   for (int64_t j = 0; j < n; ++j) y[j] = Rule::finish(sums[j], rows);
 }
 
@@ -193,7 +220,7 @@ int reduce_columns(const T* x, T* y, int64_t k0, int64_t r0, int64_t k1) {
     Acc sums[kMostColumns];
     const int64_t rows = lesser(step, r0 - part * step);
     if (Rule::kIsSum && rows * k1 <= kNear) {
-      if (!sum_few(from, rows, k1, sums)) sum_side_by_side(from, rows, k1, n, sums);
+      if (!sum_few(from, rows, k1, sums)) sum_side_by_side<false>(from, rows, k1, n, sums);
     } else if (!(Rule::kIsSum && sum_few(from, rows, k1, sums))) {
       for (int64_t j = 0; j < n; ++j) sums[j] = from[j];
       for (int64_t i = 1; i < rows; ++i) {

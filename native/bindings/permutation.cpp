@@ -38,13 +38,14 @@ void philox(uint64_t low, uint64_t high, uint64_t first, uint32_t* halves) {
 // Where elements first, first - 1, ... go: writes the numbers that fit, a half each, and returns how many there are.  A half that is too
 // large is written over by the next: no branch to guess.  `mask` must be right for all elements that may be met.
 int64_t choose(const uint32_t* halves, uint32_t mask, int64_t first, uint32_t* chosen) {
-  int64_t count = 0;
+  const uint64_t all = static_cast<uint64_t>(first);
+  uint64_t left = all;
   for (int h = 0; h < kHalves; ++h) {
-    const uint32_t drawn = halves[h] & mask;
-    chosen[count] = drawn;
-    count += static_cast<int64_t>(drawn) + count <= first;
+    const uint64_t drawn = halves[h] & mask;
+    chosen[all - left] = static_cast<uint32_t>(drawn);
+    left = left - 1 + (left < drawn);  // a comparison whose carry is added: two cycles from one half to the next
   }
-  return count;
+  return static_cast<int64_t>(all - left);
 }
 
 void permute(uint64_t low, uint64_t high, int64_t n, int64_t* order) {

@@ -25,8 +25,11 @@ Logs = dict[str, float]
 
 def _added(total: float, values: np.ndarray, counts: np.ndarray | float = 1.0) -> float:
     """``total`` and then each value times its count, added in order as a loop would."""
+    terms = np.empty(len(values) + 1)
+    terms[0] = total
     with np.errstate(all="ignore"):
-        return float(np.add.accumulate(np.append(total, values * counts))[-1])
+        np.multiply(values, counts, out=terms[1:])
+        return float(np.add.accumulate(terms, out=terms)[-1])
 
 
 @dataclass

@@ -31,11 +31,10 @@ KEYDNN_INLINE void turn_four([[maybe_unused]] const T* from, [[maybe_unused]] in
   if constexpr (kTurnsFour<T>) {
     __m512 part[4];  // lanes 4 l .. 4 l + 3 of part[q]: row q + 4 l
 #pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q, from += row) {
-      __m512 rows = _mm512_castps128_ps512(_mm_loadu_ps(from));
-      rows = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 4 * row), 1);
-      rows = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 8 * row), 2);
-      part[q] = _mm512_insertf32x4(rows, _mm_loadu_ps(from + 12 * row), 3);
+    for (int q = 0; q < 4; ++q, from += row) {  // halves first: Zen 4 inserts to half a register in half the time
+      const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * row), 1);
+      const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 8 * row)), _mm_loadu_ps(from + 12 * row), 1);
+      part[q] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
     }
     const __m512d low0 = _mm512_castps_pd(_mm512_unpacklo_ps(part[0], part[1])), low1 = _mm512_castps_pd(_mm512_unpacklo_ps(part[2], part[3]));
     const __m512d high0 = _mm512_castps_pd(_mm512_unpackhi_ps(part[0], part[1])), high1 = _mm512_castps_pd(_mm512_unpackhi_ps(part[2], part[3]));

@@ -1,6 +1,7 @@
 // Sum, mean, largest and smallest over the axes r0 and r1 of x (k0, r0, k1, r1).
 // Meaning: kernels/reference/reduce.py.
-// Numerics: means in double (see sums.h), sums of float in double after adding four as floats; NaN wins in max and min.
+// Numerics: means in double (see sums.h), sums of float in double, those of rows and of columns that are near after adding four as
+// floats; NaN wins in max and min.
 //
 // Work is cut into parts of about kPart elements: part p of an output covers fixed positions of r0 (or of r1, where r0
 // is 1), and parts are combined in order, so bits depend on the shape alone.

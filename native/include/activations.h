@@ -65,20 +65,20 @@ KEYDNN_INLINE Vec<T> velu_grad(Vec<T> x, Vec<T> g, T alpha) {
 
 // z[i] = f(x[i], y[i]) for i in [begin, end); see map_range.
 template <class T, class F>
-KEYDNN_INLINE void map_range2(const T* x, const T* y, T* z, int64_t begin, int64_t end, F f) {
+KEYDNN_INLINE void map_range2(const T* x, const T* y, T* z, int64_t begin, int64_t end, F f, bool past = false) {
   for (int64_t i = begin; i < end; i += kLanes<T>) {
     const int64_t k = end - i;
     const bool whole = k >= kLanes<T>;
-    fetch_ahead(x + i);
-    fetch_ahead(y + i);
-    fetch_ahead(z + i);
+    fetch_ahead(x + i, kBusyBytes);
+    fetch_ahead(y + i, kBusyBytes);
     const Vec<T> v = f(whole ? load(x + i) : load_part(x + i, k, T(0)), whole ? load(y + i) : load_part(y + i, k, T(0)));
     if (whole) {
-      store(z + i, v);
+      put(z + i, v, past);
     } else {
       store_part(z + i, v, k);
     }
   }
+  if (past) ends_past();
 }
 
 }  // namespace

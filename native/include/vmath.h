@@ -255,18 +255,18 @@ KEYDNN_INLINE Vec<T> verf(Vec<T> x) {
 // y[i] = f(x[i]) for i in [begin, end).  One copy of f serves whole and partial registers, so that an element's result
 // does not depend on where it stands.
 template <class T, class F>
-KEYDNN_INLINE void map_range(const T* x, T* y, int64_t begin, int64_t end, F f) {
+KEYDNN_INLINE void map_range(const T* x, T* y, int64_t begin, int64_t end, F f, bool past = false) {
   for (int64_t i = begin; i < end; i += kLanes<T>) {
     const int64_t k = end - i;
-    fetch_ahead(x + i);
-    fetch_ahead(y + i);
+    fetch_ahead(x + i, kBusyBytes);
     const Vec<T> v = f(k >= kLanes<T> ? load(x + i) : load_part(x + i, k, T(0)));
     if (k >= kLanes<T>) {
-      store(y + i, v);
+      put(y + i, v, past);
     } else {
       store_part(y + i, v, k);
     }
   }
+  if (past) ends_past();
 }
 
 }  // namespace

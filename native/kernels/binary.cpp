@@ -9,17 +9,17 @@ constexpr int64_t kGrain = 16384;
 
 // z[i] = op(x[i * xs], y[i * ys]); a stride of 0 is a number, 1 an array.  z may be x or y, so no loop carries anything.
 template <class T>
-using Row = void (*)(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n);
+using Row = void (*)(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n, bool past);
 
 template <class T, class Op>
-KEYDNN_INLINE void row(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n, Op op) {
+KEYDNN_INLINE void row(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n, bool past, Op op) {
   const T a = *x, b = *y;
   if (xs && ys) {
-    each_ahead<T>(0, n, [=](int64_t i) { z[i] = op(x[i], y[i]); }, x, y, z);
+    fill_ahead(z, 0, n, past, [=](int64_t i) { return op(x[i], y[i]); }, x, y);
   } else if (xs) {
-    each_ahead<T>(0, n, [=](int64_t i) { z[i] = op(x[i], b); }, x, z);
+    fill_ahead(z, 0, n, past, [=](int64_t i) { return op(x[i], b); }, x);
   } else if (ys) {
-    each_ahead<T>(0, n, [=](int64_t i) { z[i] = op(a, y[i]); }, y, z);
+    fill_ahead(z, 0, n, past, [=](int64_t i) { return op(a, y[i]); }, y);
   } else {
     const T c = op(a, b);
     for (int64_t i = 0; i < n; ++i) z[i] = c;
@@ -36,9 +36,10 @@ int pairwise(const T* x, const T* y, T* z, const keydnn_pair* axes, Row<T> row) 
   for (int i = 0; i < last; ++i) total *= a.shape[i];
   if (total == 0) return KEYDNN_OK;
   if (last == 0 && total <= kGrain) {
-    row(x, xs, y, ys, z, total);
+    row(x, xs, y, ys, z, total, false);
     return KEYDNN_OK;
   }
+  const bool past = inner % kLine<T> == 0 && goes_past(total, xs ? x : z, ys ? y : z, z);
   parallel_ranges(total, kGrain, 0.3 * total, [&](int64_t begin, int64_t end) {
     int64_t index[KEYDNN_MAX_AXES], outer = begin / inner, from = begin % inner, xo = 0, yo = 0;
     for (int i = last - 1; i >= 0; --i) {
@@ -49,7 +50,7 @@ int pairwise(const T* x, const T* y, T* z, const keydnn_pair* axes, Row<T> row) 
     }
     for (int64_t at = begin; at < end;) {  // row by row of the last axis
       const int64_t n = lesser(inner - from, end - at);
-      row(x + xo + from * xs, xs, y + yo + from * ys, ys, z + at, n);
+      row(x + xo + from * xs, xs, y + yo + from * ys, ys, z + at, n, past);
       at += n;
       from = 0;
       for (int i = last - 1; i >= 0; --i) {
@@ -67,9 +68,9 @@ int pairwise(const T* x, const T* y, T* z, const keydnn_pair* axes, Row<T> row) 
 
 #define KEYDNN_PAIRWISE_KERNEL(name, expression)                                     \
   template <class T>                                                                 \
-  void name##_row(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n) { \
-    row(x, xs, y, ys, z, n, [](T a, T b) -> T { return expression; });               \
-  }                                                                                  \
+  void name##_row(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n, bool past) { \
+    row(x, xs, y, ys, z, n, past, [](T a, T b) -> T { return expression; }); \
+  } \
   template <class T>                                                                 \
   int name(const T* x, const T* y, T* z, const keydnn_pair* axes) {                  \
     return pairwise<T>(x, y, z, axes, name##_row<T>);                                \

@@ -12,27 +12,31 @@ constexpr int64_t kGrain = 16384;
 // Plain loops: y[i] = f(x[i]), for expressions in which the compiler has no choice of what to fuse.
 template <class T, class F>
 KEYDNN_INLINE int each(const T* x, T* y, int64_t n, double ns, F f) {
+  const bool past = goes_past(n, x, y);
   parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-    each_ahead<T>(begin, end, [=](int64_t i) { y[i] = f(x[i]); }, x, y);
+    fill_ahead(y, begin, end, past, [=](int64_t i) { return f(x[i]); }, x);
   });
   return KEYDNN_OK;
 }
 template <class T, class F>
 KEYDNN_INLINE int each2(const T* x, const T* y, T* z, int64_t n, F f) {
+  const bool past = goes_past(n, x, y, z);
   parallel_ranges(n, kGrain, 0.3 * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE {
-    each_ahead<T>(begin, end, [=](int64_t i) { z[i] = f(x[i], y[i]); }, x, y, z);
+    fill_ahead(z, begin, end, past, [=](int64_t i) { return f(x[i], y[i]); }, x, y);
   });
   return KEYDNN_OK;
 }
-// Registers, for functions of vmath.h.
+// Registers, for functions of vmath.h.  Those that take long (1 ns and more on one core) hide stores that fetch their lines.
 template <class T, class F>
 KEYDNN_INLINE int each_vector(const T* x, T* y, int64_t n, double ns, F f) {
-  parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE { map_range(x, y, begin, end, f); });
+  const bool past = ns < 1 && goes_past(n, x, y);
+  parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE { map_range(x, y, begin, end, f, past); });
   return KEYDNN_OK;
 }
 template <class T, class F>
 KEYDNN_INLINE int each_vector2(const T* x, const T* y, T* z, int64_t n, double ns, F f) {
-  parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE { map_range2(x, y, z, begin, end, f); });
+  const bool past = ns < 1 && goes_past(n, x, y, z);
+  parallel_ranges(n, kGrain, ns * n, [=](int64_t begin, int64_t end) KEYDNN_NOINLINE { map_range2(x, y, z, begin, end, f, past); });
   return KEYDNN_OK;
 }
 

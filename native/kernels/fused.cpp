@@ -228,7 +228,7 @@ int chain_of(const keydnn_fused_program& p, ChainStep<T>* chain) {
 
 // Whole groups of kVectors registers from x on; returns where the rest begins.
 template <class T>
-int64_t run_chain(const ChainStep<T>* chain, int steps, const T* x, T* y, int64_t begin, int64_t end) {
+int64_t run_chain(const ChainStep<T>* chain, int steps, const T* x, T* y, int64_t begin, int64_t end, bool past) {
   constexpr int64_t kGroup = kVectors * kLanes<T>;
   for (; begin + kGroup <= end; begin += kGroup) {
     Vec<T> v[kVectors];
@@ -255,11 +255,9 @@ int64_t run_chain(const ChainStep<T>* chain, int steps, const T* x, T* y, int64_
       }
     }
 #pragma GCC unroll 8
-    for (int k = 0; k < kVectors; ++k) {
-      fetch_ahead(y + begin + k * kLanes<T>);
-      store(y + begin + k * kLanes<T>, v[k]);
-    }
+    for (int k = 0; k < kVectors; ++k) put(y + begin + k * kLanes<T>, v[k], past);
   }
+  if (past) ends_past();
   return begin;
 }
 
@@ -270,10 +268,11 @@ int fused(const T* const* in, T* const* out, const keydnn_fused_program* program
   int failed = 0;
   ChainStep<T> chain[kRegisters];
   const int steps = chain_of<T>(p, chain);
+  const bool past = steps > 0 && goes_past(p.n, in[0], out[0]);
   parallel_for(ceil_div(p.n, kGrain), p.cost_ns, [&](int64_t chunk) {
     int64_t first = chunk * kGrain;
     const int64_t last = lesser(p.n, first + kGrain);
-    if (steps > 0) first = run_chain<T>(chain, steps, in[0], out[0], first, last);
+    if (steps > 0) first = run_chain<T>(chain, steps, in[0], out[0], first, last, past);
     if (first == last) return;
     if (p.registers + p.inputs <= kStackBlocks) {
       alignas(64) T room[kBlock * kStackBlocks];

@@ -6,6 +6,8 @@
 #include "keydnn.h"
 
 namespace keydnn {
+extern const int64_t kAheadBytes, kPastBytes;  // see ahead.h
+
 namespace {
 
 const char* const kNames[] = {"baseline", "avx2", "avx512"};
@@ -31,7 +33,20 @@ int chosen_level() {
 
 const int level = chosen_level();
 
+bool is_amd() {
+#ifdef KEYDNN_X86
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
 }  // namespace
+
+// Measured on a Zen 4 and a Cascade Lake; see docs/design/0003.  Bits do not depend on them.
+const int64_t kAheadBytes = is_amd() ? 0 : 1024;
+const int64_t kPastBytes = is_amd() ? int64_t(16) << 20 : INT64_MAX;
 
 int isa_level() { return level; }
 

@@ -20,7 +20,7 @@ from keydnn.autograd.modes import RECORDINGS, state
 from keydnn.autograd.primitive import Node, Output, bind
 from keydnn.domain.device import CPU, Device, as_device
 from keydnn.domain.errors import DeviceNotSupportedError, ShapeError
-from keydnn.domain.memory import zeroed
+from keydnn.domain.memory import copied, zeroed
 from keydnn.ops import elementwise, inplace, random
 from keydnn.ops import shape as shaping
 from keydnn.ops._primitive import number_of
@@ -733,7 +733,7 @@ def _contents(data: Any, dtype: Any) -> np.ndarray:
         dtype = (
             array.dtype if array.dtype in (np.float32, np.float64) and isinstance(data, np.ndarray | Tensor | np.generic) else np.float32
         )
-    return np.array(array, dtype=checked_dtype(dtype), order="C")
+    return copied(array, checked_dtype(dtype))
 
 
 def _prototype(device: Device | str | None) -> Tensor:

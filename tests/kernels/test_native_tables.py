@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keydnn.domain.memory import copied
 from keydnn.kernels import dispatch, native
 from keydnn.kernels.contract import KERNELS
 from keydnn.kernels.native.direct import FAMILIES
@@ -130,6 +131,27 @@ def test_other_byte_orders_and_unaligned_memory_are_copied():
         assert DIRECT.add(odd, 1.0).tolist() == [2, 3, 4]
         assert DIRECT.add(odd, 1.0).dtype == np.dtype("=f8")
         assert DIRECT.sum(odd, None, False) == 6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: DIRECT.exp(x),
+        lambda x: DIRECT.relu(x),
+        lambda x: DIRECT.silu_grad(x, x),
+        lambda x: DIRECT.relu_grad(x, x),
+        lambda x: DIRECT.mul(x, x),
+        lambda x: DIRECT.sub(1.5, x),
+        lambda x: DIRECT.add(x, x[:1]),
+    ],
+)
+def test_results_that_pass_the_caches_have_the_bits_of_their_rows(call, dtype):
+    x = copied(large((2049, 2048), dtype), np.dtype(dtype))
+    whole = call(x)
+    for row in (0, 1000, 2047, 2048):
+        part = np.concatenate([x[:1], x[row : row + 1]])
+        assert whole[row].tobytes() == call(part)[1].tobytes()
 
 
 def test_adam_refuses_before_it_counts():

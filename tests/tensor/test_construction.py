@@ -194,3 +194,14 @@ def test_large_zeros_begin_at_a_cache_line(dtype):
         assert array.__array_interface__["data"][0] % 64 == 0
         assert array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
         assert array.shape == (33, 65) and array.dtype == dtype and not array.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("n", [0, 3, 100, 5000])
+def test_contents_are_copied_whatever_their_size_and_layout(n, dtype):
+    source = np.arange(6 * n).reshape(3, 2 * n)[:, ::2].T % 251
+    t = Tensor(data=source, dtype=dtype)
+    assert t.to_numpy().tolist() == source.astype(dtype).tolist()
+    assert t.dtype == np.dtype(dtype) and t.numpy().flags.c_contiguous and t.numpy().flags.writeable
+    t.fill(1)
+    assert source.size == 0 or source.max() > 1

@@ -3,6 +3,7 @@
 // Numerics: statistics and the sums of the gradients in double (layer norm's of float after adding four as floats).  The variance comes from one pass over x - shift, where
 // the shift is the mean of the first elements, so that nothing cancels.  Every channel or row is computed by itself;
 // dgamma and dbeta of layer norm add up rows in fixed groups.
+#include "ahead.h"
 #include "sums.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -85,6 +86,7 @@ KEYDNN_INLINE void gradient_sums(const T* g, const T* x, double mean, Way way, i
 template <class Way, class T>
 int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* y, T* mean, T* var, T* inv, T* line, int64_t n, int64_t c,
                       int64_t s) {
+  const bool past = s % kLine<T> == 0 && goes_past(n * c * s, x, y);
   parallel_for(c, 0.6 * static_cast<double>(n * c * s), [=](int64_t channel) KEYDNN_NOINLINE {
     const T* const from = x + channel * s;
     const Moments m = moments(from, s, n, c * s);
@@ -97,7 +99,7 @@ int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* 
     for (int64_t i = 0; i < n; ++i) {
       const T* const xi = from + i * c * s;
       T* const yi = y + (i * c + channel) * s;
-      for (int64_t j = 0; j < s; ++j) yi[j] = Way::after((xi[j] - center) * scale + shift);
+      fill_ahead(yi, 0, s, past, [=](int64_t j) { return Way::after((xi[j] - center) * scale + shift); }, xi);
     }
   });
   return KEYDNN_OK;
@@ -106,6 +108,7 @@ int batch_norm_planes(const T* x, const T* gamma, const T* beta, double eps, T* 
 template <class Way, class T>
 int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean, const T* inv, const T* line, T* dx, T* dgamma, T* dbeta,
                            int64_t n, int64_t c, int64_t s) {
+  const bool past = s % kLine<T> == 0 && goes_past(n * c * s, g, x, dx);
   parallel_for(c, 0.9 * static_cast<double>(n * c * s), [=](int64_t channel) KEYDNN_NOINLINE {
     const Way way(mean, line, c, channel);
     double sums[2];
@@ -119,7 +122,7 @@ int batch_norm_grad_planes(const T* g, const T* x, const T* gamma, const T* mean
       const int64_t at = (i * c + channel) * s;
       const T *const gi = g + at, *const xi = x + at;
       T* const di = dx + at;
-      for (int64_t j = 0; j < s; ++j) di[j] = ((way.before(gi[j], xi[j]) - a) - (xi[j] - center) * b) * scale;
+      fill_ahead(di, 0, s, past, [=](int64_t j) { return ((way.before(gi[j], xi[j]) - a) - (xi[j] - center) * b) * scale; }, gi, xi);
     }
   });
   return KEYDNN_OK;

@@ -56,7 +56,7 @@ def test_the_gradient_of_a_mean_square_comes_with_its_terms():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("n", [1, 63, 128, 16384 + 200])
+@pytest.mark.parametrize("n", [1, 63, 128, 16384 + 200, 2**22 + 200])
 def test_a_chain_of_one_array_and_numbers_has_the_bits_of_its_parts(dtype, n):
     rng = np.random.default_rng(n)
     data = rng.standard_normal(n).astype(dtype)

@@ -7,7 +7,7 @@
 // tiles of tap_tiles.h run over bands of rows whose part of g stays in the first cache: many images in blocks, each with a
 // dw of its own; few images by blocks of dw.  Few output channels: grad_w_positions.h.
 //
-// Numerics: bands (about 128 positions) are summed in order, then added up in order; then blocks of images, in order.
+// Numerics: bands (about 384 positions) are summed in order, then added up in order; then blocks of images, in order.
 // db: in double, so that a sum which is all rounding errors is theirs and not its own.
 // Meaning: kernels/reference, function conv2d_grad_w.
 #include "sums.h"
@@ -26,7 +26,7 @@ constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-constexpr int64_t kBand = 128, kSlab = 1024;   // positions
+constexpr int64_t kBand = 384, kSlab = 1024;   // positions
 constexpr int64_t kManyImages = 8;             // from so many on, they are cut into blocks
 constexpr int64_t kPartsBytes = int64_t(4) << 20;
 

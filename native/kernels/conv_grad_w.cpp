@@ -4,8 +4,8 @@
 //   db[o]       = sum_{n,i,j} g[n,o,i,j]
 //
 // x is copied into planes (planes.h).  Where the output channels fill registers, g is packed with its channels last and the
-// tiles of tap_tiles.h run over bands of rows whose part of g stays in the first cache: many images in blocks, each with a
-// dw of its own; few images by blocks of dw.  Few output channels: grad_w_positions.h.
+// tiles of tap_tiles.h run over bands of rows: many images in blocks, each with planes and a dw of its own; few images, or many
+// outputs, which would need the same planes again and again, by blocks of dw.  Few output channels: grad_w_positions.h.
 //
 // Numerics: bands (about 384 positions) are summed in order, then added up in order; then blocks of images, in order.
 // db: in double, so that a sum which is all rounding errors is theirs and not its own.
@@ -29,6 +29,9 @@ namespace {
 constexpr int64_t kBand = 384, kSlab = 1024;   // positions
 constexpr int64_t kManyImages = 8;             // from so many on, they are cut into blocks
 constexpr int64_t kPartsBytes = int64_t(4) << 20;
+constexpr int64_t kManyOutputs = 129;          // of a group: from so many on, chunks of dw share the planes of many images, too,
+constexpr int64_t kSharedBytes = int64_t(8) << 20;  // if these and the packed g are no more than that, for the last cache
+constexpr int64_t kWorthClaiming = 8192;       // elements of planes
 
 template <class T>
 struct ByChannels {
@@ -184,28 +187,33 @@ int many_images(const ByChannels<T>& q) {
   return status;
 }
 
-// ---- few images ---------------------------------------------------------------------------------------------------------
+// ---- few images, or many output channels ------------------------------------------------------------------------------------
 
+// All planes and all of g, packed, are made once; then all chunks of dw read them.
 template <class T>
-int few_images(const ByChannels<T>& q) {
+int shared_planes(const ByChannels<T>& q) {
   constexpr int64_t L = kLanes<T>;
   const keydnn_conv_shape& s = q.s;
-  const int64_t group_x = s.n * q.x_image, n_positions = s.n * q.n_out;
+  const int64_t group_x = s.n * q.x_image, n_positions = s.n * q.n_out, blocks = s.groups * q.out.count;
   Scratch<T> x_planes(s.groups * group_x), packed(s.groups * q.out.lanes * n_positions), part(s.groups * q.out.lanes * q.n_k);
   Scratch<int64_t> rows(s.n * s.oh);
   if (!x_planes || !packed || !part || !rows) return KEYDNN_NO_MEMORY;
   for (int64_t i = 0; i < s.n * s.oh; ++i) rows.data[i] = i / s.oh * q.x_image + i % s.oh * q.planes.pitch;
   auto packed_at = [&](int64_t group, int64_t block) { return packed.data + (group * q.out.lanes + q.out.first(block)) * n_positions; };
-  parallel_for(s.n * s.c, 0.3 * s.groups * group_x, [&](int64_t i) {
-    const int64_t image = i / s.c, group = i % s.c / q.in_c;
-    q.fill(image, group, i % q.in_c, x_planes.data + group * group_x + image * q.x_image);
+  const int64_t together = greater(int64_t(1), kWorthClaiming / greater(q.planes.channel(), int64_t(1)));  // planes of x
+  const int64_t fills = ceil_div(s.c, together), per_image = fills + blocks;
+  parallel_for(s.n * per_image, 0.3 * s.n * (s.groups * q.x_image + s.o * q.n_out), [&](int64_t chunk) {
+    const int64_t image = chunk / per_image, i = chunk % per_image;
+    if (i < fills) {
+      for (int64_t c = i * together; c < lesser((i + 1) * together, s.c); ++c)
+        q.fill(image, c / q.in_c, c % q.in_c, x_planes.data + c / q.in_c * group_x + image * q.x_image);
+    } else {
+      const int64_t group = (i - fills) / q.out.count, block = (i - fills) % q.out.count;
+      q.pack(image, group, block, 0, q.n_out, packed_at(group, block) + image * q.n_out * q.out.vecs(block) * L, nullptr);
+    }
   });
-  parallel_for(s.groups * q.out.count * s.n, 0.3 * s.o * n_positions, [&](int64_t i) {
-    const int64_t image = i % s.n, block = i / s.n % q.out.count, group = i / s.n / q.out.count;
-    q.pack(image, group, block, 0, q.n_out, packed_at(group, block) + image * q.n_out * q.out.vecs(block) * L, nullptr);
-  });
-  const int64_t across = lesser(q.plan.n_tiles, ceil_div(16, s.groups * q.out.count));
-  parallel_for(s.groups * q.out.count * across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
+  const int64_t across = lesser(q.plan.n_tiles, ceil_div(16, blocks));
+  parallel_for(blocks * across, q.cost(), [&](int64_t chunk) KEYDNN_NOINLINE {
     const int64_t group = chunk / across / q.out.count, block = chunk / across % q.out.count, width = q.out.vecs(block) * L;
     const int64_t t0 = chunk % across * q.plan.n_tiles / across, t1 = (chunk % across + 1) * q.plan.n_tiles / across;
     const int64_t s0 = q.plan.tiles.data[t0].row, s1 = t1 < q.plan.n_tiles ? q.plan.tiles.data[t1].row : q.n_k;
@@ -215,6 +223,12 @@ int few_images(const ByChannels<T>& q) {
     q.finish(group, block, to, 1, 0, s0, s1);
   });
   return KEYDNN_OK;
+}
+
+template <class T>
+bool shares_planes(const keydnn_conv_shape& s) {
+  const int64_t per_image = s.c * InputPlanes(s).channel() + s.o * s.oh * s.ow;
+  return s.o / s.groups >= kManyOutputs && s.n * per_image * int64_t(sizeof(T)) <= kSharedBytes;
 }
 
 template <class T>
@@ -232,12 +246,12 @@ int conv2d_grad_wb(const T* x, const T* g, T* dw, T* db, const keydnn_conv_shape
     if (db) memset(db, 0, sizeof(T) * static_cast<size_t>(s.o));
     return KEYDNN_OK;
   }
-  const bool wide = fills_registers<T>(s.o / s.groups), many = wide && s.n >= kManyImages;
+  const bool wide = fills_registers<T>(s.o / s.groups), many = wide && s.n >= kManyImages && !shares_planes<T>(s);
   if (db && !many) sum_planes(g, db, s);
   if (!wide) return grad_w_by_positions(x, g, dw, s);
   ByChannels<T> q(s, x, g, dw, db);
   if (!q.prepare()) return KEYDNN_NO_MEMORY;
-  return many ? many_images(q) : few_images(q);
+  return many ? many_images(q) : shared_planes(q);
 }
 
 template <class T>

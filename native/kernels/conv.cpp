@@ -233,13 +233,17 @@ struct Joined {
 // Whether all are finite: 0 * inf and 0 * NaN are NaN.
 template <class T>
 bool is_finite(const T* p, int64_t n) {
-  Vec<T> zeros[4] = {};
-  int64_t i = 0;
-  for (; i + 4 * kLanes<T> <= n; i += 4 * kLanes<T>)
-    for (int k = 0; k < 4; ++k) zeros[k] += T(0) * load(p + i + k * kLanes<T>);
-  T zero = lane_sum<T>((zeros[0] + zeros[1]) + (zeros[2] + zeros[3]));
-  for (; i < n; ++i) zero += T(0) * p[i];
-  return zero == 0;
+  bool finite = true;
+  parallel_ranges(n, 32768, 0.1 * n * (sizeof(T) / 4), [&](int64_t begin, int64_t end) {
+    Vec<T> zeros[4] = {};
+    int64_t i = begin;
+    for (; i + 4 * kLanes<T> <= end; i += 4 * kLanes<T>)
+      for (int k = 0; k < 4; ++k) zeros[k] += T(0) * load(p + i + k * kLanes<T>);
+    T zero = lane_sum<T>((zeros[0] + zeros[1]) + (zeros[2] + zeros[3]));
+    for (; i < end; ++i) zero += T(0) * p[i];
+    if (zero != 0) __atomic_store_n(&finite, false, __ATOMIC_RELAXED);
+  });
+  return finite;
 }
 
 // The gradient tap by tap, from the elements of g that exist.  solve() also multiplies the zeros that frame g, which for

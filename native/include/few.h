@@ -97,6 +97,8 @@ template <class T>
 void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   auto columns = [&](auto mr, int64_t i) {
     int64_t j = j0;
+    if constexpr (mr.value == 1)  // more rows of b that come from the caches at a time
+      for (; j + 8 <= j1; j += 8) dot_tile<T, 1, 8>(p, i, j);
     for (; j + 4 <= j1; j += 4) dot_tile<T, mr.value, 4>(p, i, j);
     for (; j < j1; ++j) dot_tile<T, mr.value, 1>(p, i, j);
   };
@@ -109,7 +111,8 @@ void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t 
 
 template <class T>
 int dots(const Product<T>& p) {
-  const int64_t many = greater(p.m, p.n), chunks = lesser(many, p.m * p.n * p.k / 65536 + 1);
+  const int64_t many = greater(p.m, p.n), pairs = p.m * p.n * p.k / 131072 + 1;  // of chunks: two threads take the same halves each time
+  const int64_t chunks = p.m * p.n * p.k < 65536 ? 1 : lesser(many, 2 * pairs);
   if (chunks == 1) return dot_block(p, 0, p.m, 0, p.n), KEYDNN_OK;
   const int64_t grain = round_up(ceil_div(many, chunks), int64_t(4));
   parallel_ranges(many, grain, cost_ns<T>(4.0 * p.m * p.n * p.k), [&](int64_t begin, int64_t end) {

@@ -104,19 +104,36 @@ KEYDNN_INLINE void map_row(const T* from, T* to, int64_t n, Change change) {
   for (; i + L <= n; i += L) store(to + i, change(load(from + i)));
   if (i < n) store_n(to + i, change(load_n(from + i, n - i)), n - i);
 }
+// As it is: so no product is fused with the sum that follows.
+template <class V>
+KEYDNN_INLINE V rounded(V v) {
+#if defined(__x86_64__) || defined(__i386__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
+#endif
+  return v;
+}
+// `finish` of numbers or vectors of results of one output.
+template <class T>
+struct FinishOne {
+  T mean, scale, beta, least;  // those that change nothing, where `finish` has none
+  FinishOne(const Finish<T>& finish, int64_t o)
+      : mean(finish.mean ? finish.mean[o] : T(0)), scale(finish.mean ? finish.scale[o] : T(1)), beta(finish.beta ? finish.beta[o] : -T(0)),
+        least(finish.relu ? T(0) : -T(INFINITY)) {}
+  template <class V>
+  KEYDNN_INLINE V operator()(V v) const {
+    v = rounded((v - mean) * scale) + beta;
+    return v <= least ? V{} + least : v;
+  }
+};
 // Of n neighbouring positions of output o, on the way from `from` to `y`, which may be the same.
 template <class T>
 void finish_row(const Finish<T>& finish, int64_t o, const T* from, T* y, int64_t n) {
-  const Vec<T> beta = splat(finish.beta ? finish.beta[o] : T(0)), none = {};
-  if (finish.mean) {
-    const Vec<T> mean = splat(finish.mean[o]), scale = splat(finish.scale[o]);
-    map_row(from, y, n, [=](Vec<T> v) { return (v - mean) * scale; });
-    from = y;
-  }
-  if (finish.relu) {
-    map_row(from, y, n, [=](Vec<T> v) { return v + beta <= none ? none : v + beta; });
-  } else if (finish.beta) {
-    map_row(from, y, n, [=](Vec<T> v) { return v + beta; });
+  if (finish.changes()) {
+    map_row(from, y, n, FinishOne<T>(finish, o));
   } else if (from != y) {
     copy_run<T, 1>(y, from, n);
   }

@@ -22,18 +22,27 @@ KEYDNN_INLINE V first_largest(V a, V b) {
   return (a >= b) | (a != a) ? a : b;
 }
 
-// Window j of a row of windows, for L windows at a time.
-template <class T, int L>
-KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code) {
+// A change that changes nothing.
+struct AsItIs {
+  template <class V>
+  KEYDNN_INLINE V operator()(V v) const {
+    return v;
+  }
+};
+
+// Window j of a row of windows, for L windows at a time, of what `change` makes of the numbers.
+template <class T, int L, class Change>
+KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code, Change change) {
   if constexpr (L == 1) {
-    const T a = top[0], b = top[1], c = low[0], d = low[1];
+    const T a = change(top[0]), b = change(top[1]), c = change(low[0]), d = change(low[1]);
     const T best = first_largest(first_largest(a, b), first_largest(c, d));
     y[0] = best <= 0 ? T(0) : best;
     code[0] = static_cast<uint8_t>(best > 0 ? (a == best ? 0 : b == best ? 1 : c == best ? 2 : 3) : 4);
   } else {
     using V = typename Run<T, L>::vec;
     using I = typename Run<typename SameSize<T>::type, L>::vec;
-    const V a = every_second<T, L>(top), b = every_second<T, L>(top + 1), c = every_second<T, L>(low), d = every_second<T, L>(low + 1);
+    const V a = change(every_second<T, L>(top)), b = change(every_second<T, L>(top + 1));
+    const V c = change(every_second<T, L>(low)), d = change(every_second<T, L>(low + 1));
     const V best = first_largest(first_largest(a, b), first_largest(c, d));
     Run<T, L>::put(y, best <= 0 ? V{} : best);
     const I zero = {};
@@ -49,32 +58,32 @@ KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code)
 
 // Rows of fewer windows than a register holds, and more than half of it: a whole register of each row, whose surplus the next row
 // overwrites.  False if there are not so many.
-template <class T, int L = kLanes<T>>
-KEYDNN_INLINE bool pool_with_surplus(const T* x, T* y, uint8_t* code, int64_t oh, int64_t ow, int64_t row) {
+template <class T, int L = kLanes<T>, class Change>
+KEYDNN_INLINE bool pool_with_surplus(const T* x, T* y, uint8_t* code, int64_t oh, int64_t ow, int64_t row, Change change) {
   if constexpr (L < 4) {
     return false;
   } else {
-    if (2 * ow <= L) return pool_with_surplus<T, L / 2>(x, y, code, oh, ow, row);
+    if (2 * ow <= L) return pool_with_surplus<T, L / 2>(x, y, code, oh, ow, row, change);
     if (ow >= L) return false;
-    for (int64_t i = 0; i + 1 < oh; ++i) pool_windows<T, L>(x + 2 * i * row, x + (2 * i + 1) * row, y + i * ow, code + i * ow);
+    for (int64_t i = 0; i + 1 < oh; ++i) pool_windows<T, L>(x + 2 * i * row, x + (2 * i + 1) * row, y + i * ow, code + i * ow, change);
     T last[L];
     uint8_t last_code[L];
-    if (oh > 0) pool_windows<T, L>(x + 2 * (oh - 1) * row, x + (2 * oh - 1) * row, last, last_code);
+    if (oh > 0) pool_windows<T, L>(x + 2 * (oh - 1) * row, x + (2 * oh - 1) * row, last, last_code, change);
     for (int64_t j = 0; oh > 0 && j < ow; ++j) y[(oh - 1) * ow + j] = last[j], code[(oh - 1) * ow + j] = last_code[j];
     return true;
   }
 }
 
-// y and code of a plane of h rows and w columns, rows `row` apart; windows at (2i, 2j), an odd last row or column has none.
+// y and code of `change` of a plane of h rows and w columns, rows `row` apart; windows at (2i, 2j), an odd last row or column has none.
 // Where rows are further apart than w, two registers of numbers may be read from where the last row starts.
-template <class T>
-KEYDNN_INLINE void relu_maxpool_plane(const T* x, T* y, uint8_t* code, int64_t h, int64_t w, int64_t row) {
+template <class T, class Change = AsItIs>
+KEYDNN_INLINE void relu_maxpool_plane(const T* x, T* y, uint8_t* code, int64_t h, int64_t w, int64_t row, Change change = {}) {
   const int64_t oh = h / 2, ow = w / 2;
-  if (row > w && pool_with_surplus(x, y, code, oh, ow, row)) return;
+  if (row > w && pool_with_surplus(x, y, code, oh, ow, row, change)) return;
   for (int64_t i = 0; i < oh; ++i) {
     const T *const top = x + 2 * i * row, *const low = top + row;
     cover<kLanes<T>>(ow, [&](auto lanes, int64_t j) {
-      pool_windows<T, lanes.value>(top + 2 * j, low + 2 * j, y + i * ow + j, code + i * ow + j);
+      pool_windows<T, lanes.value>(top + 2 * j, low + 2 * j, y + i * ow + j, code + i * ow + j, change);
     });
   }
 }

@@ -125,22 +125,23 @@ struct RowConvolution {
   void finish_plane(const Chunk& c, int64_t o, T* sums, T* plane) const {
     const int64_t rows = c.r1 - c.r0, n = rows * s.ow;
     T* const to = finish.pooled ? plane : y + (c.image * s.o + o) * s.oh * s.ow + c.r0 * s.ow;
-    const bool is_plane = folded == 1 && (line == s.ow || (finish.pooled && !finish.changes()));
-    const int64_t row = is_plane ? line : s.ow;
+    const FinishOne<T> change(finish, o);
     if (folded == 2) {
       copy_run<T, 2>(to, sums, n / 2);
       copy_run<T, 2>(to + n / 2, sums + 1, n / 2);
-    } else if (!is_plane) {
-      for (int64_t r = 0; r < rows; ++r) copy_run<T, 1>(to + r * s.ow, sums + r * line, s.ow);
     }
-    const T* done = is_plane ? sums : to;
-    if (!is_plane || finish.changes() || !finish.pooled) {
+    const T* const done = folded == 2 ? to : sums;
+    const int64_t row = folded == 2 ? s.ow : line;
+    if (finish.pooled) {
+      const int64_t pooled = ((c.image * s.o + o) * (s.oh / 2) + c.r0 / 2) * (s.ow / 2);
+      T* const best = finish.pooled + pooled;
+      uint8_t* const code = finish.code + pooled;
+      finish.changes() ? relu_maxpool_plane<T>(done, best, code, rows, s.ow, row, change) : relu_maxpool_plane<T>(done, best, code, rows, s.ow, row);
+    } else if (row == s.ow) {
       finish_row(finish, o, done, to, n);
-      done = to;
+    } else {
+      for (int64_t r = 0; r < rows; ++r) finish_row(finish, o, sums + r * row, to + r * s.ow, s.ow);
     }
-    if (!finish.pooled) return;
-    const int64_t pooled = ((c.image * s.o + o) * (s.oh / 2) + c.r0 / 2) * (s.ow / 2);
-    relu_maxpool_plane<T>(done, finish.pooled + pooled, finish.code + pooled, rows, s.ow, row);
   }
 };
 

@@ -166,9 +166,9 @@ KEYDNN_INLINE Vec<T> fold_rows(const T* x, const T* y, std::integer_sequence<int
   return __builtin_shufflevector(a, b, (I / 2 + I % 2 * H)...);
 }
 
-// The same as fill_folded, where a row of two is a register, to be put `left` elements from the start.
-template <class T>
-void fill_folded_rows(const T* from, const Frame& f, int64_t down, int64_t left, T* to) {
+// The same as fill_folded, where a row of two is a register, to be put `left` elements from the start; FRAMED: zeros are there.
+template <class T, bool FRAMED>
+KEYDNN_INLINE void fill_folded_rows(const T* from, const Frame& f, int64_t down, int64_t left, T* to) {
   constexpr int64_t L = kLanes<T>;
   const Vec<T> zeros = {};
   const int64_t width = 2 * f.cols, last = width - L;
@@ -176,8 +176,10 @@ void fill_folded_rows(const T* from, const Frame& f, int64_t down, int64_t left,
     const T* const x = i >= 0 && i < f.height ? from + i * f.width : nullptr;
     const T* const y = k >= 0 && k < f.height ? from + k * f.width : nullptr;
     const Vec<T> both = fold_rows<T>(x, y, std::make_integer_sequence<int, L>{});
-    store(to, zeros);
-    store(to + last, zeros);
+    if (!FRAMED) {
+      store(to, zeros);
+      store(to + last, zeros);
+    }
     store(to + left, both);
   }
 }
@@ -191,7 +193,7 @@ void fill_folded(const T* from, const Frame& f, int64_t down, T* to) {
   const T none[kMostFolded] = {};
   const int64_t width = 2 * f.cols;
   const bool is_narrow = width < kLanes<T> || 2 * columns.q0 > kLanes<T> || width - 2 * columns.q1 > kLanes<T>;
-  if (!is_narrow && 2 * n == kLanes<T> && f.col_step == 1) return fill_folded_rows(from + columns.first, f, down, 2 * columns.q0, to);
+  if (!is_narrow && 2 * n == kLanes<T> && f.col_step == 1) return fill_folded_rows<T, false>(from + columns.first, f, down, 2 * columns.q0, to);
   if (is_narrow) memset(to, 0, sizeof(T) * static_cast<size_t>(width * (f.rows - down)));
   for (int64_t r = 0; r < f.rows - down; ++r, to += width) {
     if (!is_narrow) {  // both ends, as above
@@ -210,6 +212,31 @@ void fill_folded(const T* from, const Frame& f, int64_t down, T* to) {
       constexpr int L = lanes.value;
       put_pairs<T, L>(to + 2 * (columns.q0 + i), Run<T, L>::at(row[0] + i), Run<T, L>::at(row[1] + i));
     });
+  }
+}
+
+// The same as fill_plane for `count` images and planes, that far apart each, where all that has no source is zero before.
+template <class T>
+void fill_inside(const T* from, int64_t from_step, const Frame& f, T* to, int64_t to_step, int64_t count) {
+  const Columns across(f), down(Frame{f.width, f.height, f.col0, f.row0, f.col_step, f.row_step, f.cols, f.rows});
+  const int64_t rows = down.q1 - down.q0, cols = across.q1 - across.q0, from_row = f.row_step * f.width;
+  from += down.first * f.width + across.first;
+  to += down.q0 * f.cols + across.q0;
+  for (; count > 0; --count, from += from_step, to += to_step)
+    for (int64_t r = 0; r < rows; ++r) copy_columns(to + r * f.cols, from + r * from_row, cols, f.col_step);
+}
+
+// The same as fill_folded, likewise.
+template <class T>
+void fill_folded_inside(const T* from, int64_t from_step, const Frame& f, int64_t down, T* to, int64_t to_step, int64_t count) {
+  const Columns columns(f);
+  const bool in_registers = 2 * (columns.q1 - columns.q0) == kLanes<T> && f.col_step == 1;
+  for (; count > 0; --count, from += from_step, to += to_step) {
+    if (in_registers) {
+      fill_folded_rows<T, true>(from + columns.first, f, down, 2 * columns.q0, to);
+    } else {
+      fill_folded(from, f, down, to);
+    }
   }
 }
 
@@ -247,13 +274,24 @@ struct InputPlanes {
     for (int64_t c = 1; c < n_channels; ++c)
       for (int64_t i = 0; i < taps; ++i) *next++ = to[i] + c * channel();
   }
-  // Of the rows of the output from r0 on.
+  Frame frame(int64_t row_phase, int64_t col_phase, int64_t r0) const {
+    return {s.h, s.w, row_phase - s.ph + r0 * s.sh, col_phase - s.pw, s.sh, s.sw, rows, pitch};
+  }
   template <class T>
-  void fill(const T* image_channel, T* to, int64_t r0 = 0) const {
+  void fill(const T* image_channel, T* to) const {
     for (int64_t a = 0; a < row_phases; ++a)
       for (int64_t b = 0; b < col_phases; ++b, to += size) {
-        const Frame frame{s.h, s.w, a - s.ph + r0 * s.sh, b - s.pw, s.sh, s.sw, rows, pitch};
-        step == 1 ? fill_plane(image_channel, frame, to) : fill_folded(image_channel, frame, s.oh / 2, to);
+        step == 1 ? fill_plane(image_channel, frame(a, b, 0), to) : fill_folded(image_channel, frame(a, b, 0), s.oh / 2, to);
+      }
+  }
+  // Of `count` channels, and of the rows of the output from r0 on; all is zero before.
+  template <class T>
+  void fill_zeros(const T* image, int64_t count, T* to, int64_t r0) const {
+    const int64_t plane = s.h * s.w;
+    for (int64_t a = 0; a < row_phases; ++a)
+      for (int64_t b = 0; b < col_phases; ++b, to += size) {
+        const Frame f = frame(a, b, r0);
+        step == 1 ? fill_inside(image, plane, f, to, channel(), count) : fill_folded_inside(image, plane, f, s.oh / 2, to, channel(), count);
       }
   }
 };

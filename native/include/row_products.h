@@ -12,7 +12,8 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-constexpr double kNsPerBand = 16e3;       // of a chunk, at least
+constexpr double kNsPerBand = 10e3;       // of a chunk, at least
+constexpr int64_t kRowsOfBand = 4;        // at least: its planes hold a kernel's height of rows more
 constexpr double kNsPerOuts = 40e3;       // where each chunk makes planes of the same channels
 constexpr int64_t kLeastOuts = 32;        // of these; planes should be little beside them
 constexpr double kMostByRows = 1e6;       // ns of everything: beyond, packing is little, and its tiles are met again
@@ -61,7 +62,7 @@ struct RowConvolution {
       if (!is_kept && !fresh) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
       T* const mine = is_kept ? places.data + chunk * own : fresh.data;
       const Chunk c{chunk / per_image, group, r0, lesser(r0 + band.oh, s.oh), group * out_c + o0, group * out_c + lesser(o0 + outs, out_c)};
-      store(mine + channels * planes.channel(), Vec<T>{});
+      memset(mine, 0, sizeof(T) * static_cast<size_t>(planes_size));
       store(mine + planes_size + stage_size - 2 * L, Vec<T>{});
       store(mine + planes_size + stage_size - L, Vec<T>{});
       multiply(c, offset.data, at.data, mine, mine + planes_size);
@@ -82,7 +83,7 @@ struct RowConvolution {
 
   // Into halves, quarters, ... that threads share evenly: of the rows while there are enough of them, then of the outputs.
   void cut() {
-    const int64_t least = greater(int64_t(2), ceil_div(kRowVecs * kLanes<T>, s.ow));
+    const int64_t least = greater(kRowsOfBand, ceil_div(kRowVecs * kLanes<T>, s.ow));
     double ns = cost() / (s.n * s.groups);
     for (; ns > 2 * kNsPerBand && folded == 1 && band.oh % 4 == 0 && band.oh >= 2 * least; ns /= 2) band.oh /= 2;
     for (; ns > 2 * kNsPerOuts && outs >= 2 * kLeastOuts; ns /= 2) outs = ceil_div(outs, int64_t(2));
@@ -107,8 +108,7 @@ struct RowConvolution {
     const int64_t tiles = ceil_div(c.o1 - c.o0, kRowOuts), height = (c.o1 - c.o0) / tiles, higher = (c.o1 - c.o0) % tiles;
     for (int64_t first = 0; first < in_c; first += channels) {
       const int64_t count = lesser(channels, in_c - first), k = first * taps;
-      for (int64_t i = 0; i < count; ++i)
-        planes.fill(x + (c.image * s.c + c.group * in_c + first + i) * s.h * s.w, own_planes + i * planes.channel(), c.r0);
+      planes.fill_zeros(x + (c.image * s.c + c.group * in_c + first) * s.h * s.w, count, own_planes, c.r0);
       for (int64_t vec = 0; vec < vecs; vec += kRowVecs) {
         const int64_t width = lesser(int64_t(kRowVecs), vecs - vec);
         for (int64_t i = 0, o = c.o0, n; i < tiles; ++i, o += n) {

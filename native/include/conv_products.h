@@ -104,10 +104,10 @@ KEYDNN_INLINE void map_row(const T* from, T* to, int64_t n, Change change) {
   for (; i + L <= n; i += L) store(to + i, change(load(from + i)));
   if (i < n) store_n(to + i, change(load_n(from + i, n - i)), n - i);
 }
-// As it is: so no product is fused with the sum that follows.
+// The same, out of the compiler's sight: so a product is not fused with the sum that follows.
 template <class V>
 KEYDNN_INLINE V rounded(V v) {
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__) && !defined(__clang__)  // which knows no half registers here
   asm("" : "+v"(v));
 #elif defined(__aarch64__)
   asm("" : "+w"(v));

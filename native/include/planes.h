@@ -193,7 +193,8 @@ void fill_folded(const T* from, const Frame& f, int64_t down, T* to) {
   const T none[kMostFolded] = {};
   const int64_t width = 2 * f.cols;
   const bool is_narrow = width < kLanes<T> || 2 * columns.q0 > kLanes<T> || width - 2 * columns.q1 > kLanes<T>;
-  if (!is_narrow && 2 * n == kLanes<T> && f.col_step == 1) return fill_folded_rows<T, false>(from + columns.first, f, down, 2 * columns.q0, to);
+  if (!is_narrow && 2 * n == kLanes<T> && f.col_step == 1)
+    return fill_folded_rows<T, false>(from + columns.first, f, down, 2 * columns.q0, to);
   if (is_narrow) memset(to, 0, sizeof(T) * static_cast<size_t>(width * (f.rows - down)));
   for (int64_t r = 0; r < f.rows - down; ++r, to += width) {
     if (!is_narrow) {  // both ends, as above
@@ -291,7 +292,11 @@ struct InputPlanes {
     for (int64_t a = 0; a < row_phases; ++a)
       for (int64_t b = 0; b < col_phases; ++b, to += size) {
         const Frame f = frame(a, b, r0);
-        step == 1 ? fill_inside(image, plane, f, to, channel(), count) : fill_folded_inside(image, plane, f, s.oh / 2, to, channel(), count);
+        if (step == 1) {
+          fill_inside(image, plane, f, to, channel(), count);
+        } else {
+          fill_folded_inside(image, plane, f, s.oh / 2, to, channel(), count);
+        }
       }
   }
 };

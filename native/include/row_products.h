@@ -136,7 +136,11 @@ struct RowConvolution {
       const int64_t pooled = ((c.image * s.o + o) * (s.oh / 2) + c.r0 / 2) * (s.ow / 2);
       T* const best = finish.pooled + pooled;
       uint8_t* const code = finish.code + pooled;
-      finish.changes() ? relu_maxpool_plane<T>(done, best, code, rows, s.ow, row, change) : relu_maxpool_plane<T>(done, best, code, rows, s.ow, row);
+      if (finish.changes()) {
+        relu_maxpool_plane<T>(done, best, code, rows, s.ow, row, change);
+      } else {
+        relu_maxpool_plane<T>(done, best, code, rows, s.ow, row);
+      }
     } else if (row == s.ow) {
       finish_row(finish, o, done, to, n);
     } else {

@@ -33,6 +33,7 @@ KEYDNN_INLINE T finished(const Product<T>& p, int64_t at, T y) {
 }
 
 constexpr int64_t kFew = 4;
+constexpr int64_t kLong = 2048;  // elements of a row from which a single one meets eight columns at a time, not four
 
 // c[i, j .. j + NR) for MR rows: products of whole rows, lane by lane.
 template <class T, int MR, int NR>
@@ -97,8 +98,8 @@ template <class T>
 void dot_block(const Product<T>& p, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   auto columns = [&](auto mr, int64_t i) {
     int64_t j = j0;
-    if constexpr (mr.value == 1)  // more rows of b that come from the caches at a time
-      for (; j + 8 <= j1; j += 8) dot_tile<T, 1, 8>(p, i, j);
+    if constexpr (mr.value == 1)
+      for (; p.k >= kLong && j + 8 <= j1; j += 8) dot_tile<T, 1, 8>(p, i, j);
     for (; j + 4 <= j1; j += 4) dot_tile<T, mr.value, 4>(p, i, j);
     for (; j < j1; ++j) dot_tile<T, mr.value, 1>(p, i, j);
   };

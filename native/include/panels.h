@@ -12,61 +12,92 @@ constexpr int64_t kAhead = 8;  // rows of b that are fetched ahead
 struct Soon {
   const char* data = nullptr;
   int64_t bytes = 0, step = 0;
+  void fetch() {
+    __builtin_prefetch(data);
+    data += step;
+  }
   template <class T>
   static Soon of(const T* data, int64_t count) {
     return {reinterpret_cast<const char*>(data), count * int64_t(sizeof(T))};
   }
 };
 
+// tile() with rows of b that are b_row apart; fetch(row) fetches what comes later.  Four rows of a are found from one address.
+template <class T, int MR, int NR, class Fetch>
+KEYDNN_INLINE void panel_tile(int64_t n_k, const T* a, int64_t a_row, int64_t a_col, const T* b, int64_t b_row, Vec<T> (&acc)[MR][NR],
+                              Fetch fetch) {
+  const int64_t three = 3 * a_row;
+  const T* a4 = a + 4 * a_row;
+  for (int64_t k = n_k; k > 0; --k) {
+    fetch(b);
+    Vec<T> v[NR];
+#pragma GCC unroll 8
+    for (int j = 0; j < NR; ++j) v[j] = load(b + j * kLanes<T>);
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+      const T* const base = i < 4 ? a : a4;
+      const Vec<T> s = splat(*(i % 4 == 3 ? base + three : base + i % 4 * a_row));
+#pragma GCC unroll 8
+      for (int j = 0; j < NR; ++j) acc[i][j] += s * v[j];
+    }
+    a += a_col;
+    a4 += a_col;
+    b += b_row;
+  }
+}
+
+#define KEYDNN_ANEW(x) asm("" : "+r"(x))  // what follows from x is computed here, not earlier and kept
+
 // One tile of c: rows [i, i + MR) x NR vectors from column j; adds to c unless it is the first block of k.
+//
+// What lies between the loops of two tiles counts: addresses are stepped from row to row, and found anew where they are needed.  Else
+// the compiler finds those of all rows at the beginning, and keeps them in memory.
 template <class T, int MR, int NR, class... Ahead>
 KEYDNN_INLINE void c_tile(const Product<T>& p, int64_t i, int64_t j, int64_t k0, int64_t n_k, const T* b, int64_t b_row, Ahead... soon) {
   constexpr int64_t lanes = kLanes<T>;
   if constexpr (sizeof...(soon) > 0) b_row = NR * lanes;  // packed: a register less
-  const int64_t live = p.n - j;
-  T* const c = p.c + i * p.n + j;
-  const int64_t last = live - (NR - 1) * lanes;  // live lanes of the last vector; the others are whole
-  const T* from = k0 > 0 ? c : p.bias ? p.bias + j : nullptr;
-  const int64_t from_row = k0 > 0 ? p.n : 0;
-  Vec<T> acc[MR][NR] = {};
-  if (from) {
+  const int64_t last = p.n - j - (NR - 1) * lanes;        // live lanes of the last vector; the others are whole
+  Vec<T> acc[MR][NR];
+  auto each = [&](auto* at, int64_t step, auto&& body) {  // body(vector, where it begins in memory, its live lanes), row by row
+    KEYDNN_ANEW(at);
+    KEYDNN_ANEW(step);
+    auto rows = [&](auto partial) {
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) {
+      for (int r = 0; r < MR; ++r, at += step)
 #pragma GCC unroll 8
-      for (int v = 0; v < NR - 1; ++v) acc[r][v] = load(from + r * from_row + v * lanes);
-      acc[r][NR - 1] = load_some(from + r * from_row + (NR - 1) * lanes, last);
+        for (int v = 0; v < NR; ++v) body(acc[r][v], at + v * lanes, partial.value && v == NR - 1 ? last : lanes);
+    };
+    if (last >= lanes) {
+      rows(Const<0>{});
+    } else {
+      rows(Const<1>{});
     }
+  };
+  auto get = [](Vec<T>& y, const T* from, int64_t live) { y = load_some(from, live); };
+  if (k0 > 0) {
+    each(p.c + i * p.n + j, p.n, get);
+  } else if (p.bias) {
+    each(p.bias + j, 0, get);
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < NR; ++v) acc[r][v] = Vec<T>{};
   }
-  auto row = [=](int64_t k) {
-    const T* const here = b + k * b_row;
+  panel_tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, b, b_row, acc, [&](const T* here) {
 #pragma GCC unroll 8
     for (int v = 0; v < NR; ++v) __builtin_prefetch(here + kAhead * b_row + v * lanes);
-    (__builtin_prefetch(soon.data + k * soon.step), ...);
-    return here;
-  };
-  tile<T, MR, NR>(n_k, p.a.at(i, k0), p.a.row, p.a.col, row, acc);
+    (soon.fetch(), ...);
+  });
   if (p.relu && k0 + n_k >= p.k) {
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < NR; ++v) acc[r][v] = relu<T>(acc[r][v]);
   }
-  if (p.mask && k0 + n_k >= p.k) {
-    const T* const mask = p.mask + i * p.n + j;
-#pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-      for (int v = 0; v < NR; ++v) {
-        const Vec<T> sign = load_some(mask + r * p.n + v * lanes, v + 1 < NR ? lanes : last);
-        acc[r][v] = sign > 0 ? acc[r][v] : Vec<T>{};
-      }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NR - 1; ++v) store(c + r * p.n + v * lanes, acc[r][v]);
-    store_some(c + r * p.n + (NR - 1) * lanes, acc[r][NR - 1], last);
-  }
+  if (p.mask && k0 + n_k >= p.k)
+    each(p.mask + i * p.n + j, p.n, [](Vec<T>& y, const T* mask, int64_t live) { y = load_some(mask, live) > 0 ? y : Vec<T>{}; });
+  each(p.c + i * p.n + j, p.n, [](const Vec<T>& y, T* to, int64_t live) { store_some(to, y, live); });
 }
 
 // Memory that will be packed next: fetched to the second-level cache piece by piece, while tiles are computed.
@@ -102,6 +133,8 @@ void rows_by_panel(const Product<T>& p, int64_t i0, int64_t i1, int64_t j, int64
   soon.step = ceil_div(soon.bytes, tiles * greater(n_k, int64_t(1)));
   with_tile_vecs(width, [&](auto nr) {
     for_tile_rows(i1 - i0, [&](auto mr, int64_t i) {
+      if constexpr (mr.value == kTileRows)
+        if (k0 > 0 && i + 2 * kTileRows <= i1 - i0) fetch_ends<T, mr.value, nr.value>(p, i0 + i + kTileRows, j);  // of the next tile
       next.fetch(share);
       if constexpr (mr.value == 8 && nr.value == kTileVecs) {  // smaller tiles have no time for it
         if (soon.bytes) {

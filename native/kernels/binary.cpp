@@ -66,14 +66,14 @@ int pairwise(const T* x, const T* y, T* z, const keydnn_pair* axes, Row<T> row) 
   return KEYDNN_OK;
 }
 
-#define KEYDNN_PAIRWISE_KERNEL(name, expression)                                     \
-  template <class T>                                                                 \
+#define KEYDNN_PAIRWISE_KERNEL(name, expression)                                                \
+  template <class T>                                                                            \
   void name##_row(const T* x, int64_t xs, const T* y, int64_t ys, T* z, int64_t n, bool past) { \
-    row(x, xs, y, ys, z, n, past, [](T a, T b) -> T { return expression; }); \
-  } \
-  template <class T>                                                                 \
-  int name(const T* x, const T* y, T* z, const keydnn_pair* axes) {                  \
-    return pairwise<T>(x, y, z, axes, name##_row<T>);                                \
+    row(x, xs, y, ys, z, n, past, [](T a, T b) -> T { return expression; });                    \
+  }                                                                                             \
+  template <class T>                                                                            \
+  int name(const T* x, const T* y, T* z, const keydnn_pair* axes) {                             \
+    return pairwise<T>(x, y, z, axes, name##_row<T>);                                           \
   }
 KEYDNN_PAIRWISE_KERNEL(add, a + b)
 KEYDNN_PAIRWISE_KERNEL(sub, a - b)

@@ -86,11 +86,10 @@ def _table(arguments: argparse.Namespace) -> None:
     if arguments.file is None:
         raise SystemExit("table: name the JSON file of a run")
     kept = json.loads(Path(arguments.file).read_text(encoding="utf-8"))
-    text = tables.render(kept)
     if arguments.into is None:
-        print(text)
+        print(tables.render(kept))
     else:
-        tables.put(arguments.into, kept["name"], text)
+        tables.put(arguments.into, kept)
 
 
 def main() -> None:

@@ -1,18 +1,29 @@
 """From the JSON of a run to the tables of ``docs/benchmarks.md``, so that no figure is typed by hand.
 
 ``python -m benchmarks table FILE.json`` prints them; with ``--into PAGE`` they replace what stands there between the lines
-``<!-- NAME -->`` and ``<!-- end of NAME -->``, NAME being the benchmark.
+``<!-- NAME -->`` and ``<!-- end of NAME -->``, NAME being the benchmark.  README has ``measured`` instead: a few rows of ``steps``.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from benchmarks import stability
 from benchmarks.goals import goal_of, standing, verdict
 from benchmarks.measure import Result, readable
+
+SPOKEN = {  # rows of README
+    "W1 step": "MLP 784-256-128-10, batch 64, Adam: a step",
+    "W1 epoch": "the same, an epoch of 60,000 rows through `fit`",
+    "W2 step": "two convolutions with pooling, 28x28, batch 64: a step",
+    "W3 step": "six convolutions with batch norm, 32x32, batch 64: a step",
+    "W4-LSTM step": "LSTM, 64 time steps, batch 32: a step",
+    "W4-GRU step": "GRU, the same",
+    "W5 step": "MLP 8-32-32-1, batch 32: a step",
+    "W6 step": "transformer encoder block, batch 16: a step",
+    "W7 W2 batch 1": "prediction for one image, the two convolutions",
+}
 
 
 def _line(cells: list[str]) -> str:
@@ -98,15 +109,38 @@ def render(kept: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def put(page: Path, name: str, text: str) -> None:
-    """Replace the section ``name`` of a page.
+def spoken(kept: dict[str, Any]) -> str:
+    """The rows of ``SPOKEN``, for those who do not know the workloads by their numbers."""
+    facts = kept["machine"]
+    head = (
+        f"{facts['cores']} cores of {facts['cpu']}, float32, {facts['threads']} threads, {facts['date']};"
+        " every contestant in its own process, in turn, losses compared first."
+        f"\nPeers: {', '.join(f'{name} {version}' for name, version in kept['versions'].items())}."
+    )
+    lines = []
+    for result in (Result(**result) for result in kept["results"]):
+        at = standing(result)
+        if result.case in SPOKEN and at.ours and at.peer:
+            times = [readable(result.median(name)) for name in (at.ours, "torch")]
+            peer = f"{at.peer} {readable(result.median(at.peer))}"
+            lines.append([SPOKEN[result.case], *times, f"**{at.torch:.3g}x**", peer, f"{at.best:.3g}x"])
+    heads = ["", "KeyDNN", "PyTorch eager", "PyTorch / KeyDNN", "best peer", "best peer / KeyDNN"]
+    return f"{head}\n\n{_table(heads, lines)}"
+
+
+def put(page: Path, kept: dict[str, Any]) -> None:
+    """Replace the section of a page that is about this run.
 
     Raises:
         ValueError: The page has no such section.
     """
-    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before = page.read_text(encoding="utf-8")
-    pattern = re.compile(re.escape(first) + ".*?" + re.escape(last), re.DOTALL)
-    if not pattern.search(before):
-        raise ValueError(f"{page} has no lines {first!r} and {last!r}")
-    page.write_text(pattern.sub(lambda _: f"{first}\n{text}\n{last}", before), encoding="utf-8")
+    ways = {kept["name"]: render} | ({"measured": spoken} if kept["name"] == "steps" else {})
+    for section, way in ways.items():
+        first, last = f"<!-- {section} -->", f"<!-- end of {section} -->"
+        above, begun, rest = before.partition(first)
+        _, ended, below = rest.partition(last)
+        if begun and ended:
+            page.write_text(f"{above}{first}\n{way(kept)}\n{last}{below}", encoding="utf-8")
+            return
+    raise ValueError(f"{page} has no lines {' or '.join(f'<!-- {section} -->' for section in ways)}")

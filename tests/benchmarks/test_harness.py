@@ -263,7 +263,22 @@ def test_a_run_becomes_a_table_and_goes_onto_its_page(tmp_path, capsys, monkeypa
     assert "* W1 step, tinygrad: failed: ended with code 1: CompileError: x" in text and "| peak | 1.50 MiB |" in text
     assert "old" not in text
     with pytest.raises(ValueError, match="<!-- ops -->"):
-        tables.put(page, "ops", "")
+        tables.put(page, kept | {"name": "ops"})
+
+
+def test_a_run_of_steps_becomes_the_table_of_the_readme(tmp_path):
+    results = [row(keydnn=[1e-3, 1e-3], torch=[2e-3, 2e-3], jax=[1.5e-3, 1.6e-3]), Result("W7 W1 batch 1", {"keydnn": [1.0]})]
+    kept = {
+        "name": "steps",
+        "machine": {"cpu": "C", "cores": 2, "threads": 2, "date": "2026-01-02"},
+        "versions": {"torch": "2", "jax": "1"},
+    }
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- measured -->\nold\n<!-- end of measured -->\nz\n")
+    tables.put(page, kept | {"results": command._plain(results)})
+    _, _, head, peers, *rest = page.read_text().splitlines()
+    assert head.startswith("2 cores of C, float32, 2 threads, 2026-01-02;") and peers == "Peers: torch 2, jax 1."
+    assert rest[3:] == [f"| {tables.SPOKEN['W1 step']} | 1 ms | 2 ms | **2x** | jax 1.55 ms | 1.55x |", "<!-- end of measured -->", "z"]
 
 
 def test_unknown_peers_are_refused(monkeypatch):

@@ -39,6 +39,35 @@ KEYDNN_INLINE void store_part(T* p, Vec<T> v, int64_t k) {
   memcpy(p, &v, sizeof(T) * static_cast<size_t>(k));
 #endif
 }
+// Loads lanes [first, last) of a register, 0 in the others, whose memory is not touched; bounds may lie outside of the register.
+template <class T>
+struct Between {
+#if defined(KEYDNN_IS_avx512)
+  uint16_t lanes = 0;
+  Between() = default;
+  Between(int64_t first, int64_t last) : lanes(static_cast<uint16_t>(below(last) & ~below(first))) {}
+  KEYDNN_INLINE Vec<T> load(const T* p) const {
+    if constexpr (sizeof(T) == 4) {
+      return _mm512_maskz_loadu_ps(lanes, p);
+    } else {
+      return _mm512_maskz_loadu_pd(static_cast<__mmask8>(lanes), p);
+    }
+  }
+
+ private:
+  static uint32_t below(int64_t n) { return (1u << lesser(greater(n, int64_t(0)), kLanes<T>)) - 1; }
+#else
+  int64_t first = 0, last = 0;
+  Between() = default;
+  Between(int64_t first_, int64_t last_) : first(greater(first_, int64_t(0))), last(lesser(last_, kLanes<T>)) {}
+  KEYDNN_INLINE Vec<T> load(const T* p) const {
+    if (last - first == kLanes<T>) return KEYDNN_NS::load(p);
+    Vec<T> v = {};
+    for (int64_t i = first; i < last; ++i) v[i] = p[i];
+    return v;
+  }
+#endif
+};
 
 // The lanes of v, halved and joined until one is left.
 template <class T, int N>

@@ -38,11 +38,10 @@ KEYDNN_INLINE typename Run<T, L>::vec every_second(const T* p) {
   }
 }
 
-// p[0], p[2], ... and p[1], p[3], ..., L elements of each.
+// x and y, one after the other, are even[0], odd[0], even[1], ...: L elements of each.
 template <class T, int L>
-KEYDNN_INLINE void split_pairs(const T* p, typename Run<T, L>::vec& even, typename Run<T, L>::vec& odd) {
+KEYDNN_INLINE void split_pairs(typename Run<T, L>::vec x, typename Run<T, L>::vec y, typename Run<T, L>::vec& even, typename Run<T, L>::vec& odd) {
   using V = typename Run<T, L>::vec;
-  const V x = Run<T, L>::at(p), y = Run<T, L>::at(p + L);
   if constexpr (L == 16) {
     even = pick<V, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30>(x, y);
     odd = pick<V, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31>(x, y);
@@ -56,6 +55,10 @@ KEYDNN_INLINE void split_pairs(const T* p, typename Run<T, L>::vec& even, typena
     even = pick<V, 0, 2>(x, y);
     odd = pick<V, 1, 3>(x, y);
   }
+}
+template <class T, int L>
+KEYDNN_INLINE void split_pairs(const T* p, typename Run<T, L>::vec& even, typename Run<T, L>::vec& odd) {
+  split_pairs<T, L>(Run<T, L>::at(p), Run<T, L>::at(p + L), even, odd);
 }
 
 // x[0], y[0], x[1], y[1], ...: 2 L elements.

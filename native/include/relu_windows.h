@@ -30,20 +30,15 @@ struct AsItIs {
   }
 };
 
-// Window j of a row of windows, for L windows at a time, of what `change` makes of the numbers.
-template <class T, int L, class Change>
-KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code, Change change) {
+// The windows a b / c d, L of them, to y and code.
+template <class T, int L, class V>
+KEYDNN_INLINE void pool_four(V a, V b, V c, V d, T* y, uint8_t* code) {
+  const V best = first_largest(first_largest(a, b), first_largest(c, d));
   if constexpr (L == 1) {
-    const T a = change(top[0]), b = change(top[1]), c = change(low[0]), d = change(low[1]);
-    const T best = first_largest(first_largest(a, b), first_largest(c, d));
     y[0] = best <= 0 ? T(0) : best;
     code[0] = static_cast<uint8_t>(best > 0 ? (a == best ? 0 : b == best ? 1 : c == best ? 2 : 3) : 4);
   } else {
-    using V = typename Run<T, L>::vec;
     using I = typename Run<typename SameSize<T>::type, L>::vec;
-    const V a = change(every_second<T, L>(top)), b = change(every_second<T, L>(top + 1));
-    const V c = change(every_second<T, L>(low)), d = change(every_second<T, L>(low + 1));
-    const V best = first_largest(first_largest(a, b), first_largest(c, d));
     Run<T, L>::put(y, best <= 0 ? V{} : best);
     const I zero = {};
     I won = c == best ? zero + 2 : zero + 3;
@@ -53,6 +48,17 @@ KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code,
     typedef uint8_t Bytes __attribute__((vector_size(L)));
     const Bytes bytes = __builtin_convertvector(won, Bytes);
     memcpy(code, &bytes, L);
+  }
+}
+
+// Window j of a row of windows, for L windows at a time, of what `change` makes of the numbers.
+template <class T, int L, class Change>
+KEYDNN_INLINE void pool_windows(const T* top, const T* low, T* y, uint8_t* code, Change change) {
+  if constexpr (L == 1) {
+    pool_four<T, 1>(change(top[0]), change(top[1]), change(low[0]), change(low[1]), y, code);
+  } else {
+    pool_four<T, L>(change(every_second<T, L>(top)), change(every_second<T, L>(top + 1)), change(every_second<T, L>(low)),
+                    change(every_second<T, L>(low + 1)), y, code);
   }
 }
 

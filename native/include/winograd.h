@@ -17,18 +17,19 @@ namespace {
 // Numbers or vectors of them, each of its own tile.
 namespace winograd {
 
+// B' x of a column, or x B of a row.
+template <class V>
+KEYDNN_INLINE void four(V x0, V x1, V x2, V x3, V& t0, V& t1, V& t2, V& t3) {
+  t0 = x0 - x2, t1 = x1 + x2, t2 = x2 - x1, t3 = x1 - x3;
+}
+
 // B' x B, in place.
 template <class V>
 KEYDNN_INLINE void inputs(V (&x)[4][4]) {
-  auto four = [](V& a, V& b, V& c, V& d) {
-    const V sum = b + c, difference = c - b;
-    a -= c, d = b - d;
-    b = sum, c = difference;
-  };
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) four(x[i][0], x[i][1], x[i][2], x[i][3]);
+  for (int i = 0; i < 4; ++i) four(x[i][0], x[i][1], x[i][2], x[i][3], x[i][0], x[i][1], x[i][2], x[i][3]);
 #pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) four(x[0][j], x[1][j], x[2][j], x[3][j]);
+  for (int j = 0; j < 4; ++j) four(x[0][j], x[1][j], x[2][j], x[3][j], x[0][j], x[1][j], x[2][j], x[3][j]);
 }
 
 // A' m A.

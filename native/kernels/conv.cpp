@@ -15,6 +15,7 @@
 // Meaning: kernels/reference, functions of the same names.
 #include "conv_products.h"
 #include "row_products.h"
+#include "tile_convolution.h"
 #include "keydnn/conv_finish.h"
 
 namespace keydnn::KEYDNN_NS {
@@ -32,6 +33,11 @@ Finish<T> finish_of(const Finish<T>& all, int64_t group, int64_t image, const ke
 // y is not written where results are pooled.
 template <class T>
 int convolve(const T* x, const T* weight, const T* bias, T* y, const keydnn_conv_shape& s, const Finish<T>& finish) {
+  if (winograd::fits(s) && TileConvolution<T>::pays(s.n, s.c, s.o, s.oh, s.ow)) {
+    const TileConvolution<T> by_tiles{x, weight, bias, s.c * 9, 9, false, y, s.n, s.c, s.h, s.w, s.o, s.oh, s.ow, s.ph, s.pw, finish};
+    const int status = by_tiles.run();
+    if (status != kNotFinite) return status;
+  }
   const RowConvolution<T> by_rows(x, weight, bias, y, s, finish);
   if (by_rows.folded) return by_rows.run();
   const int64_t out = s.oh * s.ow, in_c = s.c / s.groups, out_c = s.o / s.groups, n_k = in_c * s.kh * s.kw;
@@ -327,6 +333,11 @@ int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* s
   if (!is_finite(weight, s.o * q.in_c * q.taps)) {
     by_taps(q, g, weight, dx);
     return KEYDNN_OK;
+  }
+  if (winograd::fits(s) && TileConvolution<T>::pays(s.n, s.o, s.c, s.h, s.w)) {
+    const TileConvolution<T> by_tiles{g, weight, nullptr, 9, s.c * 9, true, dx, s.n, s.o, s.oh, s.ow, s.c, s.h, s.w, 2 - s.ph, 2 - s.pw, {}};
+    const int status = by_tiles.run();
+    if (status != kNotFinite) return status;
   }
   if (q.joins()) {
     const int status = joined_phases(q, g, weight, dx);

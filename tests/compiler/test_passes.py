@@ -373,6 +373,30 @@ def test_what_follows_a_convolution_is_done_in_the_cache(n, channels, groups, si
     same_bits_for_threads(bits)
 
 
+@pytest.mark.parametrize("size", [(9, 9), (16, 16), (8, 7), (6, 36)])
+@pytest.mark.parametrize("after", ["norm", "norm, relu", "relu, pool", "norm, relu, pool"])
+@pytest.mark.parametrize("wrong", [1.0, np.nan])  # then all is computed tap by tap
+def test_what_follows_a_convolution_by_tiles(size, after, wrong):
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 16, *size), (18, 16, 3, 3), (18,)))
+    mean, var, gamma, beta = (rng.uniform(0.5, 1.5, 18).astype(np.float32) for _ in range(4))
+    x[3, 1, 5, 3] = wrong
+
+    def function(x, w, b, mean, var, gamma, beta):
+        y = ops.conv2d(x, w, b, padding=(1, 1))
+        y = ops.normalize_by(y, mean, var, gamma, beta) if "norm" in after else y
+        y = ops.relu(y) if "relu" in after else y
+        return ops.maxpool2d(y, (2, 2)) if "pool" in after else y
+
+    tensors = [keydnn.Tensor(data=a) for a in (x, w, b, mean, var, gamma, beta)]
+
+    def bits():
+        compiled(function, *tensors)
+        return function(*tensors).numpy()
+
+    same_bits_for_threads(bits)
+
+
 def test_normalisation_that_others_read_ends_what_follows_a_convolution():
     def function(x, w, mean, var):
         y = ops.normalize_by(ops.conv2d(x, w), mean, var)

@@ -1,9 +1,9 @@
 // Convolution with 3x3 taps by the tiles of winograd.h, of many positions:
 //
-//   tiles of all images are numbered in order, and a chunk is a block of them: B' x B of its tiles for all channels, a plane for each of
-//   the 16 products; then for some outputs at a time the products, and A' m A of them, finished.
+//   tiles of all images are numbered in order, and taken in blocks: B' x B of a block for all channels, a plane for each of the 16
+//   products; then for some outputs at a time the products, and A' m A of them, finished.
 //
-// Blocks are the registers of a row of a register tile (tile.h), wherever rows and images end.
+// A block has the width of a register tile (tile.h), wherever rows and images end.
 #pragma once
 #include "conv_products.h"
 #include "winograd.h"
@@ -11,12 +11,13 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-constexpr int kNotFinite = -1;          // sums are not, and have to be computed in another way
-constexpr int64_t kLeastChannels = 16;  // in and out, for tiles
-constexpr int64_t kLeastTiles = 128;    // of all images: else weights are too much beside them
-constexpr int64_t kManyBlocks = 16;     // else they are smaller, so that threads share them evenly
-constexpr int64_t kChannelsAhead = 3;   // fetched
-constexpr double kMostBytes = 1 << 20;  // of the inputs of a block
+constexpr int kNotFinite = -1;           // sums are not, and have to be computed in another way
+constexpr double kInput = 8, kOutput = 4.5, kWeight = 15;  // what transforming takes, for a tile's inputs, its outputs and the taps of a
+constexpr double kGain = 1.5;            // pair of channels, in multiply-adds of registers of tiles; and how many times that is saved
+constexpr int64_t kManyTiles = 768;      // from so many on, threads share what is made of the weights
+constexpr double kNsOfTwo = 120e3;       // up to which fewer are cut in two
+constexpr int64_t kChannelsAhead = 3;    // whose inputs are fetched
+constexpr int64_t kMostBytes = 1 << 20;  // of the inputs of a block, for the second-level cache
 
 // The convolution.  w[out * out_step + in * in_step + tap], taps backwards where `turned`.
 template <class T>
@@ -29,37 +30,73 @@ struct TileConvolution {
   int64_t n, c, h, width, o, oh, ow, ph, pw;
   Finish<T> finish;
 
+  // Whether transforming is little beside the 20 of 36 products that are not needed.
   static bool pays(int64_t n, int64_t c, int64_t o, int64_t oh, int64_t ow) {
-    return c >= kLeastChannels && o >= kLeastChannels && n * (oh / 2) * (ow / 2) >= kLeastTiles && double(16 * kBlock * c) * sizeof(T) <= kMostBytes;
+    const double tiles = double(n) * (oh * ow / 4), pairs = double(c) * o;
+    return oh > 1 && ow > 1 && 16 * kBlock * c * int64_t(sizeof(T)) <= kMostBytes &&
+           20 * pairs * tiles / 16 > kGain * (tiles * (kInput * c + kOutput * o) + kWeight * pairs);
   }
   int run() const {
-    Scratch<T> u(16 * o * c);
+    const int64_t all = n * down() * across();
+    const double cost = all * (16.0 * o * c + 16 * (kInput * c + kOutput * o)) / kMacsPerNs * (sizeof(T) / 4);
+    return all < kManyTiles ? few(all, cost) : many(all, cost);
+  }
+
+ private:
+  static constexpr int64_t kOuts = greater(L, int64_t(kTileRows));  // whose weights are prepared together
+
+  // Weights once, then blocks of tiles.
+  int many(int64_t all, double cost) const {
+    const Scratch<T> u(round_up(o, kOuts) / kTileRows * 16 * strip());
     if (!u) return KEYDNN_NO_MEMORY;
-    int status = KEYDNN_OK;
-    const int64_t all = n * down() * across(), size = all >= kManyBlocks * kBlock ? kBlock : 2 * L;
-    parallel_for(ceil_div(o, kTileRows), 3.0 * o * c, [&](int64_t i) {
-      const int64_t first = i * kTileRows;
-      for_tile_rows(lesser(int64_t(kTileRows), o - first), [&](auto rows, int64_t at) { prepare<rows.value>(first + at, u.data + 16 * c * (first + at)); });
+    parallel_for(ceil_div(o, kOuts), 1.0 * o * c, [&](int64_t i) {
+      prepare(i * kOuts, lesser((i + 1) * kOuts, o), u.data + i * kOuts / kTileRows * 16 * strip());
     });
-    parallel_for(ceil_div(all, size), 16 * (double(o) * c * all / kMacsPerNs) * (sizeof(T) / 4), [&](int64_t chunk) KEYDNN_NOINLINE {
-      Scratch<T> v(16 * plane()), m(16 * kTileRows * kBlock);
-      if (!v || !m) return __atomic_store_n(&status, KEYDNN_NO_MEMORY, __ATOMIC_RELAXED);
-      const Block block(*this, chunk * size, lesser(size, all - chunk * size));
-      if (block.count % L) memset(v.data, 0, sizeof(T) * static_cast<size_t>(16 * plane()));
-      transform(block, v.data);
-      Vec<T> zero = {};  // 0 times all results
-      with_tile_vecs(ceil_div(block.count, L), [&](auto vecs) {
-        for_tile_rows(o, [&](auto rows, int64_t first) {
-          multiply<rows.value, vecs.value>(block, first, u.data + 16 * c * first, v.data, m.data);
-          for (int64_t i = 0; i < rows.value; ++i) put<vecs.value>(block, first + i, m.data + i * kBlock, rows.value * kBlock, zero);
-        });
-      });
-      if (lane_sum<T>(zero) != 0) __atomic_store_n(&status, kNotFinite, __ATOMIC_RELAXED);
+    int status = KEYDNN_OK;
+    parallel_for(ceil_div(all, kBlock), cost, [&](int64_t i) {
+      const int got = tiles(i * kBlock, lesser((i + 1) * kBlock, all), 0, o, u.data);
+      if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
+    });
+    return status;
+  }
+  // Few tiles: a chunk has some of them, or of the outputs, and shares nothing that another thread has written: weights, or what inputs
+  // are transformed to, whichever is less, are computed by each.
+  int few(int64_t all, double cost) const {
+    const bool by_tiles = all > o;
+    const int64_t size = by_tiles ? all : o, unit = by_tiles ? L : kOuts, units = ceil_div(size, unit);
+    const int64_t pieces = lesser(units, cost > kNsOfTwo ? int64_t(4) : int64_t(2));
+    int status = KEYDNN_OK;
+    parallel_for(pieces, cost, [&](int64_t i) {
+      const int64_t from = i * units / pieces * unit, to = lesser((i + 1) * units / pieces * unit, size);
+      const int64_t t0 = by_tiles ? from : 0, t1 = by_tiles ? to : all, o0 = by_tiles ? 0 : from, o1 = by_tiles ? o : to;
+      const Scratch<T> u(round_up(o1 - o0, kOuts) / kTileRows * 16 * strip());
+      int got = u ? KEYDNN_OK : KEYDNN_NO_MEMORY;
+      if (u) prepare(o0, o1, u.data);
+      const int64_t blocks = ceil_div(ceil_div(t1 - t0, L), kTileVecs), vecs = ceil_div(t1 - t0, L);
+      for (int64_t k = 0; k < blocks && got == KEYDNN_OK; ++k)
+        got = tiles(t0 + k * vecs / blocks * L, lesser(t0 + (k + 1) * vecs / blocks * L, t1), o0, o1, u.data);
+      if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
     });
     return status;
   }
 
- private:
+  // Tiles [t0, t1) of outputs [o0, o1), whose weights begin at u.
+  KEYDNN_NOINLINE int tiles(int64_t t0, int64_t t1, int64_t o0, int64_t o1, const T* u) const {
+    const Scratch<T> v(16 * plane()), m(16 * kTileRows * kBlock);
+    if (!v || !m) return KEYDNN_NO_MEMORY;
+    const Block block(*this, t0, t1 - t0);
+    for (int64_t i = 0; block.count % L && i < 16 * c; ++i) store(v.data + i / c * plane() + i % c * kBlock + block.count / L * L, Vec<T>{});
+    transform(block, v.data);
+    Vec<T> zero = {};  // 0 times all results
+    with_tile_vecs(ceil_div(block.count, L), [&](auto vecs) {
+      for_tile_rows(o1 - o0, [&](auto rows, int64_t i) {
+        multiply<rows.value, vecs.value>(block, o0 + i, weights_of(u, i), v.data, m.data);
+        for (int64_t r = 0; r < rows.value; ++r) put<vecs.value>(block, o0 + i + r, m.data + r * kBlock, rows.value * kBlock, zero);
+      });
+    });
+    return lane_sum<T>(zero) == 0 ? KEYDNN_OK : kNotFinite;
+  }
+
   // Neighbours in a row of tiles, number `at` and on of a block.
   struct Piece {
     int64_t image, row, col, count, at;
@@ -91,23 +128,57 @@ struct TileConvolution {
   };
   int64_t down() const { return ceil_div(oh, 2); }
   int64_t across() const { return ceil_div(ow, 2); }
-  int64_t plane() const { return c * kBlock + L; }  // not a multiple of a page
+  int64_t plane() const { return c * kBlock + L; }     // of a product's inputs; not a multiple of a page
+  int64_t strip() const { return c * kTileRows + L; }  // of a product's weights, likewise
 
-  // G w G' of outputs [first, first + R): [product][channel][output].
-  template <int R>
-  void prepare(int64_t first, T* to) const {
-    using V = typename Run<T, R>::vec;
-    for (int64_t channel = 0; channel < c; ++channel) {
-      T taps[9][R];
-      for (int r = 0; r < R; ++r) {
-        const T* const from = w + (first + r) * out_step + channel * in_step;
-        for (int k = 0; k < 9; ++k) taps[k][r] = from[turned ? 8 - k : k];
+  // G w G' of outputs [o0, o1), o0 a multiple of kOuts, by strips of kTileRows: [strip][product][output][channel], or where w is turned
+  // [strip][product][channel][output].
+  void prepare(int64_t o0, int64_t o1, T* u) const {
+    const int64_t rows = turned ? c : o1 - o0, cols = turned ? o1 - o0 : c;  // of w, 9 taps each
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t col = 0; col < cols; col += L) {
+        const int64_t live = lesser(L, cols - col);
+        const T* from = turned ? w + row * in_step + (o0 + col) * out_step : w + (o0 + row) * out_step + col * in_step;
+        T some[9 * L] = {};
+        if (live < L) from = static_cast<const T*>(memcpy(some, from, sizeof(T) * static_cast<size_t>(9 * live)));
+        Vec<T> raw[9], taps[3][3], to[4][4];
+#pragma GCC unroll 9
+        for (int i = 0; i < 9; ++i) raw[i] = load(from + i * L);
+        each_tap(raw, taps, std::make_integer_sequence<int, 9>{});
+        winograd::weights(taps, to);
+        if (turned) {
+          constexpr int64_t step = lesser(L, int64_t(kTileRows));
+          for (int64_t i = 0; i < L; i += step) {
+            T* const put = u + (col + i) / kTileRows * 16 * strip() + row * kTileRows + (col + i) % kTileRows;
+            for (int k = 0; k < 16; ++k) memcpy(put + k * strip(), reinterpret_cast<const T*>(&to[k / 4][k % 4]) + i, sizeof(T) * step);
+          }
+        } else {
+          T* const put = u + row / kTileRows * 16 * strip() + row % kTileRows * c + col;
+          for (int k = 0; k < 16; ++k)
+            live < L ? store_part(put + k * strip(), to[k / 4][k % 4], live) : store(put + k * strip(), to[k / 4][k % 4]);
+        }
       }
-      V in[3][3], out[4][4];
-      for (int k = 0; k < 9; ++k) in[k / 3][k % 3] = Run<T, R>::at(taps[k]);
-      winograd::weights(in, out);
-      for (int k = 0; k < 16; ++k) Run<T, R>::put(to + (k * c + channel) * R, out[k / 4][k % 4]);
-    }
+  }
+  // Number 9 i + TAP of 9 L in a row, for lane i; TAP of `taps`, or the last but TAP.
+  template <int... TAP>
+  KEYDNN_INLINE void each_tap(const Vec<T> (&raw)[9], Vec<T> (&taps)[3][3], std::integer_sequence<int, TAP...>) const {
+    const Vec<T> all[9] = {every_ninth<TAP>(raw, std::make_integer_sequence<int, int(L)>{})...};
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) taps[i / 3][i % 3] = all[turned ? 8 - i : i];
+  }
+  template <int TAP, int... I>
+  static KEYDNN_INLINE Vec<T> every_ninth(const Vec<T> (&raw)[9], std::integer_sequence<int, I...>) {
+    Vec<T> v = raw[0];
+    auto take = [&](auto from) {
+      constexpr int r = from.value, n = int(L);
+      v = __builtin_shufflevector(v, raw[r], ((9 * I + TAP) / n == r ? n + (9 * I + TAP) % n : r == 1 && (9 * I + TAP) / n == 0 ? (9 * I + TAP) % n : I)...);
+    };
+    take(Const<1>{}), take(Const<2>{}), take(Const<3>{}), take(Const<4>{}), take(Const<5>{}), take(Const<6>{}), take(Const<7>{}), take(Const<8>{});
+    return v;
+  }
+  // Of output i and on, as prepared.
+  const T* weights_of(const T* u, int64_t i) const {
+    return u + i / kTileRows * 16 * strip() + i % kTileRows * (turned ? 1 : c);
   }
 
   // B' x B of all channels: [product][channel][tile].
@@ -165,10 +236,10 @@ struct TileConvolution {
   // 16 products of R outputs: [product][output][tile].
   template <int R, int NV>
   void multiply(const Block& block, int64_t first, const T* u, const T* v, T* m) const {
-    for (int k = 0; k < 16; ++k, u += c * R, v += plane()) {
+    for (int k = 0; k < 16; ++k, u += strip(), v += plane()) {
       if (k < 2 * R && !finish.pooled) fetch(block, first + k / 2, k % 2);
       Vec<T> acc[R][NV] = {};
-      tile<T, R, NV>(c, u, 1, R, [=](int64_t channel) {
+      tile<T, R, NV>(c, u, turned ? 1 : c, turned ? kTileRows : 1, [=](int64_t channel) {
         const T* const row = v + channel * kBlock;
 #pragma GCC unroll 4
         for (int j = 0; j < NV; ++j) __builtin_prefetch(row + 8 * kBlock + j * L);

@@ -11,7 +11,9 @@
 // stride-one convolution of g with its own subset of taps.  Of few channels, all phases are computed together, as more outputs
 // of one convolution over the window of g that any of them meets, with zeros for the taps that a phase does not meet.
 //
-// Numerics: bias first, then taps in the order (c, u, v) resp. (o, u, v), in the array's precision.
+// With 3x3 taps and enough channels and positions both are computed by Winograd's tiles instead (tile_convolution.h).
+//
+// Numerics of sums over taps: bias first, then taps in the order (c, u, v) resp. (o, u, v), in the array's precision.
 // Meaning: kernels/reference, functions of the same names.
 #include "conv_products.h"
 #include "row_products.h"

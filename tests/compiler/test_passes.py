@@ -378,8 +378,8 @@ def test_what_follows_a_convolution_is_done_in_the_cache(n, channels, groups, si
 @pytest.mark.parametrize("wrong", [1.0, np.nan])  # then all is computed tap by tap
 def test_what_follows_a_convolution_by_tiles(size, after, wrong):
     rng = np.random.default_rng(0)
-    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 16, *size), (18, 16, 3, 3), (18,)))
-    mean, var, gamma, beta = (rng.uniform(0.5, 1.5, 18).astype(np.float32) for _ in range(4))
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 24, *size), (25, 24, 3, 3), (25,)))
+    mean, var, gamma, beta = (rng.uniform(0.5, 1.5, 25).astype(np.float32) for _ in range(4))
     x[3, 1, 5, 3] = wrong
 
     def function(x, w, b, mean, var, gamma, beta):

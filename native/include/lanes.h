@@ -56,6 +56,19 @@ struct Between {
 
  private:
   static uint32_t below(int64_t n) { return (1u << lesser(greater(n, int64_t(0)), kLanes<T>)) - 1; }
+#elif defined(KEYDNN_IS_avx2)
+  decltype(Vec<T>() < Vec<T>()) lanes = {};
+  Between() = default;
+  Between(int64_t first, int64_t last) {
+    for (int i = 0; i < int(kLanes<T>); ++i) lanes[i] = i >= first && i < last ? -1 : 0;
+  }
+  KEYDNN_INLINE Vec<T> load(const T* p) const {
+    if constexpr (sizeof(T) == 4) {
+      return _mm256_maskload_ps(p, reinterpret_cast<__m256i>(lanes));
+    } else {
+      return _mm256_maskload_pd(p, reinterpret_cast<__m256i>(lanes));
+    }
+  }
 #else
   int64_t first = 0, last = 0;
   Between() = default;

@@ -77,6 +77,10 @@ def _(saved, g, needs):
 def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
     """2-D cross-correlation.
 
+    Where 3x3 taps at stride 1 meet enough channels and positions, the compiled kernels multiply tiles of 4x4 inputs (Winograd;
+    Lavin & Gray 2016, arXiv:1509.09308) instead of taps.  Rounding errors are then smaller on the whole, but an output's are
+    relative to the largest inputs of its tile, also to those that none of its taps meets.
+
     Args:
         x: (N, C, H, W).
         w: (O, C / groups, kh, kw).

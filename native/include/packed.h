@@ -34,29 +34,40 @@ KEYDNN_INLINE void add_wide(const Vec<T>& v, double* sums) {
   for (int64_t i = 0; i < kLanes<T>; i += kWide) store(sums + i, load(sums + i) + load_wide(lanes + i));
 }
 
-// to[i][0 .. vecs) = element i of planes from[0], from[size], ..., of which `planes` exist; the others are 0.  Adds the
-// elements of plane o to sums[o], in order, unless sums is null; it has room for all lanes.
+// Element i of planes from[0], from[size], ..., as many as a register has lanes, goes to at(i); only `planes` exist, the others
+// are 0.  Adds the elements of plane o to sums[o], in order, unless sums is null; it has room for all lanes.
+template <class T, class At>
+KEYDNN_INLINE void pack_register(const T* from, int64_t size, int64_t planes, int64_t n, At at, double* sums) {
+  constexpr int64_t L = kLanes<T>;
+  double total[L] = {};
+  for (int64_t i = 0; i < n; i += L) {
+    Vec<T> v[L];
+    const int64_t width = lesser(L, n - i);
+    for (int64_t l = 0; l < L; ++l) {
+      const T* const p = from + l * size + i;
+      v[l] = l >= planes ? Vec<T>{} : width == L ? load(p) : load_part(p, width, T(0));
+    }
+    transpose<T>(v);
+    if (width == L) {
+#pragma GCC unroll 16
+      for (int64_t l = 0; l < L; ++l) store(at(i + l), v[l]);
+    } else {
+      for (int64_t l = 0; l < width; ++l) store(at(i + l), v[l]);
+    }
+    if (sums)
+#pragma GCC unroll 16
+      for (int64_t l = 0; l < L; ++l) add_wide<T>(v[l], total);
+  }
+  for (int64_t l = 0; sums && l < L; ++l) sums[l] += total[l];
+}
+
+// to[i][0 .. vecs): registers of element i of planes from[0], from[size], ...; sums as above.
 template <class T>
 void pack_planes(const T* from, int64_t size, int64_t planes, int64_t n, int64_t vecs, T* to, double* sums) {
   constexpr int64_t L = kLanes<T>;
   for (int64_t vec = 0; vec < vecs; ++vec) {
-    const int64_t count = lesser(L, planes - vec * L);
-    const T* const plane = from + vec * L * size;
-    double total[L] = {};
-    for (int64_t i = 0; i < n; i += L) {
-      Vec<T> v[L];
-      const int64_t width = lesser(L, n - i);
-      for (int64_t l = 0; l < L; ++l) {
-        const T* const p = plane + l * size + i;
-        v[l] = l >= count ? Vec<T>{} : width == L ? load(p) : load_part(p, width, T(0));
-      }
-      transpose<T>(v);
-      for (int64_t l = 0; l < width; ++l) store(to + ((i + l) * vecs + vec) * L, v[l]);
-      if (sums)
-#pragma GCC unroll 16
-        for (int64_t l = 0; l < L; ++l) add_wide<T>(v[l], total);
-    }
-    for (int64_t l = 0; sums && l < L; ++l) sums[vec * L + l] += total[l];
+    auto at = [=](int64_t i) { return to + (i * vecs + vec) * L; };
+    pack_register(from + vec * L * size, size, planes - vec * L, n, at, sums ? sums + vec * L : nullptr);
   }
 }
 

@@ -5,7 +5,8 @@
 //
 // x is copied into planes (planes.h).  Where the output channels fill registers, g is packed with its channels last and the
 // tiles of tap_tiles.h run over bands of rows: many images in blocks, each with planes and a dw of its own; few images, or many
-// outputs, which would need the same planes again and again, by blocks of dw.  Few output channels: grad_w_positions.h.
+// outputs, which would need the same planes again and again, by blocks of dw.  Few output channels: grad_w_positions.h.  3x3 taps
+// and many images and channels: winograd_grad_w.h.
 //
 // Numerics: bands (about 384 positions) are summed in order, then added up in order; then blocks of images, in order.
 // db: in double, so that a sum which is all rounding errors is theirs and not its own.
@@ -22,6 +23,7 @@ constexpr double kMacsPerNs = KEYDNN_VECTOR_BYTES / 4 * 2;
 }  // namespace keydnn::KEYDNN_NS
 
 #include "grad_w_positions.h"
+#include "winograd_grad_w.h"
 
 namespace keydnn::KEYDNN_NS {
 namespace {
@@ -245,6 +247,10 @@ int conv2d_grad_wb(const T* x, const T* g, T* dw, T* db, const keydnn_conv_shape
     memset(dw, 0, sizeof(T) * static_cast<size_t>(s.o * (s.c / s.groups) * s.kh * s.kw));
     if (db) memset(db, 0, sizeof(T) * static_cast<size_t>(s.o));
     return KEYDNN_OK;
+  }
+  if (TileGradW<T>::pays(s)) {
+    const int status = TileGradW<T>(s, x, g, dw, db).run();
+    if (status != kNotFinite) return status;
   }
   const bool wide = fills_registers<T>(s.o / s.groups), many = wide && s.n >= kManyImages && !shares_planes<T>(s);
   if (db && !many) sum_planes(g, db, s);

@@ -283,13 +283,13 @@ def test_results_too_large_for_the_caches(dtype):
     assert compiled(function, x) == ["fused"]
 
 
-@pytest.mark.parametrize(("channels", "images"), [(3, 4), (24, 4), (24, 9)])
+@pytest.mark.parametrize(("channels", "images", "inputs"), [(3, 4, 2), (24, 4, 2), (24, 9, 2), (24, 9, 16)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bias_gradients_come_with_the_weights(channels, images, dtype):
+def test_bias_gradients_come_with_the_weights(channels, images, inputs, dtype):
     rng = np.random.default_rng(0)
     x, w, b, g = (
         keydnn.Tensor(data=rng.standard_normal(shape).astype(dtype))
-        for shape in ((images, 2, 9, 7), (channels, 2, 3, 3), (channels,), (images, channels, 9, 7))
+        for shape in ((images, inputs, 9, 7), (channels, inputs, 3, 3), (channels,), (images, channels, 9, 7))
     )
 
     def function(x, w, b, g):

@@ -33,7 +33,7 @@ struct TileConvolution {
   // Whether transforming is little beside the 20 of 36 products that are not needed.
   static bool pays(int64_t n, int64_t c, int64_t o, int64_t oh, int64_t ow) {
     const double tiles = double(n) * (oh * ow / 4), pairs = double(c) * o;
-    return oh > 1 && ow > 1 && 16 * kBlock * c * int64_t(sizeof(T)) <= kMostBytes &&
+    return oh > 1 && ow > 1 && 16 * 2 * L * c * int64_t(sizeof(T)) <= kMostBytes &&
            20 * pairs * tiles / 16 > kGain * (tiles * (kInput * c + kOutput * o) + kWeight * pairs);
   }
   int run() const {
@@ -53,8 +53,9 @@ struct TileConvolution {
       prepare(i * kOuts, lesser((i + 1) * kOuts, o), u.data + i * kOuts / kTileRows * 16 * strip());
     });
     int status = KEYDNN_OK;
-    parallel_for(ceil_div(all, kBlock), cost, [&](int64_t i) {
-      const int got = tiles(i * kBlock, lesser((i + 1) * kBlock, all), 0, o, u.data);
+    const int64_t size = 16 * kBlock * c * int64_t(sizeof(T)) <= kMostBytes ? kBlock : 2 * L;
+    parallel_for(ceil_div(all, size), cost, [&](int64_t i) {
+      const int got = tiles(i * size, lesser((i + 1) * size, all), 0, o, u.data);
       if (got != KEYDNN_OK) __atomic_store_n(&status, got, __ATOMIC_RELAXED);
     });
     return status;

@@ -48,12 +48,7 @@ KEYDNN_INLINE void pack_register(const T* from, int64_t size, int64_t planes, in
       v[l] = l >= planes ? Vec<T>{} : width == L ? load(p) : load_part(p, width, T(0));
     }
     transpose<T>(v);
-    if (width == L) {
-#pragma GCC unroll 16
-      for (int64_t l = 0; l < L; ++l) store(at(i + l), v[l]);
-    } else {
-      for (int64_t l = 0; l < width; ++l) store(at(i + l), v[l]);
-    }
+    for (int64_t l = 0; l < width; ++l) store(at(i + l), v[l]);
     if (sums)
 #pragma GCC unroll 16
       for (int64_t l = 0; l < L; ++l) add_wide<T>(v[l], total);

@@ -197,11 +197,8 @@ struct TileGradW {
   bool finish(int64_t block, int64_t in_vec, T* sums) const {
     const int64_t width = out.vecs(block), point = L * width * L, c0 = in_vec * L, channels = lesser(L, s.c - c0);
     T* const first = sums + sums_at(block, in_vec);
-    for (int64_t i = 0; parts > 1 && i < kPoints * point; i += L) {
-      Vec<T> sum = load(first + i);
-      for (int64_t part = 1; part < parts; ++part) sum += load(first + part * part_size() + i);
-      store(first + i, sum);
-    }
+    for (int64_t part = 1; part < parts; ++part)
+      for (int64_t i = 0; i < kPoints * point; ++i) first[i] += first[part * part_size() + i];
     Vec<T> zero = {};
     for (int64_t vec = 0; vec < width; ++vec) {
       T rows[9 * L * L];

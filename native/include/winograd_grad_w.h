@@ -6,8 +6,8 @@
 // output channels, and sums of its own.  It takes a group of tiles after the other: packs and transforms a register of channels
 // at a time, then multiplies point by point in tiles of registers (tile.h).
 //
-// Numerics: a group (up to 128 tiles) is summed in order, then added to the chunk's sums; then blocks of images, in order.
-// Infinities and NaN spread to all taps, so where dw is not finite it is left to others.
+// Numerics: a group (64 to 128 tiles, or a long row) is summed in order, then added to the chunk's sums; then blocks of images, in
+// order.  Infinities and NaN spread to all taps, so where dw is not finite it is left to others.
 #pragma once
 #include "packed.h"
 #include "winograd.h"

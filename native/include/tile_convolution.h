@@ -11,7 +11,6 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
-constexpr int kNotFinite = -1;           // sums are not, and have to be computed in another way
 constexpr double kInput = 8, kOutput = 4.5, kWeight = 15;  // what transforming takes, for a tile's inputs, its outputs and the taps of a
 constexpr double kGain = 1.5;            // pair of channels, in multiply-adds of registers of tiles; and how many times that is saved
 constexpr int64_t kManyTiles = 768;      // from so many on, threads share what is made of the weights

@@ -14,6 +14,8 @@
 namespace keydnn::KEYDNN_NS {
 namespace {
 
+constexpr int kNotFinite = -1;  // instead of a status: sums are not, and have to be computed in another way
+
 // Numbers or vectors of them, each of its own tile.
 namespace winograd {
 

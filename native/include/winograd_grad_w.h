@@ -19,7 +19,6 @@ constexpr int64_t kPoints = 16;
 constexpr int64_t kChunkVecs = 256 / KEYDNN_VECTOR_BYTES;  // registers of channels in a chunk, input and output
 constexpr int64_t kGroupTiles = 128;
 constexpr int64_t kGroupBytes = int64_t(512) << 10;        // of transformed operands
-constexpr int kNotFinite = -1;                             // instead of a status: dw is to be computed in another way
 
 // Planes framed with zeros, a register of channels at each position: (row, col) of an image lies at (row + top, col + left).
 template <class T>

@@ -111,14 +111,16 @@ def render(kept: dict[str, Any]) -> str:
 
 def spoken(kept: dict[str, Any]) -> str:
     """The rows of ``SPOKEN``, for those who do not know the workloads by their numbers."""
-    facts = kept["machine"]
+    facts, results = kept["machine"], [Result(**result) for result in kept["results"]]
+    absent = {name for result in results for name in result.notes} - {name for result in results for name in result.seconds}
+    peers = [f"{name} {version}" for name, version in kept["versions"].items() if name not in absent]
     head = (
         f"{facts['cores']} cores of {facts['cpu']}, float32, {facts['threads']} threads, {facts['date']};"
         " every contestant in its own process, in turn, losses compared first."
-        f"\nPeers: {', '.join(f'{name} {version}' for name, version in kept['versions'].items())}."
+        f"\nPeers: {', '.join(peers)}."
     )
     lines = []
-    for result in (Result(**result) for result in kept["results"]):
+    for result in results:
         at = standing(result)
         if result.case in SPOKEN and at.ours and at.peer:
             times = [readable(result.median(name)) for name in (at.ours, "torch")]

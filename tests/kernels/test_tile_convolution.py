@@ -69,6 +69,15 @@ def test_errors_are_roundings_of_the_sum(table, n, c, o, size, padding, seed, sc
     assert (error <= 4 * SHARE * reference.conv2d_grad_x(sizes[3], sizes[1], size, **how).max()).all()
 
 
+def test_many_channels():
+    x, w, b, g, how = operands(48, 352, 16, 8, 8, 1, np.float32)  # blocks of fewer tiles
+    wide = [a.astype(np.float64) for a in (x, w, b, g)]
+    error = abs(cpu_table().conv2d(x, w, b, **how) - reference.conv2d(*wide[:3], **how)).max()
+    assert error <= SHARE * reference.conv2d(*(abs(a) for a in wide[:3]), **how).max()
+    error = abs(cpu_table().conv2d_grad_x(g, w, (8, 8), **how) - reference.conv2d_grad_x(wide[3], wide[1], (8, 8), **how)).max()
+    assert error <= SHARE * reference.conv2d_grad_x(abs(wide[3]), abs(wide[1]), (8, 8), **how).max()
+
+
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan, 3e38])
 @pytest.mark.parametrize("which", ["x", "w", "b"])
 def test_what_is_not_finite_stays_where_it_is(which, wrong):

@@ -39,22 +39,14 @@ KEYDNN_INLINE typename Run<T, L>::vec every_second(const T* p) {
 }
 
 // x and y, one after the other, are even[0], odd[0], even[1], ...: L elements of each.
+template <class V, int... I>
+KEYDNN_INLINE void split_pairs(V x, V y, V& even, V& odd, std::integer_sequence<int, I...>) {
+  even = pick<V, 2 * I...>(x, y);
+  odd = pick<V, (2 * I + 1)...>(x, y);
+}
 template <class T, int L>
 KEYDNN_INLINE void split_pairs(typename Run<T, L>::vec x, typename Run<T, L>::vec y, typename Run<T, L>::vec& even, typename Run<T, L>::vec& odd) {
-  using V = typename Run<T, L>::vec;
-  if constexpr (L == 16) {
-    even = pick<V, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30>(x, y);
-    odd = pick<V, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31>(x, y);
-  } else if constexpr (L == 8) {
-    even = pick<V, 0, 2, 4, 6, 8, 10, 12, 14>(x, y);
-    odd = pick<V, 1, 3, 5, 7, 9, 11, 13, 15>(x, y);
-  } else if constexpr (L == 4) {
-    even = pick<V, 0, 2, 4, 6>(x, y);
-    odd = pick<V, 1, 3, 5, 7>(x, y);
-  } else {
-    even = pick<V, 0, 2>(x, y);
-    odd = pick<V, 1, 3>(x, y);
-  }
+  split_pairs(x, y, even, odd, std::make_integer_sequence<int, L>{});
 }
 template <class T, int L>
 KEYDNN_INLINE void split_pairs(const T* p, typename Run<T, L>::vec& even, typename Run<T, L>::vec& odd) {

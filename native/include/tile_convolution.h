@@ -138,12 +138,15 @@ struct TileConvolution {
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t col = 0; col < cols; col += L) {
         const int64_t live = lesser(L, cols - col);
-        const T* from = turned ? w + row * in_step + (o0 + col) * out_step : w + (o0 + row) * out_step + col * in_step;
-        T some[9 * L] = {};
-        if (live < L) from = static_cast<const T*>(memcpy(some, from, sizeof(T) * static_cast<size_t>(9 * live)));
+        const T* const from = turned ? w + row * in_step + (o0 + col) * out_step : w + (o0 + row) * out_step + col * in_step;
         Vec<T> raw[9], taps[3][3], to[4][4];
+        if (live == L) {
 #pragma GCC unroll 9
-        for (int i = 0; i < 9; ++i) raw[i] = load(from + i * L);
+          for (int i = 0; i < 9; ++i) raw[i] = load(from + i * L);
+        } else {
+          memset(raw, 0, sizeof raw);
+          memcpy(raw, from, sizeof(T) * static_cast<size_t>(9 * live));
+        }
         each_tap(raw, taps, std::make_integer_sequence<int, 9>{});
         winograd::weights(taps, to);
         if (turned) {

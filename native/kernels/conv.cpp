@@ -330,16 +330,16 @@ int conv2d_grad_x(const T* g, const T* weight, T* dx, const keydnn_conv_shape* s
     memset(dx, 0, sizeof(T) * static_cast<size_t>(size));
     return KEYDNN_OK;
   }
+  if (winograd::fits(s) && TileConvolution<T>::pays(s.n, s.o, s.c, s.h, s.w)) {
+    const TileConvolution<T> by_tiles{g, weight, nullptr, 9, s.c * 9, true, dx, s.n, s.o, s.oh, s.ow, s.c, s.h, s.w, 2 - s.ph, 2 - s.pw, {}};
+    const int status = by_tiles.run();
+    if (status != kNotFinite) return status;
+  }
   GradX<T> q(s);
   if (!q) return KEYDNN_NO_MEMORY;
   if (!is_finite(weight, s.o * q.in_c * q.taps)) {
     by_taps(q, g, weight, dx);
     return KEYDNN_OK;
-  }
-  if (winograd::fits(s) && TileConvolution<T>::pays(s.n, s.o, s.c, s.h, s.w)) {
-    const TileConvolution<T> by_tiles{g, weight, nullptr, 9, s.c * 9, true, dx, s.n, s.o, s.oh, s.ow, s.c, s.h, s.w, 2 - s.ph, 2 - s.pw, {}};
-    const int status = by_tiles.run();
-    if (status != kNotFinite) return status;
   }
   if (q.joins()) {
     const int status = joined_phases(q, g, weight, dx);
